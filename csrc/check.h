@@ -1,0 +1,147 @@
+// Checks of what a stage is given: device, dtype, shape. A dimension is a number or a letter; the first tensor that
+// carries a letter fixes it. Every message names the tensor, what was expected and what was found.
+#pragma once
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdint>
+#include <initializer_list>
+#include <map>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <vector>
+
+namespace splatrender {
+
+using torch::headeronly::ScalarType;
+using torch::stable::Tensor;
+
+// A dimension of an expected shape: a number or a symbol such as "N".
+struct Dim {
+  Dim(int64_t n) : number(n) {}
+  Dim(int n) : number(n) {}
+  Dim(const char* s) : symbol(s) {}
+  int64_t number = -1;
+  std::string symbol;
+};
+
+inline std::string shape_text(const Tensor& t) {
+  std::ostringstream s;
+  s << "[";
+  for (int64_t i = 0; i < t.dim(); ++i) s << (i ? ", " : "") << t.size(i);
+  s << "]";
+  return s.str();
+}
+
+inline const char* dtype_text(ScalarType t) {
+  switch (t) {
+    case ScalarType::Float: return "float32";
+    case ScalarType::Double: return "float64";
+    case ScalarType::Int: return "int32";
+    case ScalarType::Long: return "int64";
+    case ScalarType::Short: return "int16";
+    case ScalarType::Byte: return "uint8";
+    case ScalarType::Bool: return "bool";
+    case ScalarType::Half: return "float16";
+    case ScalarType::BFloat16: return "bfloat16";
+    default: return "another dtype";
+  }
+}
+
+// Collects the symbols of one call.
+class Checker {
+ public:
+  explicit Checker(const char* op) : op_(op) {}
+
+  // Returns the tensor itself when it is contiguous, else a contiguous copy.
+  Tensor operator()(const Tensor& t, const char* name, ScalarType dtype, std::initializer_list<Dim> shape) {
+    if (t.scalar_type() != dtype) fail(name, dtype_text(dtype), dtype_text(t.scalar_type()));
+    bool good = t.dim() == int64_t(shape.size());
+    int64_t i = 0;
+    for (const Dim& d : shape) {
+      if (!good) break;
+      if (d.symbol.empty()) {
+        good = t.size(i) == d.number;
+      } else {
+        const auto [at, fresh] = symbols_.try_emplace(d.symbol, t.size(i));
+        good = fresh || at->second == t.size(i);
+      }
+      ++i;
+    }
+    if (!good) fail(name, "shape " + expected(shape), "shape " + shape_text(t));
+    if (!t.is_cpu()) fail(name, "a CPU tensor", "a tensor on another device");
+    return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  }
+  int64_t size(const char* symbol) const { return symbols_.at(symbol); }
+  void require(bool ok, const char* name, const std::string& want, const std::string& found) const {
+    if (!ok) fail(name, want, found);
+  }
+  [[noreturn]] void fail(const char* name, const std::string& want, const std::string& found) const {
+    throw std::runtime_error(op_ + ": " + name + ": expected " + want + ", found " + found);
+  }
+
+ private:
+  std::string expected(std::initializer_list<Dim> shape) const {
+    std::ostringstream s;
+    s << "[";
+    const char* comma = "";
+    for (const Dim& d : shape) {
+      s << comma;
+      comma = ", ";
+      const auto at = symbols_.find(d.symbol);
+      if (d.symbol.empty())
+        s << d.number;
+      else if (at != symbols_.end())
+        s << d.symbol << "=" << at->second;
+      else
+        s << d.symbol;
+    }
+    s << "]";
+    return s.str();
+  }
+  std::string op_;
+  std::map<std::string, int64_t> symbols_;
+};
+
+// The float type of a call: that of its first tensor, float32 or float64.
+inline ScalarType float_type(const Tensor& t, const char* op, const char* name) {
+  const ScalarType s = t.scalar_type();
+  if (s != ScalarType::Float && s != ScalarType::Double)
+    throw std::runtime_error(std::string(op) + ": " + name + ": expected float32 or float64, found " + dtype_text(s));
+  return s;
+}
+
+inline Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
+  return torch::stable::new_empty(like, shape, dtype);
+}
+template <class T>
+T* data(const Tensor& t) {
+  return static_cast<T*>(t.mutable_data_ptr());
+}
+template <class T>
+const T* cdata(const Tensor& t) {
+  return static_cast<const T*>(t.const_data_ptr());
+}
+
+// f(float{}) or f(double{})
+template <class F>
+auto by_type(ScalarType t, const F& f) {
+  return t == ScalarType::Float ? f(float{}) : f(double{});
+}
+
+inline void check_image(const Checker& check, int64_t width, int64_t height) {
+  check.require(width >= 1 && width <= 65535, "width", "1 to 65535", std::to_string(width));
+  check.require(height >= 1 && height <= 65535, "height", "1 to 65535", std::to_string(height));
+}
+inline void check_response(const Checker& check, int64_t response) {
+  check.require(response == 0 || response == 1, "response", "0 (gaussian) or 1 (beer_lambert)",
+                std::to_string(response));
+}
+inline int64_t tile_count(int64_t width, int64_t height) {
+  return ((width + 15) / 16) * ((height + 15) / 16);
+}
+
+}  // namespace splatrender

@@ -1,0 +1,141 @@
+// What forward and backward blending share: the packed splat record, the pixels of a tile, and the walk over a
+// tile's list that finds, for every splat, the 4x4 blocks of pixels it can reach.
+//
+// A tile is 16 blocks of 4x4 pixels. A block is one AVX-512 register of floats (or two AVX2, four SSE/NEON ones), so
+// a small round splat wastes few lanes. Splats are the outer loop, blocks the inner one: the splat's numbers stay in
+// registers, a block's state (transmittance, colour) comes from the first-level cache.
+//
+// The exponent of a splat, in units of log2, is a quadratic in the pixel's offset (lx, ly) from its block's centre:
+//   log2 a = [xx lx² + xy lx ly + yy ly² + log2 peak]  +  e00 + lx e10 + ly e01
+// The bracket is the same for all blocks; e00, e10, e01 are made for the 16 blocks at once. Two fused multiply-adds
+// a pixel remain.
+#pragma once
+#include "../math/ellipse.h"
+#include "../math/response.h"
+#include "kernels.h"
+
+namespace splatrender {
+inline namespace SPLATRENDER_ISA {
+
+constexpr int kBlock = 4;                                    // pixels along the side of a block
+constexpr int kBlocks = (kTile / kBlock) * (kTile / kBlock);  // 16
+constexpr int kPixels = kBlock * kBlock;                     // 16 lanes of a block
+
+// One splat as the inner loops read it; for float and up to 4 channels it fills one cache line.
+template <class T>
+struct alignas(64) Record {
+  T x, y;
+  T xx, xy, yy;    // -½ log2(e) conic, the off-diagonal doubled: log2 G = xx dx² + xy dx dy + yy dy²
+  T log2_peak;
+  Ellipse<T> ellipse;  // where log2 a reaches the cut-off
+  T color[4];
+};
+static_assert(sizeof(Record<float>) == 64, "a record is one cache line");
+
+template <class T>
+inline void make_record(const BlendArgs<T>& a, int64_t id, Record<T>& r) {
+  const T peak = a.peaks[id];
+  const T* q = a.conics + 3 * id;
+  if (!(peak > 0)) return;  // culled: in no list
+  r.x = a.means2d[2 * id], r.y = a.means2d[2 * id + 1];
+  const T k = T(-0.5 * kLog2E);
+  r.xx = k * q[0], r.xy = 2 * k * q[1], r.yy = k * q[2];
+  r.log2_peak = std::log2(peak);
+  const T level = 2 * std::log(peak / T(kCutoff)) * T(1 + kLevelSlack) + T(kLevelSlack);
+  r.ellipse = make_ellipse<T>(q[0], q[1], q[2], level);
+  if (a.D <= 4)
+    for (int64_t c = 0; c < a.D; ++c) r.color[c] = a.emission[id * a.D + c];
+}
+
+template <class T>
+Record<T>* make_records(const BlendArgs<T>& a, Scratch& scratch) {
+  Record<T>* records = scratch.get<Record<T>>(a.C * a.N);
+  constexpr int64_t kChunk = 4096;
+  parallel_for((a.C * a.N + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    const int64_t end = (chunk + 1) * kChunk < a.C * a.N ? (chunk + 1) * kChunk : a.C * a.N;
+    for (int64_t id = chunk * kChunk; id < end; ++id) make_record(a, id, records[id]);
+  });
+  return records;
+}
+
+// The tiles of all cameras, those with the longest lists first, so that no thread is left with a heavy one at the end.
+template <class T>
+int32_t* tiles_by_weight(const BlendArgs<T>& a, int64_t tiles, Scratch& scratch) {
+  constexpr int kClasses = 33;
+  int32_t* order = scratch.get<int32_t>(tiles);
+  int64_t start[kClasses + 1] = {};
+  const auto weight = [&](int64_t t) {  // 32 - bit length: heavier comes first
+    const uint32_t n = uint32_t(a.tile_offsets[t + 1] - a.tile_offsets[t]);
+    return n ? __builtin_clz(n) : 32;
+  };
+  for (int64_t t = 0; t < tiles; ++t) ++start[weight(t) + 1];
+  for (int k = 0; k < kClasses; ++k) start[k + 1] += start[k];
+  for (int64_t t = 0; t < tiles; ++t) order[start[weight(t)]++] = int32_t(t);
+  return order;
+}
+
+struct TilePlace {
+  int64_t camera;
+  int x0, y0;       // first pixel
+  int64_t first_pixel;  // index of pixel (x0, y0) among all cameras' pixels
+};
+template <class T>
+SR_INLINE TilePlace place_of(const BlendArgs<T>& a, int64_t tile) {
+  const int columns = (a.width + kTile - 1) / kTile, rows = (a.height + kTile - 1) / kTile;
+  const int64_t camera = tile / (int64_t(columns) * rows), t = tile % (int64_t(columns) * rows);
+  const int x0 = int(t % columns) * kTile, y0 = int(t / columns) * kTile;
+  return {camera, x0, y0, (camera * a.height + y0) * a.width + x0};
+}
+
+// Calls pixel(block * 16 + lane, offset of the pixel from first_pixel) for the pixels inside the image.
+template <class T, class F>
+SR_INLINE void for_pixels(const BlendArgs<T>& a, const TilePlace& p, const F& pixel) {
+  const int w = a.width - p.x0 < kTile ? a.width - p.x0 : kTile, h = a.height - p.y0 < kTile ? a.height - p.y0 : kTile;
+  for (int y = 0; y < h; ++y)
+    for (int x = 0; x < w; ++x)
+      pixel((y / kBlock * 4 + x / kBlock) * kPixels + y % kBlock * kBlock + x % kBlock, int64_t(y) * a.width + x);
+}
+
+// Offsets of a block's pixels from its centre, and of block centres from the tile's first pixel centre.
+template <class T>
+struct Lattice {
+  alignas(64) T lx[kPixels], ly[kPixels];
+  alignas(64) T bx[kBlocks], by[kBlocks];
+};
+template <class T>
+SR_INLINE Lattice<T> make_lattice() {
+  Lattice<T> l;
+  for (int i = 0; i < 16; ++i) {
+    l.lx[i] = T(i % 4) - T(1.5), l.ly[i] = T(i / 4) - T(1.5);
+    l.bx[i] = T(4 * (i % 4)) + T(2), l.by[i] = T(4 * (i / 4)) + T(2);
+  }
+  return l;
+}
+
+// The expansion of one splat at the 16 blocks of a tile, and the set of blocks it can reach.
+template <class T>
+struct BlockExpansion {
+  alignas(64) T e00[kBlocks], e10[kBlocks], e01[kBlocks];
+  alignas(64) T dx[kBlocks], dy[kBlocks];  // block centre - splat
+};
+template <class T>
+SR_INLINE uint32_t expand(const Record<T>& r, const Lattice<T>& l, T x0, T y0, BlockExpansion<T>& out) {
+  using S = Pack<T, lanes_of<T>>;
+  const S ox(x0 - r.x), oy(y0 - r.y), xx(r.xx), xy(r.xy), yy(r.yy), half(T(1.5)), two(T(2));
+  uint32_t reach = 0;
+  for (int i = 0; i < kBlocks; i += lanes_of<T>) {
+    const S dx = S::load(l.bx + i) + ox, dy = S::load(l.by + i) + oy;
+    S lo, hi;
+    const auto meets = ellipse_in_strip(r.ellipse, dy - half, dy + half, lo, hi);
+    reach |= bits(meets & (lo <= dx + half) & (hi >= dx - half)) << i;
+    const S ax = xx * dx, cy = yy * dy, bx = xy * dx, by = xy * dy;
+    dx.store(out.dx + i), dy.store(out.dy + i);
+    (ax * dx + (by * dx + cy * dy)).store(out.e00 + i);
+    (two * ax + by).store(out.e10 + i);
+    (two * cy + bx).store(out.e01 + i);
+  }
+  return reach;
+}
+
+}  // namespace SPLATRENDER_ISA
+}  // namespace splatrender

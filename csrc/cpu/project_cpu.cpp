@@ -1,0 +1,168 @@
+// Projection, forward and backward: a pack of splats at a time, threads over chunks of splats.
+#include "../math/ellipse.h"
+#include "../math/project.h"
+#include "kernels.h"
+#include "splat_lanes.h"
+#include "stage_table.h"
+
+namespace splatrender {
+inline namespace SPLATRENDER_ISA {
+namespace {
+
+template <class S, class T>
+SR_INLINE Mat3<S> load_factor(const ProjectArgs<T>& a, int64_t first, int count) {
+  if (a.factors) return load_mat3<S>(a.factors, first, count);
+  const Quat<S> q{load_column<S>(a.quats, 4, first, count, 0), load_column<S>(a.quats, 4, first, count, 1),
+                  load_column<S>(a.quats, 4, first, count, 2), load_column<S>(a.quats, 4, first, count, 3)};
+  return factor_of(q, load_vec3<S>(a.scales, 3, first, count));
+}
+
+inline int64_t chunk_count(int64_t N) { return (N + kProjectChunk - 1) / kProjectChunk; }
+
+template <class T>
+void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t end) {
+  using S = Pack<T, lanes_of<T>>;
+  const Response response = Response(a.response);
+  const auto view = make_view<S>(a.viewmats + 16 * c, a.intrinsics + 4 * c, a.width, a.height);
+  const S zero(T(0)), near_plane(T(a.near_plane)), far_plane(T(a.far_plane)), one(T(1));
+  for (int64_t i = begin; i < end; i += lanes_of<T>) {
+    const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
+    const Vec3<S> mean = load_vec3<S>(a.means, 3, i, n);
+    // what lies behind or beyond is neither computed nor stored: one dot product decides for a whole pack
+    const S z = dot(view.W.r[2], mean) + view.t.z;
+    auto keep = (z > near_plane) & (z < far_plane);
+    const int64_t at = c * a.N + i;
+    S x = zero, y = zero, kxx = zero, kxy = zero, kyy = zero, depth = zero, peak = zero, ex = zero, ey = zero;
+    if (any(keep)) {
+      const S amplitude = load_column<S>(a.amplitudes, 1, i, n, 0);
+      const auto o = project(view, mean, load_factor<S>(a, i, n), amplitude, S(T(a.eps2d)), a.antialiased, response);
+      keep = keep & (o.det > zero) & (o.peak >= S(T(kCutoff)));
+      const S level = S(T(2)) * logarithm(select(keep, o.peak * S(T(1) / T(kCutoff)), one));
+      ex = square_root(smax(level * o.cov.xx, zero));
+      ey = square_root(smax(level * o.cov.yy, zero));
+      keep = keep & (o.x + ex >= zero) & (o.x - ex <= S(T(a.width))) & (o.y + ey >= zero) &
+             (o.y - ey <= S(T(a.height)));
+      // a bump that just touches the cut-off still has a row to mark it as visible
+      ex = mask_or_zero(keep, smax(ex, S(T(1e-6))));
+      ey = mask_or_zero(keep, smax(ey, S(T(1e-6))));
+      x = mask_or_zero(keep, o.x), y = mask_or_zero(keep, o.y);
+      kxx = mask_or_zero(keep, o.conic.xx), kxy = mask_or_zero(keep, o.conic.xy);
+      kyy = mask_or_zero(keep, o.conic.yy);
+      depth = mask_or_zero(keep, o.depth), peak = mask_or_zero(keep, o.peak);
+    }
+    store_column(a.means2d, 2, at, n, 0, x), store_column(a.means2d, 2, at, n, 1, y);
+    store_column(a.conics, 3, at, n, 0, kxx), store_column(a.conics, 3, at, n, 1, kxy);
+    store_column(a.conics, 3, at, n, 2, kyy);
+    store_column(a.depths, 1, at, n, 0, depth), store_column(a.peaks, 1, at, n, 0, peak);
+    store_column(a.extents, 2, at, n, 0, ex), store_column(a.extents, 2, at, n, 1, ey);
+  }
+}
+
+template <class T>
+void project_loop(const ProjectArgs<T>& a) {
+  const int64_t chunks = chunk_count(a.N);
+  parallel_for(chunks * a.C, [&](int64_t job) {
+    const int64_t c = job / chunks, begin = job % chunks * kProjectChunk;
+    project_chunk(a, c, begin, begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N);
+  });
+}
+
+template <class T>
+void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, int64_t chunk) {
+  using S = Pack<T, lanes_of<T>>;
+  const Response response = Response(a.response);
+  const int64_t begin = chunk * kProjectChunk, end = begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N;
+  const S zero(T(0));
+  for (int64_t k = 0; k < a.C * 16; ++k) g.partial[chunk * a.C * 16 + k] = 0;
+  for (int64_t i = begin; i < end; i += lanes_of<T>) {
+    const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
+    Vec3<S> g_mean{zero, zero, zero};
+    Mat3<S> g_A{{g_mean, g_mean, g_mean}};
+    S g_amplitude = zero;
+    Vec3<S> mean{};
+    Mat3<S> A{};
+    S amplitude{};
+    bool loaded = false;
+    for (int64_t c = 0; c < a.C; ++c) {
+      const int64_t at = c * a.N + i;
+      const auto seen = load_column<S>(a.extents, 2, at, n, 0) > zero;
+      if (!any(seen)) continue;
+      if (!loaded) {
+        mean = load_vec3<S>(a.means, 3, i, n);
+        A = load_factor<S>(a, i, n);
+        amplitude = load_column<S>(a.amplitudes, 1, i, n, 0);
+        loaded = true;
+      }
+      const auto view = make_view<S>(a.viewmats + 16 * c, a.intrinsics + 4 * c, a.width, a.height);
+      auto o = project(view, mean, A, amplitude, S(T(a.eps2d)), a.antialiased, response);
+      // Culled lanes may hold infinities; their incoming gradient is 0, and what they yield is masked below.
+      ProjectedGrad<S> d;
+      d.x = load_column<S>(g.means2d, 2, at, n, 0), d.y = load_column<S>(g.means2d, 2, at, n, 1);
+      d.conic = {load_column<S>(g.conics, 3, at, n, 0), load_column<S>(g.conics, 3, at, n, 1),
+                 load_column<S>(g.conics, 3, at, n, 2)};
+      d.depth = load_column<S>(g.depths, 1, at, n, 0), d.peak = load_column<S>(g.peaks, 1, at, n, 0);
+      const auto r = project_vjp(view, mean, o, d, a.antialiased, response);
+      const auto keep = [&](S s) { return mask_or_zero(seen, s); };
+      const auto keep3 = [&](Vec3<S> v) { return Vec3<S>{keep(v.x), keep(v.y), keep(v.z)}; };
+      g_mean += keep3(r.mean);
+      for (int k = 0; k < 3; ++k) g_A.r[k] += keep3(r.A.r[k]);
+      g_amplitude += keep(r.amplitude);
+      double* sum = g.partial + (chunk * a.C + c) * 16;
+      for (int k = 0; k < 3; ++k) {
+        const Vec3<S> w = keep3(r.W.r[k]);
+        sum[3 * k] += lane_sum(w.x, n), sum[3 * k + 1] += lane_sum(w.y, n), sum[3 * k + 2] += lane_sum(w.z, n);
+      }
+      const Vec3<S> t = keep3(r.t);
+      sum[9] += lane_sum(t.x, n), sum[10] += lane_sum(t.y, n), sum[11] += lane_sum(t.z, n);
+      sum[12] += lane_sum(keep(r.fx), n), sum[13] += lane_sum(keep(r.fy), n);
+      sum[14] += lane_sum(keep(r.cx), n), sum[15] += lane_sum(keep(r.cy), n);
+    }
+    store_vec3(g.means, 3, i, n, 0, g_mean);
+    store_column(g.amplitudes, 1, i, n, 0, g_amplitude);
+    if (a.factors) {
+      for (int k = 0; k < 3; ++k) store_vec3(g.factors, 9, i, n, 3 * k, g_A.r[k]);
+    } else {
+      Quat<S> gq{zero, zero, zero, zero};
+      Vec3<S> gs{zero, zero, zero};
+      if (loaded) {
+        const Quat<S> q{load_column<S>(a.quats, 4, i, n, 0), load_column<S>(a.quats, 4, i, n, 1),
+                        load_column<S>(a.quats, 4, i, n, 2), load_column<S>(a.quats, 4, i, n, 3)};
+        factor_of_vjp(q, load_vec3<S>(a.scales, 3, i, n), g_A, gq, gs);
+      }
+      store_column(g.quats, 4, i, n, 0, gq.w), store_column(g.quats, 4, i, n, 1, gq.x);
+      store_column(g.quats, 4, i, n, 2, gq.y), store_column(g.quats, 4, i, n, 3, gq.z);
+      store_vec3(g.scales, 3, i, n, 0, gs);
+    }
+  }
+}
+
+template <class T>
+void project_backward_loop(const ProjectArgs<T>& a, const ProjectGrads<T>& g) {
+  const int64_t chunks = chunk_count(a.N);
+  parallel_for(chunks, [&](int64_t chunk) { project_backward_chunk(a, g, chunk); });
+  for (int64_t c = 0; c < a.C; ++c) {
+    double sum[16] = {};
+    for (int64_t chunk = 0; chunk < chunks; ++chunk)
+      for (int k = 0; k < 16; ++k) sum[k] += g.partial[(chunk * a.C + c) * 16 + k];
+    T* m = g.viewmats + 16 * c;
+    for (int row = 0; row < 3; ++row) {
+      for (int col = 0; col < 3; ++col) m[4 * row + col] = T(sum[3 * row + col]);
+      m[4 * row + 3] = T(sum[9 + row]);
+    }
+    for (int col = 0; col < 4; ++col) m[12 + col] = 0;
+    for (int k = 0; k < 4; ++k) g.intrinsics[4 * c + k] = T(sum[12 + k]);
+  }
+}
+
+}  // namespace
+
+template <class T>
+void fill_project(Stages<T>& s) {
+  s.project = project_loop<T>;
+  s.project_backward = project_backward_loop<T>;
+}
+template void fill_project<float>(Stages<float>&);
+template void fill_project<double>(Stages<double>&);
+
+}  // namespace SPLATRENDER_ISA
+}  // namespace splatrender

@@ -1,0 +1,37 @@
+// How a splat answers at a pixel: from a = peak · G to its opacity α, and back.
+//
+//   gaussian       α = min(a, 0.99)        (3DGS: a = opacity · G)
+//   beer_lambert   α = 1 - exp(-a)         (a = optical depth)
+//
+// S̃ is the light from behind with the transmittance in front of it, S̃ = Σ_{j>i} w_j T_j + T_N background, and
+// f = ⟨gradient of the pixel, colour⟩. With T in front of the splat:
+//   gaussian       ∂L/∂α = T f - S̃/(1-α)             beer_lambert   ∂L/∂a = T (1-α) f - S̃     (no division)
+#pragma once
+#include "project.h"
+
+namespace splatrender {
+inline namespace SPLATRENDER_ISA {
+
+constexpr double kAlphaMax = 0.99;         // a single splat never blocks all light: 1/(1-α) stays bounded
+constexpr double kTransmittanceMin = 1e-4;  // below, what follows cannot show in 8-bit output
+constexpr double kLog2E = 1.4426950408889634;
+
+template <Response R, class S>
+SR_INLINE S alpha_of(S a) {
+  if constexpr (R == Response::gaussian)
+    return smin(a, S(kAlphaMax));
+  else
+    return S(1) - power_of_two(S(-kLog2E) * a);
+}
+
+// ∂L/∂ ln a
+template <Response R, class S>
+SR_INLINE S log_response_vjp(S a, S alpha, S T, S f, S behind) {
+  if constexpr (R == Response::gaussian)
+    return mask_or_zero(a <= S(kAlphaMax), alpha * (T * f - behind / (S(1) - alpha)));
+  else
+    return a * (T * (S(1) - alpha) * f - behind);
+}
+
+}  // namespace SPLATRENDER_ISA
+}  // namespace splatrender

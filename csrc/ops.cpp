@@ -1,0 +1,47 @@
+// The schema: every op is declared once, here, and registered per device. On torch's stable ABI, so that one binary
+// serves every torch from 2.10 on; the Python module of the same file only makes `import splatrender._C` possible.
+#include "ops.h"
+
+#include <Python.h>
+
+STABLE_TORCH_LIBRARY(splatrender, m) {
+  m.def(
+      "project(Tensor means, Tensor? quats, Tensor? scales, Tensor? factors, Tensor amplitudes, Tensor viewmats, "
+      "Tensor intrinsics, int width, int height, float near, float far, float eps2d, bool antialiased, int response) "
+      "-> (Tensor means2d, Tensor conics, Tensor depths, Tensor peaks, Tensor extents)");
+  m.def(
+      "project_backward(Tensor means, Tensor? quats, Tensor? scales, Tensor? factors, Tensor amplitudes, "
+      "Tensor viewmats, Tensor intrinsics, Tensor extents, Tensor grad_means2d, Tensor grad_conics, "
+      "Tensor grad_depths, Tensor grad_peaks, int width, int height, float near, float far, float eps2d, "
+      "bool antialiased, int response) -> (Tensor means, Tensor quats, Tensor scales, Tensor factors, "
+      "Tensor amplitudes, Tensor viewmats, Tensor intrinsics)");
+  m.def("shade(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int degree) -> Tensor");
+  m.def(
+      "shade_backward(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, Tensor emission, "
+      "Tensor grad_emission, int degree) -> (Tensor means, Tensor sh, Tensor viewmats)");
+  m.def(
+      "bin(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks, Tensor extents, int width, int height) -> "
+      "(Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets)");
+  m.def(
+      "blend(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets, "
+      "Tensor splat_ids, Tensor slots, Tensor splat_offsets, int width, int height, int response, "
+      "bool with_visibility) -> (Tensor radiance, Tensor transmittance, Tensor visibility, Tensor hits)");
+  m.def(
+      "blend_backward(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
+      "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor radiance, "
+      "Tensor transmittance, Tensor hits, Tensor grad_radiance, Tensor grad_transmittance, int width, int height, "
+      "int response) -> (Tensor means2d, Tensor conics, Tensor peaks, Tensor emission)");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(splatrender, CPU, m) {
+  m.impl("project", TORCH_BOX(&splatrender::project_cpu));
+  m.impl("project_backward", TORCH_BOX(&splatrender::project_backward_cpu));
+  m.impl("shade", TORCH_BOX(&splatrender::shade_cpu));
+  m.impl("shade_backward", TORCH_BOX(&splatrender::shade_backward_cpu));
+  m.impl("bin", TORCH_BOX(&splatrender::bin_cpu));
+  m.impl("blend", TORCH_BOX(&splatrender::blend_cpu));
+  m.impl("blend_backward", TORCH_BOX(&splatrender::blend_backward_cpu));
+}
+
+static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
+PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
