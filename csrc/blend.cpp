@@ -9,6 +9,14 @@ struct Inputs {
   Tensor means2d, conics, peaks, emission, backgrounds, tile_offsets, splat_ids, slots, splat_offsets;
 };
 
+void check_range(const Checker& check, const Tensor& ids, const char* name, int64_t count, int64_t size) {
+  const int32_t* p = cdata<int32_t>(ids);
+  uint32_t most = 0;  // negative numbers become large ones
+  for (int64_t i = 0; i < count; ++i) most = uint32_t(p[i]) > most ? uint32_t(p[i]) : most;
+  check.require(count == 0 || int64_t(most) < size, name, "numbers from 0 to " + std::to_string(size - 1),
+                std::to_string(int32_t(most)));
+}
+
 Inputs checked(Checker& check, ScalarType type, const Inputs& t, int64_t width, int64_t height, int64_t response) {
   Inputs in{check(t.means2d, "means2d", type, {"C", "N", 2}),
             check(t.conics, "conics", type, {"C", "N", 3}),
@@ -32,6 +40,8 @@ Inputs checked(Checker& check, ScalarType type, const Inputs& t, int64_t width, 
   check.require(tiles[n_tiles] == P && splats[C * N] == P, "tile_offsets, splat_offsets",
                 "offsets that end at the number of pairs " + std::to_string(P),
                 std::to_string(tiles[n_tiles]) + " and " + std::to_string(splats[C * N]));
+  check_range(check, in.splat_ids, "splat_ids", P, C * N);
+  check_range(check, in.slots, "slots", P, P);
   return in;
 }
 
@@ -49,7 +59,7 @@ BlendArgs<T> arguments(const Checker& check, const Inputs& in, int64_t width, in
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
                                                      Tensor backgrounds, Tensor tile_offsets, Tensor splat_ids,
                                                      Tensor slots, Tensor splat_offsets, int64_t width,
                                                      int64_t height, int64_t response, bool with_visibility) {
@@ -62,29 +72,31 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor coni
   Tensor radiance = make(means2d, {C, height, width, check.size("D")}, type),
          transmittance = make(means2d, {C, height, width}, type),
          visibility = make(means2d, {with_visibility ? C : 0, check.size("N")}, type),
-         hits = make(means2d, {check.size("P")}, ScalarType::Short);
+         hits = make(means2d, {check.size("P")}, ScalarType::Short),
+         last = make(means2d, {C, height, width}, ScalarType::Int);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     auto a = arguments<T>(check, in, width, height, response);
     a.radiance = data<T>(radiance), a.transmittance = data<T>(transmittance), a.hits = data<int16_t>(hits);
+    a.last = data<int32_t>(last);
     a.visibility = with_visibility ? data<T>(visibility) : nullptr;
     kernels().stages<T>().blend(a);
   });
-  return {radiance, transmittance, visibility, hits};
+  return {radiance, transmittance, visibility, hits, last};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
-    Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor radiance, Tensor transmittance, Tensor hits,
+    Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response) {
   Checker check("blend_backward");
   const ScalarType type = float_type(means2d, "blend_backward", "means2d");
   const Inputs in = checked(
       check, type, {means2d, conics, peaks, emission, backgrounds, tile_offsets, splat_ids, slots, splat_offsets},
       width, height, response);
-  const Tensor out = check(radiance, "radiance", type, {"C", height, width, "D"});
   const Tensor T_out = check(transmittance, "transmittance", type, {"C", height, width});
   const Tensor hit = check(hits, "hits", ScalarType::Short, {"P"});
+  const Tensor reached = check(last, "last", ScalarType::Int, {"C", height, width});
   const Tensor go = check(grad_radiance, "grad_radiance", type, {"C", height, width, "D"});
   const Tensor gT = check(grad_transmittance, "grad_transmittance", type, {"C", height, width});
   const int64_t C = check.size("C"), N = check.size("N");
@@ -93,8 +105,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     auto a = arguments<T>(check, in, width, height, response);
-    a.radiance = const_cast<T*>(cdata<T>(out)), a.transmittance = const_cast<T*>(cdata<T>(T_out));
-    a.hits = const_cast<int16_t*>(cdata<int16_t>(hit));  // read only in backward
+    a.transmittance = const_cast<T*>(cdata<T>(T_out));  // these three are only read in backward
+    a.hits = const_cast<int16_t*>(cdata<int16_t>(hit));
+    a.last = const_cast<int32_t*>(cdata<int32_t>(reached));
     const BlendGrads<T> g{cdata<T>(go),       cdata<T>(gT),     data<T>(g_means2d),
                           data<T>(g_conics), data<T>(g_peaks), data<T>(g_emission)};
     kernels().stages<T>().blend_backward(a, g);

@@ -25,12 +25,18 @@ STABLE_TORCH_LIBRARY(splatrender, m) {
   m.def(
       "blend(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets, "
       "Tensor splat_ids, Tensor slots, Tensor splat_offsets, int width, int height, int response, "
-      "bool with_visibility) -> (Tensor radiance, Tensor transmittance, Tensor visibility, Tensor hits)");
+      "bool with_visibility) -> (Tensor radiance, Tensor transmittance, Tensor visibility, Tensor hits, Tensor last)");
   m.def(
       "blend_backward(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
-      "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor radiance, "
-      "Tensor transmittance, Tensor hits, Tensor grad_radiance, Tensor grad_transmittance, int width, int height, "
+      "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, "
+      "Tensor hits, Tensor last, Tensor grad_radiance, Tensor grad_transmittance, int width, int height, "
       "int response) -> (Tensor means2d, Tensor conics, Tensor peaks, Tensor emission)");
+  m.def(
+      "photometric_loss(Tensor radiance, Tensor photo, Tensor? mask, float ssim_weight, bool with_grad) -> "
+      "(Tensor loss, Tensor l1, Tensor ssim, Tensor grad)");
+  m.def(
+      "adam_step(Tensor(a!) param, Tensor grad, Tensor(b!) exp_avg, Tensor(c!) exp_avg_sq, Tensor(d!) steps, "
+      "Tensor? rows, Tensor lr, float beta1, float beta2, float eps, int columns, bool advance) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(splatrender, CPU, m) {
@@ -41,6 +47,8 @@ STABLE_TORCH_LIBRARY_IMPL(splatrender, CPU, m) {
   m.impl("bin", TORCH_BOX(&splatrender::bin_cpu));
   m.impl("blend", TORCH_BOX(&splatrender::blend_cpu));
   m.impl("blend_backward", TORCH_BOX(&splatrender::blend_backward_cpu));
+  m.impl("photometric_loss", TORCH_BOX(&splatrender::photometric_loss_cpu));
+  m.impl("adam_step", TORCH_BOX(&splatrender::adam_step_cpu));
 }
 
 static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};

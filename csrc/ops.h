@@ -26,13 +26,19 @@ std::tuple<Tensor, Tensor, Tensor> shade_backward_cpu(Tensor means, Tensor sh, T
 std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
                                                    Tensor extents, int64_t width, int64_t height);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
                                                      Tensor backgrounds, Tensor tile_offsets, Tensor splat_ids,
                                                      Tensor slots, Tensor splat_offsets, int64_t width,
                                                      int64_t height, int64_t response, bool with_visibility);
 std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
-    Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor radiance, Tensor transmittance, Tensor hits,
+    Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response);
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_cpu(Tensor radiance, Tensor photo, OptionalTensor mask,
+                                                                double ssim_weight, bool with_grad);
+
+void adam_step_cpu(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
+                   Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance);
 
 }  // namespace splatrender

@@ -88,6 +88,7 @@ struct BlendArgs {
   T* radiance;       // [C,H,W,D]
   T* transmittance;  // [C,H,W]
   T* visibility;     // [C,N] or null
+  int32_t* last;     // [C,H,W] how many entries of its tile's list a pixel went through until it was full
   int16_t* hits;     // [P] which of the 16 blocks of 4x4 pixels of its tile a splat changed
 };
 template <class T>
@@ -95,6 +96,34 @@ struct BlendGrads {
   const T* radiance;       // [C,H,W,D] coming in
   const T* transmittance;  // [C,H,W]
   T *means2d, *conics, *peaks, *emission;  // going out
+};
+
+template <class T>
+struct LossArgs {
+  int width, height, strips;
+  double ssim_weight;
+  const T* radiance;           // [H,W,3]
+  const T* photo;              // [H,W,3], or null with photo_bytes
+  const uint8_t* photo_bytes;  // [H,W,3], or null with photo
+  const uint8_t* mask;         // [H,W] 0 = leave out, or null
+  T *loss, *l1, *ssim;         // one number each
+  T* grad;                     // [H,W,3] of the loss, or null
+  double* partial;             // [strips,H,2] sums of a row for l1 and 1 - ssim
+};
+constexpr int kLossStrip = 512;  // columns that are swept at once at most: fixed, so sums never depend on threads
+
+struct AdamArgs {
+  int64_t N, row;         // numbers in a row
+  int columns;            // the first so many of each row are moved
+  double beta1, beta2, eps;
+  bool advance;           // write the step counts back
+  float* param;           // [N,row]
+  const float* grad;      // [N,row]
+  float* exp_avg;         // [N,row] running mean of the gradient
+  float* exp_avg_sq;      // [N,row] and of its square
+  int32_t* steps;         // [N] steps done so far
+  const uint8_t* rows;    // [N] 0 = leave the row alone, or null
+  const float* lr;        // [columns]
 };
 
 }  // namespace splatrender

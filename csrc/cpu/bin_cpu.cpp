@@ -1,14 +1,15 @@
 // Which splats touch which tiles, front to back.
 //
-//  1. radix sort of the visible splats by depth, once per camera;
-//  2. count: for each splat in depth order and each row of tiles that its ellipse meets, the exact interval of tile
-//     columns; pairs per splat and, for each chunk of splats, per tile;
-//  3. a prefix sum over (tile, chunk) gives every chunk its place in every tile's list, so that
-//  4. fill writes the lists in parallel and stably: the result never depends on the number of threads.
+//  1. rows: for each splat and each row of tiles that its ellipse meets, the exact interval of tile columns;
+//  2. radix sort of the visible splats by depth, once per camera;
+//  3. count: the splats in depth order are cut into one run per thread; pairs per tile and run, and a prefix sum over
+//     (tile, run), give every run its place in every tile's list;
+//  4. fill: every run writes its pairs. The lists are in depth order whatever the number of runs.
 #include <limits>
 
 #include "../math/ellipse.h"
 #include "kernels.h"
+#include "splat_lanes.h"
 #include "stage_table.h"
 
 namespace splatrender {
@@ -58,6 +59,10 @@ KeyId<K>* radix_sort(KeyId<K>* a, KeyId<K>* b, int64_t n) {
 struct Row {  // tile columns [begin, end) of one row of tiles
   uint16_t begin, end;
 };
+struct Span {  // the rows of tiles that a splat's bounding rectangle meets
+  int64_t rows;  // where its Rows begin
+  int32_t first, count;
+};
 
 struct Grid {
   int columns, rows;
@@ -67,47 +72,70 @@ template <class T>
 Grid grid_of(const BinArgs<T>& a) {
   return {(a.width + kTile - 1) / kTile, (a.height + kTile - 1) / kTile};
 }
-// Rows of tiles whose pixel centres the bounding rectangle may hold.
 template <class T>
-SR_INLINE void row_range(const BinArgs<T>& a, const Grid& g, int64_t id, int& r0, int& r1) {
+SR_INLINE Span span_of(const BinArgs<T>& a, const Grid& g, int64_t id) {
+  if (!(a.extents[2 * id] > 0)) return {0, 0, 0};
   const float y = float(a.means2d[2 * id + 1]), e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
   const float lo = (y - e) / kTile, hi = (y + e) / kTile;
-  r0 = lo <= 0 ? 0 : (lo >= g.rows ? g.rows : int(lo));
-  r1 = hi < 0 ? 0 : (hi >= g.rows ? g.rows : int(hi) + 1);
+  const int first = lo <= 0 ? 0 : (lo >= g.rows ? g.rows : int(lo));
+  const int last = hi < 0 ? 0 : (hi >= g.rows ? g.rows : int(hi) + 1);
+  return {0, first, last > first ? last - first : 0};
 }
 
-constexpr int64_t kMaxChunks = 64;
-SR_INLINE int64_t chunk_size(int64_t visible) {
-  const int64_t s = (visible + kMaxChunks - 1) / kMaxChunks;
-  return s < 2048 ? 2048 : s;
-}
-SR_INLINE int64_t chunks_of(int64_t visible) {
-  const int64_t s = chunk_size(visible);
-  return (visible + s - 1) / s;
-}
-
-// Tile columns of every row that splat `id` spans.
+// Tile columns that splats first..first+n-1 meet in each of their rows, and how many tiles each meets in all.
 template <class T>
-SR_INLINE void splat_rows(const BinArgs<T>& a, const Grid& g, int64_t id, Row* rows) {
-  int r0, r1;
-  row_range(a, g, id, r0, r1);
-  const T* q = a.conics + 3 * id;
-  const T level = T(2) * std::log(a.peaks[id] / T(kCutoff)) * T(1 + kLevelSlack) + T(kLevelSlack);
-  const Ellipse<T> e = make_ellipse<T>(q[0], q[1], q[2], level);
-  const T x = a.means2d[2 * id], y = a.means2d[2 * id + 1];
-  for (int r = r0; r < r1; ++r) {
-    T lo, hi;
-    Row row{0, 0};
-    if (ellipse_in_strip(e, T(kTile * r) + T(0.5) - y, T(kTile * r) + T(kTile - 0.5) - y, lo, hi)) {
-      // first tile whose last pixel centre is not left of the interval, last whose first is not right of it
-      const T first = std::ceil((x + lo - T(kTile - 0.5)) / kTile), last = std::floor((x + hi - T(0.5)) / kTile);
-      if (first < g.columns && last >= 0) {
-        const int begin = first <= 0 ? 0 : int(first), end = last >= g.columns - 1 ? g.columns : int(last) + 1;
-        if (begin < end) row = {uint16_t(begin), uint16_t(end)};
-      }
-    }
-    rows[r - r0] = row;
+SR_INLINE void find_rows(const BinArgs<T>& a, const Grid& g, int64_t first, int n, const Span* spans, Row* rows,
+                         int32_t* counts) {
+  using S = Pack<T, lanes_of<T>>;
+  int begin = g.rows, end = 0;
+  for (int lane = 0; lane < n; ++lane) {
+    const Span& s = spans[first + lane];
+    if (!s.count) continue;
+    if (s.first < begin) begin = s.first;
+    if (s.first + s.count > end) end = s.first + s.count;
   }
+  if (begin >= end) return;
+  const Vec3<S> q = load_vec3<S>(a.conics, 3, first, n);
+  const S level = cutoff_level(log_two(load_column<S>(a.peaks, 1, first, n, 0)));
+  const Ellipse<S> e = make_ellipse(q.x, q.y, q.z, level);
+  const S x = load_column<S>(a.means2d, 2, first, n, 0), y = load_column<S>(a.means2d, 2, first, n, 1);
+  const S per_tile(T(1) / kTile), zero(T(0)), columns(T(g.columns)), half(T(0.5)), one(T(1));
+  for (int r = begin; r < end; ++r) {
+    S lo, hi;
+    const auto meets = ellipse_in_strip(e, S(T(kTile * r) + T(0.5)) - y, S(T(kTile * r + kTile) - T(0.5)) - y, lo, hi);
+    // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
+    // centre is not right of it; both are rounded down when they become integers
+    const S from = clamp((x + lo + half) * per_tile, zero, columns);
+    const S to = mask_or_zero(meets, clamp((x + hi - half) * per_tile + one, zero, columns));
+    alignas(64) T from_lane[lanes_of<T>], to_lane[lanes_of<T>];
+    from.store(from_lane), to.store(to_lane);
+    for (int lane = 0; lane < n; ++lane) {
+      const Span& s = spans[first + lane];
+      if (r < s.first || r >= s.first + s.count) continue;
+      const int b = int(from_lane[lane]), c = int(to_lane[lane]);
+      rows[s.rows + r - s.first] = {uint16_t(b), uint16_t(c > b ? c : b)};
+      counts[first + lane] += c > b ? c - b : 0;
+    }
+  }
+}
+
+template <class F>
+SR_INLINE void for_tiles_of(const Span& s, const Row* rows, const Grid& g, const F& body) {
+  for (int r = 0; r < s.count; ++r) {
+    const Row row = rows[s.rows + r];
+    const int64_t base = int64_t(s.first + r) * g.columns;
+    for (int t = row.begin; t < row.end; ++t) body(base + t);
+  }
+}
+
+// The visible splats of one camera in depth order, cut into as many runs as there are threads.
+struct Runs {
+  int64_t visible, count;
+  int64_t begin(int64_t run) const { return visible * run / count; }
+};
+SR_INLINE Runs runs_of(int64_t visible, int64_t most) {
+  const int64_t useful = visible / 512 + 1;
+  return {visible, useful < most ? useful : most};
 }
 
 template <class T>
@@ -116,64 +144,57 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
   using Pair = KeyId<Key>;
   const Grid g = grid_of(a);
   const int64_t tiles = g.tiles(), CN = a.C * a.N;
-  int32_t* order = scratch.order.get<int32_t>(CN + a.C + 1);  // splats by depth, per camera; then visible counts
-  int32_t* visible_of = order + CN;
-  Pair* keys = scratch.keys.get<Pair>(2 * a.N);
-  int64_t* row_offsets = scratch.row_offsets.get<int64_t>(CN + 1);  // by rank
+  Span* spans = scratch.spans.get<Span>(CN + 1);
   int64_t rows_total = 0;
-  int64_t chunks_total = 0;
+  for (int64_t i = 0; i < CN; ++i) {
+    spans[i] = span_of(a, g, i);
+    spans[i].rows = rows_total;
+    rows_total += spans[i].count;
+  }
+  Row* rows = scratch.rows.get<Row>(rows_total + 1);
+  int32_t* counts = a.splat_offsets;  // counts first, then their prefix sum in place
+  std::memset(counts, 0, sizeof(int32_t) * (CN + 1));
+  constexpr int64_t kChunk = 2048;
+  parallel_for((CN + kChunk - 1) / kChunk, [&](int64_t chunk) {
+    const int64_t end = (chunk + 1) * kChunk < CN ? (chunk + 1) * kChunk : CN;
+    for (int64_t i = chunk * kChunk; i < end; i += lanes_of<T>)
+      find_rows(a, g, i, int(end - i < lanes_of<T> ? end - i : lanes_of<T>), spans, rows, counts);
+  });
+
+  // depth order of the splats that meet a tile, per camera
+  int32_t* order = scratch.order.get<int32_t>(CN + 1);
+  int64_t* visible = scratch.visible.get<int64_t>(a.C + 1);
+  Pair* keys = scratch.keys.get<Pair>(2 * a.N + 1);
   for (int64_t c = 0; c < a.C; ++c) {
     int64_t n = 0;
     for (int64_t i = c * a.N; i < (c + 1) * a.N; ++i)
-      if (a.extents[2 * i] > 0) keys[n++] = {depth_key(a.depths[i]), int32_t(i)};
+      if (counts[i]) keys[n++] = {depth_key(a.depths[i]), int32_t(i)};
     const Pair* sorted = radix_sort(keys, keys + a.N, n);
-    visible_of[c] = int32_t(n);
-    chunks_total += chunks_of(n);
-    for (int64_t i = 0; i < n; ++i) {
-      const int32_t id = sorted[i].id;
-      order[c * a.N + i] = id;
-      int r0, r1;
-      row_range(a, g, id, r0, r1);
-      row_offsets[c * a.N + i] = rows_total;
-      rows_total += r1 > r0 ? r1 - r0 : 0;
-    }
+    for (int64_t i = 0; i < n; ++i) order[c * a.N + i] = sorted[i].id;
+    visible[c] = n;
   }
-  Row* rows = scratch.rows.get<Row>(rows_total + 1);
-  int64_t* histogram = scratch.histogram.get<int64_t>(chunks_total * tiles + 1);
-  int32_t* counts = a.splat_offsets;  // counts first, then their prefix sum in place
-  std::memset(counts, 0, sizeof(int32_t) * (CN + 1));
 
-  int64_t base = 0, pairs = 0;
+  // per tile and run, how many pairs; then where they go
+  const int64_t runs_most = worker_count();
+  int64_t* places = scratch.places.get<int64_t>(a.C * runs_most * tiles + 1);
+  int64_t pairs = 0;
   for (int64_t c = 0; c < a.C; ++c) {
-    const int64_t n = visible_of[c], size = chunk_size(n), chunks = chunks_of(n);
-    parallel_for(chunks, [&](int64_t chunk) {
-      int64_t* h = histogram + (base + chunk) * tiles;
-      std::memset(h, 0, sizeof(int64_t) * tiles);
-      const int64_t end = (chunk + 1) * size < n ? (chunk + 1) * size : n;
-      for (int64_t rank = chunk * size; rank < end; ++rank) {
-        const int64_t id = order[c * a.N + rank];
-        Row* row = rows + row_offsets[c * a.N + rank];
-        splat_rows(a, g, id, row);
-        int r0, r1;
-        row_range(a, g, id, r0, r1);
-        int32_t count = 0;
-        for (int r = r0; r < r1; ++r, ++row) {
-          for (int t = row->begin; t < row->end; ++t) ++h[int64_t(r) * g.columns + t];
-          count += row->end - row->begin;
-        }
-        counts[id] = count;
-      }
+    const Runs runs = runs_of(visible[c], runs_most);
+    int64_t* table = places + c * runs_most * tiles;
+    parallel_for(runs.count, [&](int64_t run) {
+      int64_t* count = table + run * tiles;
+      std::memset(count, 0, sizeof(int64_t) * tiles);
+      for (int64_t k = runs.begin(run); k < runs.begin(run + 1); ++k)
+        for_tiles_of(spans[order[c * a.N + k]], rows, g, [&](int64_t tile) { ++count[tile]; });
     });
     for (int64_t t = 0; t < tiles; ++t) {
       if (pairs <= std::numeric_limits<int32_t>::max()) a.tile_offsets[c * tiles + t] = int32_t(pairs);
-      for (int64_t chunk = 0; chunk < chunks; ++chunk) {
-        int64_t& h = histogram[(base + chunk) * tiles + t];
-        const int64_t count = h;
-        h = pairs;
+      for (int64_t run = 0; run < runs.count; ++run) {
+        const int64_t count = table[run * tiles + t];
+        table[run * tiles + t] = pairs;
         pairs += count;
       }
     }
-    base += chunks;
   }
   if (pairs > std::numeric_limits<int32_t>::max()) return pairs;  // the caller refuses
   a.tile_offsets[a.C * tiles] = int32_t(pairs);
@@ -183,39 +204,33 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
     counts[i] = sum;
     sum += count;
   }
+  scratch.runs_most = runs_most;
   return pairs;
 }
 
 template <class T>
 void bin_fill(const BinArgs<T>& a, BinScratch& scratch) {
   const Grid g = grid_of(a);
-  const int64_t tiles = g.tiles(), CN = a.C * a.N;
-  const int32_t* order = scratch.order.get<int32_t>(0);
-  const int32_t* visible_of = order + CN;
-  const int64_t* row_offsets = scratch.row_offsets.get<int64_t>(0);
+  const int64_t tiles = g.tiles();
+  const Span* spans = scratch.spans.get<Span>(0);
   const Row* rows = scratch.rows.get<Row>(0);
-  int64_t* histogram = scratch.histogram.get<int64_t>(0);
-  int64_t base = 0;
+  const int32_t* order = scratch.order.get<int32_t>(0);
+  const int64_t* visible = scratch.visible.get<int64_t>(0);
+  int64_t* places = scratch.places.get<int64_t>(0);
   for (int64_t c = 0; c < a.C; ++c) {
-    const int64_t n = visible_of[c], size = chunk_size(n), chunks = chunks_of(n);
-    parallel_for(chunks, [&](int64_t chunk) {
-      int64_t* next = histogram + (base + chunk) * tiles;
-      const int64_t end = (chunk + 1) * size < n ? (chunk + 1) * size : n;
-      for (int64_t rank = chunk * size; rank < end; ++rank) {
-        const int32_t id = order[c * a.N + rank];
-        const Row* row = rows + row_offsets[c * a.N + rank];
-        int r0, r1;
-        row_range(a, g, id, r0, r1);
+    const Runs runs = runs_of(visible[c], scratch.runs_most);
+    parallel_for(runs.count, [&](int64_t run) {
+      int64_t* next = places + (c * scratch.runs_most + run) * tiles;
+      for (int64_t k = runs.begin(run); k < runs.begin(run + 1); ++k) {
+        const int32_t id = order[c * a.N + k];
         int32_t slot = a.splat_offsets[id];
-        for (int r = r0; r < r1; ++r, ++row)
-          for (int t = row->begin; t < row->end; ++t) {
-            const int64_t at = next[int64_t(r) * g.columns + t]++;
-            a.splat_ids[at] = id;
-            a.slots[at] = slot++;
-          }
+        for_tiles_of(spans[id], rows, g, [&](int64_t tile) {
+          const int64_t at = next[tile]++;
+          a.splat_ids[at] = id;
+          a.slots[at] = slot++;
+        });
       }
     });
-    base += chunks;
   }
 }
 

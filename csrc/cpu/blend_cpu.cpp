@@ -1,10 +1,9 @@
 // Blending front to back, forward and backward, a tile per task. See blend_tile.h for the layout.
 //
-// Backward walks the same way, front to back, so that transmittances are the very numbers of the forward pass and no
-// division by 1-α accumulates: the light from behind a splat is the pixel's total minus what came before,
-//   S̃_i = R - Σ_{j<=i} w_j f_j,   R = ⟨gradient, radiance⟩ + T_N ∂L/∂T_N  (background included in the radiance).
-// Each (splat, tile) pair writes its sums to a slot of its own, and a splat's slots lie side by side: no atomics, and
-// the same bits with any number of threads.
+// Backward walks back to front: the light from behind, S̃, is summed as it comes, and the transmittance in front of a
+// splat is recovered by division, T_i = T_{i+1} / (1-α_i). Where a pixel was finished early, `last` says with which
+// splat. Each (splat, tile) pair writes its sums to a slot of its own, and a splat's slots lie side by side: no
+// atomics, and the same bits with any number of threads.
 #include "blend_tile.h"
 #include "stage_table.h"
 
@@ -16,7 +15,7 @@ constexpr double kLog2Cutoff = -7.994353436858858;  // log2(1/255)
 
 template <class T>
 struct BlendScratch {
-  Scratch records, slots, order;
+  Scratch records, slots, written, order;
 };
 // One per calling thread: kept between calls, so that training does not ask the system for memory at every step.
 template <class T>
@@ -40,64 +39,81 @@ void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile,
   const Lattice<T> lattice = make_lattice<T>();
   const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
 
-  T* Ts = state;                       // [256] transmittance, 0 outside the image
-  T* Cs = state + kBlocks * kPixels;   // [channels, 256]
-  for (int64_t i = 0; i < (1 + channels) * kBlocks * kPixels; ++i) state[i] = 0;
+  constexpr int64_t plane = kBlocks * kPixels;
+  T* Ts = state;               // [256] transmittance, 0 outside the image
+  T* last = state + plane;     // [256] how much of the list was blended, in full unless the pixel fills up before
+  T* Cs = state + 2 * plane;   // [channels, 256]
+  for (int64_t i = 0; i < (2 + channels) * plane; ++i) state[i] = 0;
   uint32_t alive = 0;
-  for_pixels(a, place, [&](int p, int64_t) { Ts[p] = 1, alive |= 1u << (p / kPixels); });
+  for_pixels(a, place, [&](int p, int64_t) {
+    Ts[p] = 1, last[p] = T(end - begin), alive |= 1u << (p / kPixels);
+  });
 
+  // The reach of a few splats is found ahead of their turn: by the time the loop over blocks branches on it, it is
+  // known, and a mispredicted branch costs little.
+  constexpr int kAhead = 8;
+  BlockExpansion<T> blocks[kAhead];
+  uint32_t reach[kAhead];
   const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)};
-  BlockExpansion<T> block;
-  for (int64_t k = begin; k < end; ++k) {
-    if (k + 4 < end) __builtin_prefetch(records + a.splat_ids[k + 4]);
-    const int64_t id = a.splat_ids[k];
-    const Record<T>& r = records[id];
-    const T* color = colors_of<D>(a, r, id);
-    uint32_t hit = 0;
-    S sum_w(T(0));
-    uint32_t todo = alive ? expand(r, lattice, T(place.x0), T(place.y0), block) & alive : 0;
-    if (todo) {
-      S bracket[kPixels / L];
-      for (int v = 0; v < kPixels / L; ++v) {
-        const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
-        bracket[v] = (S(r.xx) * lx + S(r.xy) * ly) * lx + (S(r.yy) * ly * ly + S(r.log2_peak));
+  for (int64_t k0 = begin; k0 < end; k0 += kAhead) {
+    const int count = int(end - k0 < kAhead ? end - k0 : kAhead);
+    if (alive)
+      for (int j = 0; j < count; ++j) {
+        if (k0 + j + kAhead < end) __builtin_prefetch(records + a.splat_ids[k0 + j + kAhead]);
+        reach[j] = expand(records[a.splat_ids[k0 + j]], lattice, T(place.x0), T(place.y0), blocks[j]);
       }
-      while (todo) {
-        const int b = __builtin_ctz(todo);
-        todo &= todo - 1;
-        bool lives = false;
-        for (int v = 0; v < kPixels / L; ++v) {
-          const int at = b * kPixels + v * L;
-          const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
-          const S e = (bracket[v] + S(block.e00[b])) + lx * S(block.e10[b]) + ly * S(block.e01[b]);
-          const S Tr = S::load(Ts + at);
-          const auto clear = Tr > opaque;
-          const auto ok = clear & (e >= cutoff);
-          lives |= any(clear);
-          if (!any(ok)) continue;
-          hit |= 1u << b;
-          const S alpha = alpha_of<R>(power_of_two(e));
-          const S w = mask_or_zero(ok, alpha * Tr);
-          if constexpr (VISIBILITY) sum_w += w;
-          (Tr - w).store(Ts + at);
-          for (int64_t c = 0; c < channels; ++c) {
-            T* C = Cs + c * kBlocks * kPixels + at;
-            (S::load(C) + w * S(color[c])).store(C);
+    for (int j = 0; j < count; ++j) {
+      const int64_t k = k0 + j, id = a.splat_ids[k];
+      uint32_t hit = 0;
+      S sum_w(T(0));
+      uint32_t todo = alive ? reach[j] & alive : 0;
+      if (todo) {
+        const Record<T>& r = records[id];
+        const BlockExpansion<T>& block = blocks[j];
+        const T* color = colors_of<D>(a, r, id);
+        S bracket[kPixels / L];
+        for (int v = 0; v < kPixels / L; ++v)
+          bracket[v] = bracket_of(r, S::load(lattice.lx + v * L), S::load(lattice.ly + v * L));
+        while (todo) {
+          const int b = __builtin_ctz(todo);
+          todo &= todo - 1;
+          bool lives = false;
+          for (int v = 0; v < kPixels / L; ++v) {
+            const int at = b * kPixels + v * L;
+            const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
+            const S e = log2_response(block, b, bracket[v], lx, ly);
+            const S Tr = S::load(Ts + at);
+            const auto clear = Tr > opaque;
+            const auto ok = clear & (e >= cutoff);
+            lives |= any(clear);
+            if (!any(ok)) continue;
+            hit |= 1u << b;
+            const Opacity<S> o = opacity_of<R>(power_of_two(e));
+            const S w = mask_or_zero(ok, o.alpha * Tr), after = select(ok, o.passes * Tr, Tr);
+            if constexpr (VISIBILITY) sum_w += w;
+            after.store(Ts + at);
+            const auto full = ok & (after <= opaque);
+            if (any(full)) select(full, S(T(k + 1 - begin)), S::load(last + at)).store(last + at);
+            for (int64_t c = 0; c < channels; ++c) {
+              T* C = Cs + c * plane + at;
+              (S::load(C) + w * S(color[c])).store(C);
+            }
           }
+          if (!lives) alive &= ~(1u << b);
         }
-        if (!lives) alive &= ~(1u << b);
       }
+      a.hits[k] = int16_t(hit);
+      if constexpr (VISIBILITY) seen[a.slots[k]] = hit ? horizontal_sum(sum_w) : T(0);
     }
-    a.hits[k] = int16_t(hit);
-    if constexpr (VISIBILITY) seen[a.slots[k]] = hit ? horizontal_sum(sum_w) : T(0);
   }
 
   const T* background = a.backgrounds + place.camera * channels;
   for_pixels(a, place, [&](int p, int64_t offset) {
     const int64_t pixel = place.first_pixel + offset;
     a.transmittance[pixel] = Ts[p];
+    a.last[pixel] = int32_t(last[p]);
     for (int64_t c = 0; c < channels; ++c)
-      a.radiance[pixel * channels + c] = Cs[c * kBlocks * kPixels + p] + Ts[p] * background[c];
+      a.radiance[pixel * channels + c] = Cs[c * plane + p] + Ts[p] * background[c];
   });
 }
 
@@ -106,7 +122,7 @@ constexpr int kMoments = 6;
 
 template <int D, Response R, class T>
 void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T>* records, int64_t tile, T* slots,
-                   T* state) {
+                   uint8_t* written, T* state) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
   constexpr int64_t plane = kBlocks * kPixels;
@@ -116,57 +132,57 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
   const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
   if (begin == end) return;
 
-  T* Ts = state;                   // [256] transmittance in front of the next splat
-  T* behind = state + plane;       // [256] R minus what came before
-  T* gs = state + 2 * plane;       // [channels, 256] gradient of the pixel
+  T* Ts = state;                    // [256] transmittance behind the next splat
+  T* behind = state + plane;        // [256] ⟨gradient of the pixel, S̃⟩ of the next splat
+  T* last = state + 2 * plane;      // [256] see forward; 0 outside the image
+  T* gs = state + 3 * plane;        // [channels, 256] gradient of the pixel
   T* sums = gs + channels * plane;  // [channels, L] sums over pixels, any-D path only
-  for (int64_t i = 0; i < (2 + channels) * plane; ++i) state[i] = 0;
+  const T* background = a.backgrounds + place.camera * channels;
+  for (int64_t i = 0; i < (3 + channels) * plane; ++i) state[i] = 0;
   for_pixels(a, place, [&](int p, int64_t offset) {
     const int64_t pixel = place.first_pixel + offset;
-    Ts[p] = 1;
-    T total = a.transmittance[pixel] * g.transmittance[pixel];
+    Ts[p] = a.transmittance[pixel];
+    last[p] = T(a.last[pixel]);
+    T beyond = g.transmittance[pixel];
     for (int64_t c = 0; c < channels; ++c) {
       const T d = g.radiance[pixel * channels + c];
       gs[c * plane + p] = d;
-      total += a.radiance[pixel * channels + c] * d;
+      beyond += background[c] * d;
     }
-    behind[p] = total;
+    behind[p] = Ts[p] * beyond;
   });
 
-  const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)}, zero(T(0));
+  const S cutoff{T(kLog2Cutoff)}, zero(T(0)), one(T(1));
   BlockExpansion<T> block;
-  for (int64_t k = begin; k < end; ++k) {
-    if (k + 4 < end) __builtin_prefetch(records + a.splat_ids[k + 4]);
-    T* slot = slots + int64_t(a.slots[k]) * stride;
+  for (int64_t k = end - 1; k >= begin; --k) {
+    if (k - 4 >= begin) __builtin_prefetch(records + a.splat_ids[k - 4]);
     const uint32_t hit = uint16_t(a.hits[k]);
-    if (!hit) {
-      for (int64_t c = 0; c < stride; ++c) slot[c] = 0;
-      continue;
-    }
+    if (!hit) continue;
+    written[a.slots[k]] = 1;
+    T* slot = slots + int64_t(a.slots[k]) * stride;
     const int64_t id = a.splat_ids[k];
     const Record<T>& r = records[id];
     const T* color = colors_of<D>(a, r, id);
     expand(r, lattice, T(place.x0), T(place.y0), block);
-    S total[kMoments], total_color[D > 0 ? D : 1];
-    for (int m = 0; m < kMoments; ++m) total[m] = zero;
-    if constexpr (D > 0)
-      for (int c = 0; c < D; ++c) total_color[c] = zero;
-    else
+    S total[kMoments + D], *total_color = total + kMoments;
+    for (int m = 0; m < kMoments + D; ++m) total[m] = zero;
+    if constexpr (D == 0)
       for (int64_t c = 0; c < channels; ++c) zero.store(sums + c * L);
 
     for (int v = 0; v < kPixels / L; ++v) {
       const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
-      const S bracket = (S(r.xx) * lx + S(r.xy) * ly) * lx + (S(r.yy) * ly * ly + S(r.log2_peak));
+      const S bracket = bracket_of(r, lx, ly), before(T(k - begin));
       // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
       S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero;
       for (uint32_t todo = hit; todo; todo &= todo - 1) {
         const int b = __builtin_ctz(todo), at = b * kPixels + v * L;
-        const S e = (bracket + S(block.e00[b])) + lx * S(block.e10[b]) + ly * S(block.e01[b]);
-        const S Tr = S::load(Ts + at);
-        const auto ok = (Tr > opaque) & (e >= cutoff);
+        const S e = log2_response(block, b, bracket, lx, ly);
+        const auto ok = (S::load(last + at) > before) & (e >= cutoff);
         if (kPixels != L && !any(ok)) continue;
-        const S response = power_of_two(e), alpha = alpha_of<R>(response);
-        const S w = mask_or_zero(ok, alpha * Tr);
+        const S response = power_of_two(e);
+        const Opacity<S> o = opacity_of<R>(response);
+        const S inverse = one / o.passes, after = S::load(Ts + at), Tr = after * inverse;
+        const S w = mask_or_zero(ok, o.alpha * Tr);
         S f = zero;
         for (int64_t c = 0; c < channels; ++c) {
           const S gc = S::load(gs + c * plane + at);
@@ -176,10 +192,10 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
           else
             (S::load(sums + c * L) + w * gc).store(sums + c * L);
         }
-        const S rest = S::load(behind + at) - w * f;
-        rest.store(behind + at);
-        (Tr - w).store(Ts + at);
-        const S dE = mask_or_zero(ok, log_response_vjp<R>(response, alpha, Tr, f, rest));
+        const S rest = S::load(behind + at);
+        (rest + w * f).store(behind + at);
+        select(ok, Tr, after).store(Ts + at);
+        const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
         const S X(block.dx[b]), Y(block.dy[b]);
         const S dX = dE * X, dY = dE * Y;
         A0 += dE, A1 += dX, A2 += dY;
@@ -192,9 +208,12 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
       total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
       total[5] += A5 + ly * (A2 + A2 + ly * A0);
     }
-    for (int m = 0; m < kMoments; ++m) slot[m] = horizontal_sum(total[m]);
-    for (int64_t c = 0; c < channels; ++c)
-      slot[kMoments + c] = horizontal_sum(D > 0 ? total_color[D > 0 ? c : 0] : S::load(sums + c * L));
+    if constexpr (D > 0) {
+      horizontal_sums(total, kMoments + D, slot);
+    } else {
+      horizontal_sums(total, kMoments, slot);
+      for (int64_t c = 0; c < channels; ++c) slot[kMoments + c] = horizontal_sum(S::load(sums + c * L));
+    }
   }
 }
 
@@ -212,7 +231,7 @@ template <int D, Response R, class T>
 void blend_channels(const BlendArgs<T>& a) {
   BlendScratch<T>& scratch = blend_scratch<T>();
   const Record<T>* records = make_records(a, scratch.records);
-  const int64_t state = (1 + a.D) * kBlocks * kPixels;
+  const int64_t state = (2 + a.D) * kBlocks * kPixels;
   if (!a.visibility) {
     for_tiles(a, state, [&](int64_t tile, T* s) { forward_tile<D, R, false>(a, records, tile, static_cast<T*>(nullptr), s); });
     return;
@@ -232,8 +251,11 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
   const Record<T>* records = make_records(a, scratch.records);
   const int64_t stride = kMoments + a.D;
   T* slots = scratch.slots.template get<T>(a.P * stride + 1);
-  const int64_t state = (2 + a.D) * kBlocks * kPixels + a.D * lanes_of<T>;
-  for_tiles(a, state, [&](int64_t tile, T* s) { backward_tile<D, R>(a, g, records, tile, slots, s); });
+  // most pairs lie behind an opaque surface and have nothing to say: a byte tells, and their slots stay untouched
+  uint8_t* written = scratch.written.template get<uint8_t>(a.P + 1);
+  std::memset(written, 0, a.P);
+  const int64_t state = (3 + a.D) * kBlocks * kPixels + a.D * lanes_of<T>;
+  for_tiles(a, state, [&](int64_t tile, T* s) { backward_tile<D, R>(a, g, records, tile, slots, written, s); });
 
   // a splat's pairs lie side by side: sum them, then go from ln a to the splat's numbers
   constexpr int64_t kChunk = 1024;
@@ -246,6 +268,7 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
       for (int64_t c = 0; c < a.D; ++c) color[c] = 0;
       const int32_t first = a.splat_offsets[i], last = a.splat_offsets[i + 1];
       for (int32_t s = first; s < last; ++s) {
+        if (!written[s]) continue;
         const T* slot = slots + int64_t(s) * stride;
         for (int k = 0; k < kMoments; ++k) m[k] += slot[k];
         for (int64_t c = 0; c < a.D; ++c) color[c] += slot[kMoments + c];

@@ -13,6 +13,7 @@
 #include "../math/ellipse.h"
 #include "../math/response.h"
 #include "kernels.h"
+#include "splat_lanes.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
@@ -27,24 +28,31 @@ struct alignas(64) Record {
   T x, y;
   T xx, xy, yy;    // -½ log2(e) conic, the off-diagonal doubled: log2 G = xx dx² + xy dx dy + yy dy²
   T log2_peak;
-  Ellipse<T> ellipse;  // where log2 a reaches the cut-off
+  Ellipse<T> ellipse;  // where the response reaches the cut-off
   T color[4];
 };
-static_assert(sizeof(Record<float>) == 64, "a record is one cache line");
+constexpr int kRecordNumbers = 16;
+static_assert(sizeof(Record<float>) == 64 && sizeof(Record<double>) == 128, "a record is 16 numbers without gaps");
 
+// Records of splats first..first+n-1, a pack at a time. Those of culled splats are never read.
 template <class T>
-inline void make_record(const BlendArgs<T>& a, int64_t id, Record<T>& r) {
-  const T peak = a.peaks[id];
-  const T* q = a.conics + 3 * id;
-  if (!(peak > 0)) return;  // culled: in no list
-  r.x = a.means2d[2 * id], r.y = a.means2d[2 * id + 1];
-  const T k = T(-0.5 * kLog2E);
-  r.xx = k * q[0], r.xy = 2 * k * q[1], r.yy = k * q[2];
-  r.log2_peak = std::log2(peak);
-  const T level = 2 * std::log(peak / T(kCutoff)) * T(1 + kLevelSlack) + T(kLevelSlack);
-  r.ellipse = make_ellipse<T>(q[0], q[1], q[2], level);
-  if (a.D <= 4)
-    for (int64_t c = 0; c < a.D; ++c) r.color[c] = a.emission[id * a.D + c];
+inline void make_records(const BlendArgs<T>& a, int64_t first, int n, Record<T>* records) {
+  using S = Pack<T, lanes_of<T>>;
+  alignas(64) T fields[kRecordNumbers][lanes_of<T>];
+  const Vec3<S> q = load_vec3<S>(a.conics, 3, first, n);
+  const S log2_peak = log_two(load_column<S>(a.peaks, 1, first, n, 0));
+  const Ellipse<S> e = make_ellipse(q.x, q.y, q.z, cutoff_level(log2_peak));
+  const S k(T(-0.5 * kLog2E));
+  const S numbers[12] = {load_column<S>(a.means2d, 2, first, n, 0), load_column<S>(a.means2d, 2, first, n, 1),
+                         k * q.x, k * (q.y + q.y), k * q.z, log2_peak, e.inverse_xx, e.xy_over_xx, e.scale, e.shrink,
+                         e.y_max, e.y_right};
+  for (int f = 0; f < 12; ++f) numbers[f].store(fields[f]);
+  const int channels = a.D <= 4 ? int(a.D) : 0;
+  for (int lane = 0; lane < n; ++lane) {
+    T* r = &records[first + lane].x;
+    for (int f = 0; f < 12; ++f) r[f] = fields[f][lane];
+    for (int c = 0; c < channels; ++c) r[12 + c] = a.emission[(first + lane) * a.D + c];
+  }
 }
 
 template <class T>
@@ -53,7 +61,8 @@ Record<T>* make_records(const BlendArgs<T>& a, Scratch& scratch) {
   constexpr int64_t kChunk = 4096;
   parallel_for((a.C * a.N + kChunk - 1) / kChunk, [&](int64_t chunk) {
     const int64_t end = (chunk + 1) * kChunk < a.C * a.N ? (chunk + 1) * kChunk : a.C * a.N;
-    for (int64_t id = chunk * kChunk; id < end; ++id) make_record(a, id, records[id]);
+    for (int64_t i = chunk * kChunk; i < end; i += lanes_of<T>)
+      make_records(a, i, int(end - i < lanes_of<T> ? end - i : lanes_of<T>), records);
   });
   return records;
 }
@@ -135,6 +144,17 @@ SR_INLINE uint32_t expand(const Record<T>& r, const Lattice<T>& l, T x0, T y0, B
     (two * cy + bx).store(out.e01 + i);
   }
   return reach;
+}
+
+// log2 of the response at the pixels (lx, ly) of block b. Forward and backward must agree to the last bit on which
+// pixels lie above the cut-off, hence the fixed order of operations.
+template <class S, class T>
+SR_INLINE S bracket_of(const Record<T>& r, S lx, S ly) {
+  return multiply_add(multiply_add(S(r.xx), lx, S(r.xy) * ly), lx, multiply_add(S(r.yy) * ly, ly, S(r.log2_peak)));
+}
+template <class S, class T>
+SR_INLINE S log2_response(const BlockExpansion<T>& e, int b, S bracket, S lx, S ly) {
+  return multiply_add(ly, S(e.e01[b]), multiply_add(lx, S(e.e10[b]), bracket + S(e.e00[b])));
 }
 
 }  // namespace SPLATRENDER_ISA

@@ -7,7 +7,8 @@
 namespace splatrender {
 
 struct BinScratch {
-  Scratch order, keys, rows, row_offsets, histogram;
+  Scratch spans, rows, keys, order, visible, places;
+  int64_t runs_most = 0;
 };
 
 template <class T>
@@ -20,12 +21,14 @@ struct Stages {
   void (*bin_fill)(const BinArgs<T>&, BinScratch&);
   void (*blend)(const BlendArgs<T>&);
   void (*blend_backward)(const BlendArgs<T>&, const BlendGrads<T>&);
+  void (*loss)(const LossArgs<T>&);
 };
 
 struct Kernels {
   const char* isa;
   Stages<float> f32;
   Stages<double> f64;
+  void (*adam)(const AdamArgs&);
   template <class T>
   const Stages<T>& stages() const {
     if constexpr (sizeof(T) == 4)

@@ -36,8 +36,9 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
     if (any(keep)) {
       const S amplitude = load_column<S>(a.amplitudes, 1, i, n, 0);
       const auto o = project(view, mean, load_factor<S>(a, i, n), amplitude, S(T(a.eps2d)), a.antialiased, response);
-      keep = keep & (o.det > zero) & (o.peak >= S(T(kCutoff)));
-      const S level = S(T(2)) * logarithm(select(keep, o.peak * S(T(1) / T(kCutoff)), one));
+      const S huge(T(1e30));  // what overflows cannot be drawn
+      keep = keep & (o.det > zero) & (o.det < huge) & (o.peak >= S(T(kCutoff))) & (o.peak < huge);
+      const S level = S(T(1.3862943611198906)) * log_two(select(keep, o.peak * S(T(1) / T(kCutoff)), one));  // 2 ln
       ex = square_root(smax(level * o.cov.xx, zero));
       ey = square_root(smax(level * o.cov.yy, zero));
       keep = keep & (o.x + ex >= zero) & (o.x - ex <= S(T(a.width))) & (o.y + ey >= zero) &

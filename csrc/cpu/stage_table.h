@@ -13,5 +13,8 @@ template <class T>
 void fill_bin(Stages<T>&);
 template <class T>
 void fill_blend(Stages<T>&);
+template <class T>
+void fill_loss(Stages<T>&);
+void fill_adam(Kernels&);
 }  // namespace SPLATRENDER_ISA
 }  // namespace splatrender

@@ -11,8 +11,8 @@
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 
-constexpr float kCutoff = 1.f / 255.f;  // a response below half a grey level of 8-bit output does not show
-constexpr float kLevelSlack = 1e-3f;    // the test must not lose a pixel that rounding lets through
+constexpr double kCutoff = 1.0 / 255.0;  // a response below half a grey level of 8-bit output does not show
+constexpr double kLevelSlack = 1e-3;    // the test must not lose a pixel that rounding lets through
 
 template <class T>
 struct Ellipse {
@@ -24,26 +24,26 @@ struct Ellipse {
   T y_right;     // dy of the rightmost point (the leftmost is at -y_right)
 };
 
-// conic (xx, xy, yy) and level -> ellipse. The determinant is formed in double: for needles it cancels.
-template <class T>
-SR_INLINE Ellipse<T> make_ellipse(T xx, T xy, T yy, T level) {
-  const double det = double(xx) * double(yy) - double(xy) * double(xy);
-  Ellipse<T> e;
-  const T inv = T(1) / xx;
-  e.inverse_xx = inv;
-  e.xy_over_xx = xy * inv;
-  e.scale = level * inv;
-  if (det > 0) {
-    const double per_det = double(level) / det;
-    e.shrink = T(det) * inv * inv;
-    e.y_max = T(std::sqrt(double(xx) * per_det));
-    e.y_right = -xy / yy * T(std::sqrt(double(yy) * per_det));
-  } else {  // rounded to a degenerate form: an infinite strip, never culled
-    e.shrink = 0;
-    e.y_max = T(1e9);
-    e.y_right = 0;
-  }
-  return e;
+// Level of q at which a response with this peak has fallen to the cut-off: 2 ln(255 peak), for peak >= 1/255.
+template <class S>
+SR_INLINE S cutoff_level(S log2_peak) {
+  constexpr double kTwoLn2 = 1.3862943611198906, kLog2Of255 = 7.994353436858858;
+  return S(kTwoLn2 * (1 + kLevelSlack)) * (log2_peak + S(kLog2Of255)) + S(kLevelSlack);
+}
+
+// conic (xx, xy, yy) and level -> ellipse.
+template <class S>
+SR_INLINE Ellipse<S> make_ellipse(S xx, S xy, S yy, S level) {
+  const S zero(0), one(1);
+  const S det = difference_of_products(xx, yy, xy, xy);
+  const auto proper = det > zero;  // a needle may round to a degenerate form: an infinite strip, never culled
+  const S per_det = level / select(proper, det, one), inv = one / xx;
+  return {inv,
+          xy * inv,
+          level * inv,
+          mask_or_zero(proper, det * inv * inv),
+          select(proper, square_root(xx * per_det), S(1e9f)),
+          mask_or_zero(proper, -xy / yy * square_root(yy * per_det))};
 }
 
 // The x-interval [lo, hi] of ellipse ∩ strip, relative to the centre. False (per lane) where they do not meet.

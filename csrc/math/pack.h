@@ -65,7 +65,7 @@ struct Pack {
   V v;
 
   SR_INLINE Pack() = default;
-  SR_INLINE Pack(T x) : v(V{} + x) {}  // broadcast; implicit so that constants read like numbers
+  SR_INLINE Pack(T x) : v(x - V{}) {}  // broadcast (x + 0 would not fold: it turns -0 into 0); implicit, so that constants read like numbers
   struct Raw {};
   SR_INLINE Pack(V x, Raw) : v(x) {}
   static SR_INLINE Pack load(const T* p) {
@@ -165,6 +165,7 @@ SR_INLINE uint32_t bits(Mask<T, L> m) {
 #endif
 }
 
+// Smaller and larger of two; the second where one is NaN, as the instructions do.
 template <class T>
 SR_INLINE T smin(T a, T b) {
   return select(a < b, a, b);
@@ -173,10 +174,49 @@ template <class T>
 SR_INLINE T smax(T a, T b) {
   return select(a > b, a, b);
 }
+#if defined(__AVX__)
+template <int L>
+SR_INLINE Pack<float, L> smin(Pack<float, L> a, Pack<float, L> b) {
+  using P = Pack<float, L>;
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  return P((typename P::V)_mm512_min_ps((__m512)a.v, (__m512)b.v), typename P::Raw{});
+#else
+  return P((typename P::V)_mm256_min_ps((__m256)a.v, (__m256)b.v), typename P::Raw{});
+#endif
+}
+template <int L>
+SR_INLINE Pack<float, L> smax(Pack<float, L> a, Pack<float, L> b) {
+  using P = Pack<float, L>;
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  return P((typename P::V)_mm512_max_ps((__m512)a.v, (__m512)b.v), typename P::Raw{});
+#else
+  return P((typename P::V)_mm256_max_ps((__m256)a.v, (__m256)b.v), typename P::Raw{});
+#endif
+}
+#endif
 // lanes that are NaN come out as lo
 template <class T>
 SR_INLINE T clamp(T x, T lo, T hi) {
   return smin(smax(x, lo), hi);
+}
+
+// a b + c, rounded once where the CPU can. Written out where two places must agree to the last bit.
+template <class T, int L>
+SR_INLINE Pack<T, L> multiply_add(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {
+  using P [[maybe_unused]] = Pack<T, L>;
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  if constexpr (sizeof(T) == 4)
+    return P((typename P::V)_mm512_fmadd_ps((__m512)a.v, (__m512)b.v, (__m512)c.v), typename P::Raw{});
+  else
+    return P((typename P::V)_mm512_fmadd_pd((__m512d)a.v, (__m512d)b.v, (__m512d)c.v), typename P::Raw{});
+#elif defined(__AVX2__)
+  if constexpr (sizeof(T) == 4)
+    return P((typename P::V)_mm256_fmadd_ps((__m256)a.v, (__m256)b.v, (__m256)c.v), typename P::Raw{});
+  else
+    return P((typename P::V)_mm256_fmadd_pd((__m256d)a.v, (__m256d)b.v, (__m256d)c.v), typename P::Raw{});
+#else
+  return a * b + c;
+#endif
 }
 
 SR_INLINE float square_root(float x) { return std::sqrt(x); }
@@ -200,12 +240,55 @@ SR_INLINE Pack<T, L> square_root(Pack<T, L> x) {
   return r;
 }
 
-SR_INLINE float logarithm(float x) { return std::log(x); }
-SR_INLINE double logarithm(double x) { return std::log(x); }
+// log2(x) for normal x > 0. Packs of float: x = 2^n m with m in [√½, √2), log2 m by the series of the inverse
+// hyperbolic tangent in (m-1)/(m+1), absolute error about 1e-7. Everything else: the library's log2.
+SR_INLINE float log_two(float x) { return std::log2(x); }
+SR_INLINE double log_two(double x) { return std::log2(x); }
+template <int L>
+SR_INLINE Pack<double, L> log_two(Pack<double, L> x) {
+  Pack<double, L> r;
+  for (int i = 0; i < L; ++i) r.v[i] = std::log2(x.v[i]);
+  return r;
+}
+template <int L>
+SR_INLINE Pack<float, L> log_two(Pack<float, L> x) {
+  using P = Pack<float, L>;
+  typedef int32_t VI __attribute__((vector_size(L * sizeof(float))));
+  const VI n = ((VI)x.v - 0x3F3504F3) >> 23;  // 0x3F3504F3 is √½
+  const P m((typename P::V)((VI)x.v - (n << 23)), typename P::Raw{});
+  const P s = (m - P(1.f)) / (m + P(1.f)), s2 = s * s;
+  P p = P(0.3205989f);  // 2 log2(e) / 9
+  p = p * s2 + P(0.4121985832f);
+  p = p * s2 + P(0.5770780164f);
+  p = p * s2 + P(0.961796694f);
+  p = p * s2 + P(2.885390082f);
+  return P(__builtin_convertvector(n, typename P::V), typename P::Raw{}) + s * p;
+}
+
+// ab - cd without cancellation beyond the last bit (Kahan), by fused multiply-add or, without it, in double.
+SR_INLINE double difference_of_products(double a, double b, double c, double d) {
+  const double w = c * d;
+  return std::fma(a, b, -w) + std::fma(-c, d, w);
+}
+SR_INLINE float difference_of_products(float a, float b, float c, float d) {
+  return float(double(a) * double(b) - double(c) * double(d));
+}
 template <class T, int L>
-SR_INLINE Pack<T, L> logarithm(Pack<T, L> x) {
-  Pack<T, L> r;
-  for (int i = 0; i < L; ++i) r.v[i] = std::log(x.v[i]);
+SR_INLINE Pack<T, L> difference_of_products(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c, Pack<T, L> d) {
+  using P = Pack<T, L>;
+  if constexpr (sizeof(T) == 4) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+    const __m512 w = _mm512_mul_ps((__m512)c.v, (__m512)d.v);
+    const __m512 e = _mm512_fnmadd_ps((__m512)c.v, (__m512)d.v, w);
+    return P((typename P::V)_mm512_add_ps(_mm512_fmsub_ps((__m512)a.v, (__m512)b.v, w), e), typename P::Raw{});
+#elif defined(__AVX2__)
+    const __m256 w = _mm256_mul_ps((__m256)c.v, (__m256)d.v);
+    const __m256 e = _mm256_fnmadd_ps((__m256)c.v, (__m256)d.v, w);
+    return P((typename P::V)_mm256_add_ps(_mm256_fmsub_ps((__m256)a.v, (__m256)b.v, w), e), typename P::Raw{});
+#endif
+  }
+  P r;
+  for (int i = 0; i < L; ++i) r.v[i] = difference_of_products(a.v[i], b.v[i], c.v[i], d.v[i]);
   return r;
 }
 
@@ -245,6 +328,47 @@ SR_INLINE Pack<float, L> power_of_two(Pack<float, L> x) {
 #endif
 }
 
+// 2^x and 1 - 2^x for x <= 0, both to full relative precision: with x = n + f, 2^x = 2^n + 2^n q and
+// 1 - 2^x = (1 - 2^n) - 2^n q, where q = 2^f - 1 is a polynomial without constant term (relative error 1e-7).
+template <class S>
+struct PowerOfTwo {
+  S power, complement;
+};
+SR_INLINE PowerOfTwo<float> power_and_complement(float x) {
+  return {std::exp2(x), -std::expm1(x * 0.693147180559945309f)};
+}
+SR_INLINE PowerOfTwo<double> power_and_complement(double x) {
+  return {std::exp2(x), -std::expm1(x * 0.693147180559945309)};
+}
+template <int L>
+SR_INLINE PowerOfTwo<Pack<double, L>> power_and_complement(Pack<double, L> x) {
+  PowerOfTwo<Pack<double, L>> r;
+  for (int i = 0; i < L; ++i) {
+    const PowerOfTwo<double> one = power_and_complement(double(x.v[i]));
+    r.power.v[i] = one.power, r.complement.v[i] = one.complement;
+  }
+  return r;
+}
+template <int L>
+SR_INLINE PowerOfTwo<Pack<float, L>> power_and_complement(Pack<float, L> x) {
+  using P = Pack<float, L>;
+  typedef int32_t VI __attribute__((vector_size(L * sizeof(float))));
+  x = clamp(x, P(-126.f), P(0.f));
+  const P shifted = x + P(12582912.f);
+  const VI whole = (VI)shifted.v - 0x4B400000;
+  const P f = x - (shifted - P(12582912.f));
+  P q = P(1.5252733804e-5f);
+  q = q * f + P(1.5403530394e-4f);
+  q = q * f + P(1.3333558146e-3f);
+  q = q * f + P(9.6181291076e-3f);
+  q = q * f + P(5.5504108665e-2f);
+  q = q * f + P(2.4022650696e-1f);
+  q = q * f + P(6.9314718056e-1f);
+  q = q * f;
+  const P scale((typename P::V)((whole + 127) << 23), typename P::Raw{});
+  return {scale + scale * q, (P(1.f) - scale) - scale * q};
+}
+
 // Sum over the lanes, in a fixed order.
 template <class T, int L>
 SR_INLINE T horizontal_sum(Pack<T, L> x) {
@@ -254,6 +378,32 @@ SR_INLINE T horizontal_sum(Pack<T, L> x) {
   T s = 0;
   for (int i = 0; i < L; ++i) s += x.v[i];
   return s;
+}
+
+// out[i] = sum over the lanes of x[i], i < n. Eight packs of float at a time share one tree of additions.
+template <class T, int L>
+SR_INLINE void horizontal_sums(const Pack<T, L>* x, int n, T* out) {
+  int i = 0;
+#if defined(__AVX__)
+  if constexpr (sizeof(T) == 4) {
+    for (; i + 8 <= n; i += 8) {
+      __m256 h[8];
+      for (int k = 0; k < 8; ++k) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+        const __m512 v = (__m512)x[i + k].v;
+        h[k] = _mm256_add_ps(_mm512_castps512_ps256(v), _mm512_extractf32x8_ps(v, 1));
+#else
+        h[k] = (__m256)x[i + k].v;
+#endif
+      }
+      for (int k = 0; k < 4; ++k) h[k] = _mm256_hadd_ps(h[2 * k], h[2 * k + 1]);
+      for (int k = 0; k < 2; ++k) h[k] = _mm256_hadd_ps(h[2 * k], h[2 * k + 1]);
+      const __m256 lo = _mm256_permute2f128_ps(h[0], h[1], 0x20), hi = _mm256_permute2f128_ps(h[0], h[1], 0x31);
+      _mm256_storeu_ps(out + i, _mm256_add_ps(lo, hi));
+    }
+  }
+#endif
+  for (; i < n; ++i) out[i] = horizontal_sum(x[i]);
 }
 
 }  // namespace SPLATRENDER_ISA

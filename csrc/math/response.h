@@ -16,21 +16,29 @@ constexpr double kAlphaMax = 0.99;         // a single splat never blocks all li
 constexpr double kTransmittanceMin = 1e-4;  // below, what follows cannot show in 8-bit output
 constexpr double kLog2E = 1.4426950408889634;
 
+// What passes, 1 - α, and what does not.
+template <class S>
+struct Opacity {
+  S alpha, passes;
+};
 template <Response R, class S>
-SR_INLINE S alpha_of(S a) {
-  if constexpr (R == Response::gaussian)
-    return smin(a, S(kAlphaMax));
-  else
-    return S(1) - power_of_two(S(-kLog2E) * a);
+SR_INLINE Opacity<S> opacity_of(S a) {
+  if constexpr (R == Response::gaussian) {
+    const S alpha = smin(a, S(kAlphaMax));
+    return {alpha, S(1) - alpha};
+  } else {
+    const PowerOfTwo<S> p = power_and_complement(S(-kLog2E) * a);
+    return {p.complement, p.power};
+  }
 }
 
-// ∂L/∂ ln a
+// ∂L/∂ ln a, with `inverse` = 1/(1-α)
 template <Response R, class S>
-SR_INLINE S log_response_vjp(S a, S alpha, S T, S f, S behind) {
+SR_INLINE S log_response_vjp(S a, Opacity<S> o, S inverse, S T, S f, S behind) {
   if constexpr (R == Response::gaussian)
-    return mask_or_zero(a <= S(kAlphaMax), alpha * (T * f - behind / (S(1) - alpha)));
+    return mask_or_zero(a <= S(kAlphaMax), o.alpha * (T * f - behind * inverse));
   else
-    return a * (T * (S(1) - alpha) * f - behind);
+    return a * (T * o.passes * f - behind);
 }
 
 }  // namespace SPLATRENDER_ISA

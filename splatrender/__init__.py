@@ -1,0 +1,41 @@
+"""Splat models, trained by theory: differentiable Gaussian splatting that is fast on a CPU.
+
+    import splatrender
+    scene = splatrender.load_scene("my_scene")
+    picture = splatrender.render(splats, scene.test[0].camera).radiance
+
+Names are loaded when they are first used, so that `import splatrender` stays quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from splatrender import _extension as _extension
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Camera": "splatrender.camera",
+    "InputError": "splatrender.errors",
+    "RenderOptions": "splatrender.operators.render",
+    "Rendering": "splatrender.operators.render",
+    "Splats": "splatrender.model.splats",
+    "TrainOptions": "splatrender.training",
+    "load_scene": "splatrender.scenes.scene",
+    "rasterize": "splatrender.operators.render",
+    "render": "splatrender.operators.render",
+    "train": "splatrender.training",
+}
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'splatrender' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

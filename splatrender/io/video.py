@@ -1,0 +1,113 @@
+"""Videos from a stream of frames."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splatrender.errors import InputError
+from splatrender.io.atomic import atomic_write
+from splatrender.io.images import to_uint8
+
+
+def encoder() -> ModuleType:
+    """The module that brings the encoder, which is an optional dependency.
+
+    Returns:
+        imageio_ffmpeg.
+
+    Raises:
+        InputError: it is not installed.
+    """
+    try:
+        import imageio_ffmpeg
+    except ImportError:
+        raise InputError(
+            "video: expected the package imageio-ffmpeg, found none; install it by "
+            "`pip install splatrender[video]`, or do without by `--no-video`"
+        ) from None
+    return imageio_ffmpeg
+
+
+@contextmanager
+def video_writer(
+    path: str | os.PathLike[str], fps: float = 30.0, crf: int = 18
+) -> Iterator[Callable[[Tensor], None]]:
+    """Yield a function that appends a frame to an .mp4 file (H.264, yuv420p: plays everywhere).
+
+    A frame is [H, W, 3], uint8 or floating point with white at 1, and all are of one size; none
+    is kept. Odd sizes get one more row or column, a copy of the last. The file appears when the
+    block ends without error.
+
+    Args:
+        path: file to write, ending in .mp4.
+        fps: frames a second, > 0.
+        crf: constant rate factor of H.264: less is better and larger, 18 looks lossless.
+
+    Yields:
+        The function that appends a frame.
+
+    Raises:
+        InputError: the name or fps is wrong, the encoder is missing, a frame differs in size from
+            the first, or there is no frame.
+
+    Example:
+        >>> with video_writer("orbit.mp4", fps=30) as add:  # doctest: +SKIP
+        ...     for frame in frames:
+        ...         add(frame)
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".mp4":
+        raise InputError(f"{path}: expected a name ending in .mp4, found {path.suffix!r}")
+    if not fps > 0:
+        raise InputError(f"fps: expected a positive number, found {fps}")
+    write_frames = encoder().write_frames
+    size: tuple[int, int] | None = None
+    stream: Any = None
+
+    def add(frame: Tensor) -> None:
+        nonlocal size, stream
+        height, width = frame.shape[:2]
+        if stream is None:
+            size = (width, height)
+            stream = write_frames(
+                str(temporary),
+                (width + width % 2, height + height % 2),
+                fps=fps,
+                codec="libx264",
+                pix_fmt_in="rgb24",
+                pix_fmt_out="yuv420p",
+                quality=None,  # crf instead
+                macro_block_size=2,
+                ffmpeg_log_level="error",
+                output_params=["-crf", str(crf), "-movflags", "+faststart"],
+            )
+            stream.send(None)
+        if (width, height) != size:
+            raise InputError(f"frame: expected the size {size} of the first, found {width, height}")
+        stream.send(_even(to_uint8(frame)).contiguous().numpy())
+
+    with atomic_write(path) as temporary:
+        try:
+            yield add
+        finally:
+            if stream is not None:
+                stream.close()  # waits for the encoder
+        if stream is None:
+            raise InputError(f"{path}: expected frames for a video, found none")
+
+
+def _even(pixels: Tensor) -> Tensor:
+    """Pixels with the last row and column doubled where their number is odd."""
+    if pixels.shape[0] % 2:
+        pixels = torch.cat([pixels, pixels[-1:]])
+    if pixels.shape[1] % 2:
+        pixels = torch.cat([pixels, pixels[:, -1:]], dim=1)
+    return pixels

@@ -1,0 +1,88 @@
+"""How close a picture comes to a photo: PSNR and SSIM."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from splatrender.errors import InputError
+from splatrender.operators.loss import photometric_loss
+
+
+def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+    """Peak signal-to-noise ratio, -10 log10 mean (image - target)².
+
+    Args:
+        image, target: [...,3] of one shape; uint8 (0..255) or floating, clamped to 0..1.
+        mask: [...], uint8 or bool; pixels where it is 0 do not count.
+
+    Returns:
+        dB; infinite for equal pictures.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or no pixel counts.
+
+    Example:
+        >>> round(psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
+        20.0
+    """
+    image, target = _checked(image, target, mask)
+    squares = (image - target).square()
+    if mask is not None:
+        squares = squares[mask != 0]
+    error = float(squares.mean())
+    return -10 * math.log10(error) if error else math.inf
+
+
+def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
+    """Mean structural similarity over windows of 11x11 pixels, see `photometric_loss`.
+
+    Args:
+        image, target: [H,W,3] of one shape; uint8 (0..255) or floating, clamped to 0..1.
+        mask: [H,W], uint8 or bool; both pictures are 0 where it is 0, and those pixels do not count.
+
+    Returns:
+        -1 to 1; 1 for equal pictures.
+
+    Raises:
+        InputError: shapes or dtypes do not fit, or no pixel counts.
+
+    Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
+        similarity".
+
+    Example:
+        >>> ssim(torch.ones(4, 4, 3), torch.full((4, 4, 3), 255, dtype=torch.uint8))
+        1.0
+    """
+    image, target = _checked(image, target, mask)
+    if image.ndim != 3:
+        raise InputError(f"image: expected shape [H, W, 3], found {list(image.shape)}")
+    with torch.no_grad():
+        return float(photometric_loss(image, target, mask, ssim_weight=1.0).ssim)
+
+
+def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both pictures as float64 in 0..1."""
+    if image.ndim < 1 or image.shape[-1] != 3 or not image.numel():
+        raise InputError(f"image: expected shape [..., 3], found {list(image.shape)}")
+    if target.shape != image.shape:
+        raise InputError(
+            f"target: expected the shape of image, {list(image.shape)}, found {list(target.shape)}"
+        )
+    if mask is not None and mask.shape != image.shape[:-1]:
+        raise InputError(
+            f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}"
+        )
+    if mask is not None and not bool((mask != 0).any()):
+        raise InputError("mask: expected a pixel that counts, found none")
+    return _unit("image", image), _unit("target", target)
+
+
+def _unit(name: str, picture: Tensor) -> Tensor:
+    if picture.dtype == torch.uint8:
+        return picture.double() / 255
+    if picture.is_floating_point():
+        return picture.detach().double().clamp(0, 1)
+    raise InputError(f"{name}: expected uint8 or a floating dtype, found {picture.dtype}")

@@ -1,0 +1,256 @@
+"""The splats of a scene and how they begin."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from splatrender.errors import InputError
+from splatrender.model.neighbors import nearest_distances
+
+SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
+MAX_DEGREE = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Splats:
+    """N Gaussian splats in the parameters that are optimised.
+
+    Splat n stands for the Gaussian with mean `means[n]` and covariance A Aᵀ, A = R(q/|q|) diag(s),
+    seen with opacity o and the colour 1/2 + Σ_k Y_k(ω) sh[n, k] in direction ω.
+
+    Attributes:
+        means: [N, 3] centres, in scene units.
+        quats: [N, 4] rotations q as wxyz, of any norm > 0.
+        log_scales: [N, 3] logarithms of the standard deviations s, in scene units.
+        opacity_logits: [N] logits of the opacities o in (0, 1).
+        sh: [N, K, 3] coefficients of real spherical harmonics, K = (degree + 1)², degree <= 3.
+
+    All are of one floating-point dtype and on one device.
+
+    Raises:
+        InputError: a field has another shape, dtype or device than it should have.
+
+    Example:
+        >>> splats = Splats.random(100, seed=1)
+        >>> len(splats), splats.degree, tuple(splats.sh.shape)
+        (100, 3, (100, 16, 3))
+    """
+
+    means: Tensor
+    quats: Tensor
+    log_scales: Tensor
+    opacity_logits: Tensor
+    sh: Tensor
+
+    def __post_init__(self) -> None:
+        for name, tensor in self.items():
+            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
+                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                raise InputError(f"Splats.{name}: expected a floating-point tensor, found {found}")
+        count = self.means.shape[0] if self.means.dim() else 0
+        expected = {
+            "means": (count, 3),
+            "quats": (count, 4),
+            "log_scales": (count, 3),
+            "opacity_logits": (count,),
+        }
+        for name, shape in expected.items():
+            found_shape = tuple(getattr(self, name).shape)
+            if found_shape != shape:
+                raise InputError(f"Splats.{name}: expected shape {shape}, found {found_shape}")
+        shape = tuple(self.sh.shape)
+        if len(shape) != 3 or shape[0] != count or shape[1] not in (1, 4, 9, 16) or shape[2] != 3:
+            raise InputError(
+                f"Splats.sh: expected shape ({count}, K, 3) with K = 1, 4, 9 or 16, found {shape}"
+            )
+        for name, tensor in self.items():
+            for kind in ("dtype", "device"):
+                found, wanted = getattr(tensor, kind), getattr(self.means, kind)
+                if found != wanted:
+                    raise InputError(
+                        f"Splats.{name}: expected {kind} {wanted} as of means, found {found}"
+                    )
+
+    def __len__(self) -> int:
+        return self.means.shape[0]
+
+    def __repr__(self) -> str:
+        return f"Splats({len(self):,} splats, degree {self.degree}, {self.dtype}, {self.device})"
+
+    @property
+    def scales(self) -> Tensor:
+        """[N, 3] standard deviations along the splats' own axes, in scene units."""
+        return self.log_scales.exp()
+
+    @property
+    def opacities(self) -> Tensor:
+        """[N] opacities in (0, 1)."""
+        return self.opacity_logits.sigmoid()
+
+    @property
+    def degree(self) -> int:
+        """Degree of the spherical harmonics, 0 to 3."""
+        return math.isqrt(self.sh.shape[1]) - 1
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype that all fields share."""
+        return self.means.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The device that all fields share."""
+        return self.means.device
+
+    def items(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors of the fields, in the order of declaration."""
+        return ((field.name, getattr(self, field.name)) for field in fields(self))
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Splats:
+        """Splats whose fields are those of these splats after `function`."""
+        return Splats(**{name: function(tensor) for name, tensor in self.items()})
+
+    def to(self, *args: Any, **kwargs: Any) -> Splats:
+        """The same splats in another dtype or on another device (arguments of `Tensor.to`)."""
+        return self.map(lambda tensor: tensor.to(*args, **kwargs))
+
+    def detach(self) -> Splats:
+        """The same splats outside the autograd graph, sharing memory."""
+        return self.map(Tensor.detach)
+
+    def clone(self) -> Splats:
+        """A copy of the splats in memory of its own."""
+        return self.map(Tensor.clone)
+
+    def requires_grad_(self, requires_grad: bool = True) -> Splats:
+        """Ask autograd for gradients of every field (in place); returns the splats."""
+        return self.map(lambda tensor: tensor.requires_grad_(requires_grad))
+
+    def index(self, ids: Tensor) -> Splats:
+        """The splats chosen by integer ids [M] or by a boolean mask [N]."""
+        return self.map(lambda tensor: tensor[ids])
+
+    def finite(self) -> Tensor:
+        """[N] bool: whether every number of a splat is finite."""
+        masks = [t.isfinite().reshape(len(self), -1).all(dim=1) for _, t in self.items()]
+        return torch.stack(masks).all(dim=0)
+
+    def with_degree(self, degree: int) -> Splats:
+        """The splats with harmonics up to `degree`: cut off, or filled up with zeros."""
+        if degree not in range(MAX_DEGREE + 1):
+            raise InputError(f"degree: expected 0, 1, 2 or 3, found {degree}")
+        size = (degree + 1) ** 2
+        sh = self.sh[:, :size]
+        sh = torch.cat([sh, sh.new_zeros(len(self), size - sh.shape[1], 3)], dim=1)
+        return Splats(self.means, self.quats, self.log_scales, self.opacity_logits, sh)
+
+    @staticmethod
+    def cat(parts: Sequence[Splats]) -> Splats:
+        """All splats of several sets, in order; they must agree in degree, dtype and device."""
+        if not parts:
+            raise InputError("Splats.cat: expected at least one set of splats, found none")
+        degrees = sorted({part.degree for part in parts})
+        if len(degrees) > 1:
+            raise InputError(f"Splats.cat: expected one degree of harmonics, found {degrees}")
+        names = [field.name for field in fields(Splats)]
+        return Splats(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+
+    @classmethod
+    def from_points(
+        cls, points: Tensor, colors: Tensor, degree: int = 3, opacity: float = 0.1
+    ) -> Splats:
+        """One round splat for each point, as wide as the way to its neighbours.
+
+        The scale is the root mean square of the distances to the three nearest points, kept
+        within a factor of 100 of the median scale so that points that coincide or lie far out do
+        not give degenerate splats. Colour is the same from all sides: sh_0 = (rgb - 1/2) / Y_0.
+
+        Args:
+            points: [P, 3] floating-point centres, P >= 1, in scene units.
+            colors: [P, 3] uint8 RGB.
+            degree: degree of the harmonics to make room for, 0 to 3.
+            opacity: opacity of every splat, in (0, 1).
+
+        Returns:
+            P splats in float32 on the device of `points`.
+
+        Raises:
+            InputError: an argument is out of shape or range, or a point is not finite.
+
+        Source:
+            Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023,
+            section 5.1 (initialisation from structure from motion).
+
+        Example:
+            >>> points = torch.tensor([[0.0, 0, 0], [1, 0, 0], [0, 1, 0], [0, 0, 1]])
+            >>> splats = Splats.from_points(points, torch.full((4, 3), 255, dtype=torch.uint8))
+            >>> splats.scales[0]
+            tensor([1., 1., 1.])
+        """
+        if points.dim() != 2 or points.shape[1] != 3 or len(points) == 0:
+            found = tuple(points.shape)
+            raise InputError(f"points: expected shape (P, 3) with P >= 1, found {found}")
+        if not points.is_floating_point() or not points.isfinite().all():
+            raise InputError("points: expected finite floating-point numbers, found others")
+        if colors.shape != points.shape or colors.dtype != torch.uint8:
+            raise InputError(
+                f"colors: expected uint8 of shape {tuple(points.shape)}, "
+                f"found {colors.dtype} of shape {tuple(colors.shape)}"
+            )
+        if not 0 < opacity < 1:
+            raise InputError(f"opacity: expected a number between 0 and 1, found {opacity}")
+        if degree not in range(MAX_DEGREE + 1):
+            raise InputError(f"degree: expected 0, 1, 2 or 3, found {degree}")
+        device, count = points.device, len(points)
+        scales = _initial_scales(points.detach().cpu().float()).to(device)
+        sh = torch.zeros(count, (degree + 1) ** 2, 3, device=device)
+        sh[:, 0] = (colors.to(device).float() / 255 - 0.5) / SH_C0
+        return cls(
+            means=points.detach().float().clone(),
+            quats=torch.tensor([1.0, 0, 0, 0], device=device).repeat(count, 1),
+            log_scales=scales.log()[:, None].repeat(1, 3),
+            opacity_logits=torch.full((count,), math.log(opacity / (1 - opacity)), device=device),
+            sh=sh,
+        )
+
+    @classmethod
+    def random(cls, count: int, extent: float = 1.0, seed: int = 0, degree: int = 3) -> Splats:
+        """Splats of random place and colour, for scenes without points and for tests.
+
+        Args:
+            count: number of splats, >= 1.
+            extent: half the side of the cube around the origin that they fill, in scene units.
+            seed: seed of the random numbers; the same seed gives the same splats.
+            degree: degree of the harmonics to make room for, 0 to 3.
+
+        Returns:
+            `count` splats as of `from_points`.
+
+        Raises:
+            InputError: `count` or `extent` is not positive.
+        """
+        if count < 1:
+            raise InputError(f"count: expected at least 1 splat, found {count}")
+        if not extent > 0:
+            raise InputError(f"extent: expected a positive length, found {extent}")
+        generator = torch.Generator().manual_seed(seed)
+        points = (torch.rand(count, 3, generator=generator) * 2 - 1) * extent
+        colors = torch.randint(0, 256, (count, 3), generator=generator, dtype=torch.uint8)
+        return cls.from_points(points, colors, degree=degree)
+
+
+def _initial_scales(points: Tensor) -> Tensor:
+    """[P] root mean square distances to three neighbours, kept near their median."""
+    squared = nearest_distances(points, 3).square()
+    scales = squared.mean(dim=1).sqrt() if squared.shape[1] else torch.zeros(len(points))
+    positive = scales[scales > 0]
+    if len(positive) == 0:  # a single place: any width will do
+        return torch.full_like(scales, 0.1)
+    typical = float(positive.median())
+    return scales.clamp(typical / 100, typical * 100)

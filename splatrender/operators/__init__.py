@@ -1,0 +1,1 @@
+"""The forward operators: differentiable torch ops over the compiled kernels, one module a stage."""

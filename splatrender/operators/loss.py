@@ -1,0 +1,96 @@
+"""The photometric loss: how a picture differs from a photo, with its gradient in one sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from splatrender import _extension as _extension
+
+
+@dataclass(frozen=True)
+class PhotometricLoss:
+    """What `photometric_loss` returns.
+
+    Attributes:
+        loss: scalar, differentiable.
+        l1: scalar, mean absolute difference; carries no gradient.
+        ssim: scalar, mean structural similarity, 1 for equal pictures; carries no gradient.
+    """
+
+    loss: Tensor
+    l1: Tensor
+    ssim: Tensor
+
+
+def photometric_loss(
+    radiance: Tensor, photo: Tensor, mask: Tensor | None = None, ssim_weight: float = 0.2
+) -> PhotometricLoss:
+    """Compare a rendered picture with a photo.
+
+    loss = (1-λ) mean |radiance - photo| + λ (1 - mean SSIM), λ = `ssim_weight`. SSIM is taken per
+    channel over Gaussian windows of 11x11 pixels (sigma 1.5), 0 outside the picture, C1 = 0.01²,
+    C2 = 0.03².
+
+    With a mask both pictures are 0 where it is 0, and the means run over the pixels that it
+    keeps: pixels left out change nothing, whatever they hold, and get no gradient. A mask that
+    keeps nothing gives loss 0.
+
+    Args:
+        radiance: [H,W,3], float32 or float64, about 0..1.
+        photo: [H,W,3], uint8 (0..255) or the dtype of radiance (0..1); gets no gradient.
+        mask: [H,W], uint8 or bool, 0 = leave the pixel out.
+        ssim_weight: λ, 0 to 1.
+
+    Returns:
+        Loss and its two parts. Gradients flow from the loss to radiance.
+
+    Raises:
+        RuntimeError: a tensor has another shape, dtype or device than expected.
+
+    Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
+        similarity"; the weights follow Kerbl et al. 2023, "3D Gaussian Splatting".
+
+    Example:
+        >>> photo = torch.full((8, 8, 3), 255, dtype=torch.uint8)
+        >>> photometric_loss(torch.full((8, 8, 3), 0.75), photo, ssim_weight=0.0).loss
+        tensor(0.2500)
+    """
+    with_grad = torch.is_grad_enabled() and radiance.requires_grad
+    kept = mask.to(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
+    loss, l1, ssim, _ = torch.ops.splatrender.photometric_loss(
+        radiance, photo.detach(), kept, ssim_weight, with_grad
+    )
+    return PhotometricLoss(loss, l1, ssim)
+
+
+@torch.library.register_fake("splatrender::photometric_loss")
+def _loss_fake(
+    radiance: Tensor, photo: Tensor, mask: Tensor | None, ssim_weight: float, with_grad: bool
+) -> tuple[Tensor, ...]:
+    numbers = tuple(radiance.new_empty(()) for _ in range(3))
+    return (*numbers, radiance.new_empty(radiance.shape if with_grad else (0,)))
+
+
+def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    _, l1, ssim, grad = output
+    ctx.with_grad = inputs[4]
+    ctx.save_for_backward(grad)
+    ctx.mark_non_differentiable(l1, ssim, grad)
+
+
+@once_differentiable
+def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+    if not ctx.with_grad:
+        raise RuntimeError("photometric_loss: with_grad: expected True to differentiate, found False")
+    (grad,) = ctx.saved_tensors
+    return (grad * grad_loss, None, None, None, None)
+
+
+torch.library.register_autograd(
+    "splatrender::photometric_loss", _backward, setup_context=_setup_context
+)

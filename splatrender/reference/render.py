@@ -1,0 +1,68 @@
+"""The stages in a row, in pure torch: project, shade, bin, blend."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from splatrender.reference.bin import bin_splats
+from splatrender.reference.blend import blend, blend_dense
+from splatrender.reference.project import GAUSSIAN, project
+from splatrender.reference.shade import shade
+
+
+def rasterize(
+    means: Tensor,
+    quats: Tensor | None,
+    scales: Tensor | None,
+    amplitudes: Tensor,
+    colors: Tensor,
+    viewmats: Tensor,
+    intrinsics: Tensor,
+    width: int,
+    height: int,
+    *,
+    factors: Tensor | None = None,
+    background: Tensor | None = None,
+    near: float = 0.01,
+    far: float = math.inf,
+    eps2d: float = 0.3,
+    antialiased: bool = False,
+    response: int = GAUSSIAN,
+    dense: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Renders splats from every camera; gradients to every tensor.
+
+    Args:
+        means, quats, scales, amplitudes, viewmats, intrinsics, factors: see `project`.
+        colors: [N,K,3] harmonics, K = (degree+1)², or [N,D] alike from everywhere.
+        width, height: size of the picture [px].
+        background: [D] or [C,D]; black by default.
+        near, far, eps2d, antialiased, response: see `project`.
+        dense: every splat at every pixel instead of tiles.
+
+    Returns:
+        radiance [C,H,W,D] and transmittance [C,H,W].
+    """
+    lens = (width, height, near, far, eps2d, antialiased, response)
+    means2d, conics, depths, peaks, extents = project(
+        means, quats, scales, factors, amplitudes, viewmats, intrinsics, *lens
+    )
+    cameras = len(viewmats)
+    if colors.ndim == 3:
+        emission = shade(means, colors, viewmats, extents, math.isqrt(colors.shape[1]) - 1)
+    else:
+        emission = colors.expand(cameras, *colors.shape)
+    if background is None:
+        background = colors.new_zeros(colors.shape[-1])
+    backgrounds = background.expand(cameras, colors.shape[-1])
+    if dense:
+        return blend_dense(
+            means2d, conics, depths, peaks, emission, backgrounds, width, height, response
+        )
+    bins = bin_splats(means2d, conics, depths, peaks, extents, width, height)
+    radiance, transmittance, _, _ = blend(
+        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response, False
+    )
+    return radiance, transmittance

@@ -1,0 +1,10 @@
+"""Scenes on disk become cameras, photos and seed points.
+
+    folder -> colmap.ColmapModel -> distortion.Lens -> photos -> scene.Scene
+
+`load_scene` does all of it.
+"""
+
+from splatrender.scenes.scene import Scene, Similarity, View, load_scene
+
+__all__ = ["Scene", "Similarity", "View", "load_scene"]

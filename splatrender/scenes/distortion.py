@@ -1,0 +1,477 @@
+"""Lenses: the eleven camera models of COLMAP, their exact inverse, and the pinhole in their place.
+
+Every model is one chain, of which most coefficients are zero in most models:
+
+    ray (x, y, z) -> q       perspective: q = (x, y)/z;   fisheye: q = θ (x, y)/|(x, y)|, θ = angle
+                             between the ray and the axis z
+    q -> q'                  q' = m(r²) q + tangential(q) + prism(q),  r = |q| (a fisheye's θ)
+        m(s)                 (1 + k1 s + k2 s² + k3 s³ + k4 s⁴) / (1 + d1 s + d2 s² + d3 s³)
+        tangential           (2 p1 u v + p2 (r² + 2u²),  2 p2 u v + p1 (r² + 2v²)),  q = (u, v)
+        prism                (sx r², sy r²)
+        FOV                  m = atan(2 r tan(ω/2)) / (r ω) instead
+    q' -> pixel              (fx u' + cx, fy v' + cy)
+
+Source: COLMAP, camera models (https://colmap.github.io/cameras.html); the models themselves are
+Brown-Conrady with a rational radial term, Kannala-Brandt, and Devernay-Faugeras (FOV).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from splatrender.errors import InputError
+
+Array = np.ndarray
+
+# By COLMAP's model id: name, and what each number of PARAMS[] means ("f" is both fx and fy).
+CAMERA_MODELS: dict[int, tuple[str, tuple[str, ...]]] = {
+    0: ("SIMPLE_PINHOLE", ("f", "cx", "cy")),
+    1: ("PINHOLE", ("fx", "fy", "cx", "cy")),
+    2: ("SIMPLE_RADIAL", ("f", "cx", "cy", "k1")),
+    3: ("RADIAL", ("f", "cx", "cy", "k1", "k2")),
+    4: ("OPENCV", ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
+    5: ("OPENCV_FISHEYE", ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4")),
+    6: (
+        "FULL_OPENCV",
+        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "d1", "d2", "d3"),
+    ),
+    7: ("FOV", ("fx", "fy", "cx", "cy", "omega")),
+    8: ("SIMPLE_RADIAL_FISHEYE", ("f", "cx", "cy", "k1")),
+    9: ("RADIAL_FISHEYE", ("f", "cx", "cy", "k1", "k2")),
+    10: (
+        "THIN_PRISM_FISHEYE",
+        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "sx", "sy"),
+    ),
+}
+
+# Widest tangent a pinhole substitute shows to each side: 127 degrees across. Beyond it a flat
+# picture spends most of its pixels on the stretched rim, and at 180 degrees it would be infinite.
+MAX_TANGENT = 2.0
+
+CONVERGED = 1e-10  # px: how exactly the inverse reproduces a pixel
+_NEWTON_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A camera model with its picture size; the formula is at the top of this module.
+
+    Args:
+        fx, fy: focal lengths [px], > 0.
+        cx, cy: principal point [px].
+        width, height: size of the picture [px].
+        fisheye: whether q is the angle θ rather than the tangent.
+        k1, k2, k3, k4, d1, d2, d3: radial numerator and denominator.
+        p1, p2, sx, sy: tangential and thin-prism terms.
+        omega: field of view of the FOV model [rad]; 0 for the others.
+        model: the name that COLMAP gives it, for messages.
+
+    Example:
+        >>> lens = Lens.from_colmap(2, 640, 480, [500.0, 320.0, 240.0, 0.1])
+        >>> lens.img_from_cam(np.array([[0.5, 0.0, 1.0]])).tolist()
+        [[576.25, 240.0]]
+    """
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+    fisheye: bool = False
+    k1: float = 0.0
+    k2: float = 0.0
+    k3: float = 0.0
+    k4: float = 0.0
+    d1: float = 0.0
+    d2: float = 0.0
+    d3: float = 0.0
+    p1: float = 0.0
+    p2: float = 0.0
+    sx: float = 0.0
+    sy: float = 0.0
+    omega: float = 0.0
+    model: str = "PINHOLE"
+
+    @classmethod
+    def from_colmap(cls, model_id: int, width: int, height: int, params: list[float]) -> Lens:
+        """The lens with COLMAP's model id (0 to 10), picture size [px] and PARAMS[].
+
+        Raises:
+            InputError: the model is unknown, the number of parameters wrong, or one out of range.
+        """
+        if model_id not in CAMERA_MODELS:
+            known = ", ".join(name for name, _ in CAMERA_MODELS.values())
+            raise InputError(f"camera model {model_id} is not one of {known}")
+        name, keys = CAMERA_MODELS[model_id]
+        if len(params) != len(keys):
+            raise InputError(
+                f"camera model {name} takes {len(keys)} parameters ({', '.join(keys)}), "
+                f"found {len(params)}"
+            )
+        values = dict(zip(keys, map(float, params), strict=True))
+        if not all(math.isfinite(value) for value in values.values()):
+            raise InputError(f"camera model {name}: parameters must be finite, found {params}")
+        if "f" in values:
+            values["fx"] = values["fy"] = values.pop("f")
+        if values["fx"] <= 0 or values["fy"] <= 0 or width <= 0 or height <= 0:
+            raise InputError(
+                f"camera model {name}: focal lengths and size must be positive, found "
+                f"fx {values['fx']}, fy {values['fy']}, {width}x{height}"
+            )
+        return cls(
+            width=width, height=height, fisheye=name.endswith("FISHEYE"), model=name, **values
+        )
+
+    @property
+    def is_pinhole(self) -> bool:
+        """Whether the lens bends nothing, so that its photos can be used as they are."""
+        radial = (self.k1, self.k2, self.k3, self.k4, self.d1, self.d2, self.d3, self.omega)
+        return not (self.fisheye or any(radial) or any((self.p1, self.p2, self.sx, self.sy)))
+
+    def resized(self, width: int, height: int) -> Lens:
+        """The same lens for a photo of another size [px]; each axis scales by its own ratio."""
+        across, down = width / self.width, height / self.height
+        return replace(
+            self,
+            fx=self.fx * across,
+            fy=self.fy * down,
+            cx=self.cx * across,
+            cy=self.cy * down,
+            width=width,
+            height=height,
+        )
+
+    def img_from_cam(self, rays: Array) -> Array:
+        """Where points in the camera's frame appear in the photo.
+
+        Args:
+            rays: [N, 3] points, any length > 0. A perspective lens needs z > 0, a fisheye not.
+
+        Returns:
+            float64 [N, 2] in px; NaN where a perspective lens is asked about z <= 0.
+        """
+        bent = self._bend(self._plane_from_rays(np.asarray(rays, dtype=np.float64)))
+        return bent * (self.fx, self.fy) + (self.cx, self.cy)
+
+    def cam_from_img(self, pixels: Array) -> Array:
+        """The viewing directions of places in the photo: the inverse of `img_from_cam`.
+
+        Newton's method with the exact Jacobian and step halving, until the pixel is met to
+        1e-10 px, within the part around the axis where the model is one-to-one.
+
+        Args:
+            pixels: [N, 2] in px.
+
+        Returns:
+            float64 [N, 3] unit vectors.
+
+        Raises:
+            InputError: the model reaches some pixel from no direction.
+        """
+        pixels = np.asarray(pixels, dtype=np.float64)
+        target = (pixels - (self.cx, self.cy)) / (self.fx, self.fy)
+        plane = self._unbend(target)
+        if self.fisheye:
+            angle = np.linalg.norm(plane, axis=1, keepdims=True)
+            # sin(θ)/θ, written so that θ = 0 is nothing special (np.sinc(x) = sin(πx)/(πx)).
+            return np.concatenate([plane * np.sinc(angle / np.pi), np.cos(angle)], axis=1)
+        rays = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1)
+        return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+
+    def pinhole(self) -> Lens:
+        """The pinhole that shows what this lens shows, without blank borders.
+
+        It keeps the focal lengths. Its picture is a rectangle around the axis that no side can be
+        moved out of without leaving the photo, the range where the model is one-to-one, or
+        `MAX_TANGENT`.
+
+        Returns:
+            A lens with `is_pinhole`; a pinhole gives itself.
+
+        Raises:
+            InputError: the axis does not lie within the photo, or nothing is left.
+        """
+        if self.is_pinhole:
+            return self
+        if not (1 <= self.cx <= self.width - 1 and 1 <= self.cy <= self.height - 1):
+            raise InputError(
+                f"{self.model} camera: the principal point ({self.cx:g}, {self.cy:g}) lies outside "
+                f"the {self.width}x{self.height} photo; undistort such photos beforehand"
+            )
+        left, right, top, bottom = _inscribed_rectangle(self._boundary())
+        # The first and the last pixel centre of a row; the small number forgives rounding.
+        width = math.floor((right - left) * self.fx + 1e-3) + 1
+        height = math.floor((bottom - top) * self.fy + 1e-3) + 1
+        target = Lens(
+            self.fx,
+            self.fy,
+            0.5 - left * self.fx,
+            0.5 - top * self.fy,
+            width,
+            height,
+        )
+        return self._trimmed(target)
+
+    def sampling_map(self, target: Lens) -> Array:
+        """For each pixel centre of a pinhole picture, the place in this lens's photo it shows.
+
+        Args:
+            target: the pinhole, in the same pose.
+
+        Returns:
+            float32 [target.height, target.width, 2] in px of the photo.
+        """
+        across = (np.arange(target.width) + 0.5 - target.cx) / target.fx
+        down = (np.arange(target.height) + 0.5 - target.cy) / target.fy
+        places = np.empty((target.height, target.width, 2), dtype=np.float32)
+        rows = max(1, 100_000 // target.width)  # a few rows at a time, to keep memory low
+        for start in range(0, target.height, rows):
+            part = places[start : start + rows]
+            plane = np.stack(np.meshgrid(across, down[start : start + rows]), axis=-1)
+            part[:] = self._img_from_plane(plane.reshape(-1, 2)).reshape(part.shape)
+        return places
+
+    def _img_from_plane(self, plane: Array) -> Array:
+        """[N, 2] pixels of the directions (x, y, 1)."""
+        return self.img_from_cam(np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1))
+
+    def _plane_from_rays(self, rays: Array) -> Array:
+        """[N, 2] q of the rays: tangents, or angles for a fisheye."""
+        across, depth = rays[:, :2], rays[:, 2:]
+        if not self.fisheye:
+            with np.errstate(divide="ignore", invalid="ignore"):
+                return np.where(depth > 0, across / depth, np.nan)
+        radius = np.linalg.norm(across, axis=1, keepdims=True)
+        safe = np.where(radius > 0, radius, 1.0)
+        # On the axis θ/radius tends to 1/z; straight behind, the direction is undefined and any do.
+        return across * np.where(radius > 0, np.arctan2(radius, depth) / safe, 1.0)
+
+    def _bend(self, plane: Array) -> Array:
+        """q' [N, 2] of q [N, 2]."""
+        u, v = plane[:, 0], plane[:, 1]
+        square, uv = u * u + v * v, u * v
+        bent = plane * self._radial(square)[0][:, None]
+        if self.p1 or self.p2:
+            bent[:, 0] += 2 * self.p1 * uv + self.p2 * (square + 2 * u * u)
+            bent[:, 1] += 2 * self.p2 * uv + self.p1 * (square + 2 * v * v)
+        bent[:, 0] += self.sx * square
+        bent[:, 1] += self.sy * square
+        return bent
+
+    def _jacobian(self, plane: Array) -> Array:
+        """dq'/dq [N, 2, 2] (rows q', columns q)."""
+        u, v = plane[:, 0], plane[:, 1]
+        factor, slope = self._radial(u * u + v * v)
+        shared = 2 * (slope * u * v + self.p1 * u + self.p2 * v)
+        jacobian = np.empty((len(plane), 2, 2))
+        jacobian[:, 0, 0] = factor + 2 * (slope * u * u + self.p1 * v + (3 * self.p2 + self.sx) * u)
+        jacobian[:, 0, 1] = shared + 2 * self.sx * v
+        jacobian[:, 1, 0] = shared + 2 * self.sy * u
+        jacobian[:, 1, 1] = factor + 2 * (slope * v * v + self.p2 * u + (3 * self.p1 + self.sy) * v)
+        return jacobian
+
+    def _radial(self, square: Array) -> tuple[Array, Array]:
+        """m(s) and dm/ds at s = r², each [N]."""
+        s = square
+        if self.omega:
+            return self._radial_fov(s)
+        above = 1 + s * (self.k1 + s * (self.k2 + s * (self.k3 + s * self.k4)))
+        above_slope = self.k1 + s * (2 * self.k2 + s * (3 * self.k3 + s * 4 * self.k4))
+        if not (self.d1 or self.d2 or self.d3):
+            return above, above_slope
+        below = 1 + s * (self.d1 + s * (self.d2 + s * self.d3))
+        below_slope = self.d1 + s * (2 * self.d2 + s * 3 * self.d3)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            factor = above / below
+            return factor, (above_slope - factor * below_slope) / below
+
+    def _radial_fov(self, square: Array) -> tuple[Array, Array]:
+        """m and dm/ds of the FOV model: m = (a/ω) atan(x)/x with x = a r, a = 2 tan(ω/2).
+
+        COLMAP replaces this by a series where r² or ω² is below 1e-4, with the ω series of its
+        inverse; here the formula itself holds everywhere. They differ by less than 1e-5 r.
+        """
+        gain = 2 * math.tan(self.omega / 2)
+        x2 = gain * gain * square
+        x = np.sqrt(x2)
+        small = x < 1e-2  # there the series is exact to the last bit
+        safe = np.where(small, 1.0, x)
+        arc = np.where(small, 1 - x2 / 3 + x2**2 / 5 - x2**3 / 7, np.arctan(safe) / safe)
+        # d(atan(x)/x)/d(x²) = (1/(1+x²) - atan(x)/x) / (2x²)
+        exact = (1 / (1 + safe**2) - arc) / (2 * safe**2)
+        slope = np.where(small, -1 / 3 + 2 * x2 / 5 - 3 * x2**2 / 7, exact)
+        return gain / self.omega * arc, gain**3 / self.omega * slope
+
+    @cached_property
+    def _fold(self) -> float:
+        """The radius r at which r m(r²) stops to grow: beyond, the model is not one-to-one.
+
+        With m = A(s)/B(s) and s = r², it is the least positive root of B and of
+        B² d(r m)/dr = (A + 2sA') B - 2s A B'.
+        """
+        if self.omega:
+            return math.inf  # the arc tangent grows for ever
+        above = np.array([1, self.k1, self.k2, self.k3, self.k4])
+        below = np.array([1, self.d1, self.d2, self.d3])
+        twice = 2 * np.arange(5)  # 2 s d/ds multiplies the coefficient of s^n by 2n
+        growth = np.convolve(above * (1 + twice), below)
+        growth -= np.convolve(above, below * twice[:4])
+        roots = np.concatenate([np.roots(growth[::-1]), np.roots(below[::-1])])
+        real = roots[np.abs(roots.imag) <= 1e-9 * np.abs(roots)].real
+        return math.sqrt(np.min(real[real > 0], initial=math.inf))
+
+    def _regular(self, plane: Array) -> Array:
+        """[N] whether the model is one-to-one from the axis out to q = plane [N, 2]."""
+        jacobian = self._jacobian(plane)
+        # A positive determinant alone would admit the mirrored branch beyond a fold.
+        upright = (_determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
+        return upright & ((plane**2).sum(axis=1) < self._fold**2)
+
+    def _unbend(self, target: Array) -> Array:
+        """q [N, 2] with q' = target [N, 2], or InputError."""
+        plane = target.copy()
+        pixel = np.array([self.fx, self.fy])
+        for _ in range(_NEWTON_STEPS):
+            error = self._bend(plane) - target
+            size = np.abs(error * pixel).max(axis=1)
+            wrong = ~(size <= CONVERGED)
+            if not wrong.any():
+                break
+            step = _solve(self._jacobian(plane[wrong]), error[wrong])
+            plane[wrong] = self._descend(plane[wrong], step, target[wrong], size[wrong])
+        wrong = ~(np.abs((self._bend(plane) - target) * pixel).max(axis=1) <= CONVERGED)
+        wrong |= ~self._regular(plane)
+        if wrong.any():
+            x, y = target[wrong][0] * pixel + (self.cx, self.cy)
+            raise InputError(
+                f"{self.model} camera: {wrong.sum()} of {len(target)} pixels are seen from no "
+                f"direction, the first is ({x:g}, {y:g})"
+            )
+        return plane
+
+    def _descend(self, plane: Array, step: Array, target: Array, size: Array) -> Array:
+        """One Newton step from `plane`, halved for each pixel until its error [px] falls."""
+        best = plane
+        share = np.ones((len(plane), 1))
+        for _ in range(20):
+            best = plane - share * step
+            error = np.abs((self._bend(best) - target) * (self.fx, self.fy)).max(axis=1)
+            # A root past a fold of the model is not the one that is looked for.
+            worse = ~self._regular(best) | ~((error < size) | (error <= CONVERGED))
+            if not worse.any():
+                break
+            share[worse] /= 2
+        return best
+
+    def _boundary(self) -> Array:
+        """[B, 2] how far the pinhole plane may be used in B directions around the axis.
+
+        Going outwards from the axis, the last place that lies within the photo's outermost pixel
+        centres, where the model has not folded over, and within MAX_TANGENT.
+        """
+        angles = np.arange(1024) * (2 * np.pi / 1024)
+        toward = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+        radii = np.linspace(0, MAX_TANGENT * math.sqrt(2), 49)[1:]
+        inside = self._usable((toward[:, None] * radii[None, :, None]).reshape(-1, 2))
+        inside = inside.reshape(len(toward), len(radii))
+        outside = np.where(inside.all(axis=1), len(radii) - 1, np.argmin(inside, axis=1))
+        far = radii[outside]
+        near = np.where(outside > 0, radii[np.maximum(outside - 1, 0)], 0.0)
+        for _ in range(40):
+            middle = (near + far) / 2
+            good = self._usable(toward * middle[:, None])
+            near, far = np.where(good, middle, near), np.where(good, far, middle)
+        return toward * near[:, None]
+
+    def _usable(self, plane: Array) -> Array:
+        """[N] whether the directions (x, y, 1) may appear in the pinhole picture."""
+        rays = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1)
+        bending = self._plane_from_rays(rays)
+        pixels = self._bend(bending) * (self.fx, self.fy) + (self.cx, self.cy)
+        size = np.array([self.width, self.height])
+        inside = ((pixels >= 0.5 - 1e-6) & (pixels <= size - 0.5 + 1e-6)).all(axis=1)
+        return inside & self._regular(bending) & (np.abs(plane) <= MAX_TANGENT).all(axis=1)
+
+    def _trimmed(self, target: Lens) -> Lens:
+        """`target` less the outer rows and columns that, pixel by pixel, are found to stick out.
+
+        The boundary is known in a thousand directions only; between them a corner may be missed.
+        """
+        allowed = 0.05  # px beyond the outermost pixel centres: clamping there is invisible
+        low, high = 0.5 - allowed, np.array([self.width, self.height]) - 0.5 + allowed
+        while target.width > 1 and target.height > 1:
+            across = (np.arange(target.width) + 0.5 - target.cx) / target.fx
+            down = (np.arange(target.height) + 0.5 - target.cy) / target.fy
+            columns = [np.stack([np.full_like(down, x), down], 1) for x in across[[0, -1]]]
+            rows = [np.stack([across, np.full_like(across, y)], 1) for y in down[[0, -1]]]
+            out = []
+            for line in (*columns, *rows):
+                pixels = self._img_from_plane(line)
+                out.append(int((~((pixels >= low) & (pixels <= high)).all(axis=1)).sum()))
+            if not any(out):
+                return target
+            side = int(np.argmax(out))
+            target = replace(
+                target,
+                cx=target.cx - (side == 0),
+                cy=target.cy - (side == 2),
+                width=target.width - (side < 2),
+                height=target.height - (side >= 2),
+            )
+        raise InputError(
+            f"{self.model} camera: no rectangle of the {self.width}x{self.height} photo can be "
+            "undistorted; check its distortion parameters"
+        )
+
+
+def _determinant(matrices: Array) -> Array:
+    """[N] determinants of matrices [N, 2, 2]."""
+    return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
+
+
+def _solve(matrices: Array, rights: Array) -> Array:
+    """[N, 2] x with matrices [N, 2, 2] x = rights [N, 2]; a singular matrix counts as identity."""
+    determinant = _determinant(matrices)
+    singular = ~(np.abs(determinant) > 1e-12)
+    safe = np.where(singular, 1.0, determinant)
+    (a, b), (c, d) = matrices[:, 0].T, matrices[:, 1].T
+    x = (d * rights[:, 0] - b * rights[:, 1]) / safe
+    y = (a * rights[:, 1] - c * rights[:, 0]) / safe
+    return np.where(singular[:, None], rights, np.stack([x, y], axis=1))
+
+
+def _inscribed_rectangle(boundary: Array) -> tuple[float, float, float, float]:
+    """left, right, top, bottom of a large rectangle around the origin, clear of boundary points.
+
+    A box about the origin shrinks until it is free, then each side moves out as far as it may, so
+    no side of the result can be moved further. Of boxes of several proportions, the result with
+    the largest area is taken.
+
+    Args:
+        boundary: [B, 2] points around the origin.
+    """
+    x, y = boundary[:, 0], boundary[:, 1]
+    box = np.array([x.min(), x.max(), y.min(), y.max()])
+    best, best_area = box, 0.0
+    for stretch in np.geomspace(0.5, 2.0, 129):
+        left, right, top, bottom = box * (stretch, stretch, 1 / stretch, 1 / stretch)
+        # A point lies in the box scaled by s if s exceeds how far out the point is, in box units.
+        across, down = np.where(x < 0, x / left, x / right), np.where(y < 0, y / top, y / bottom)
+        reach = np.maximum(across, down).min()
+        top, bottom = top * reach, bottom * reach
+        rows = (y > top) & (y < bottom)
+        left = np.max(x[rows & (x < 0)], initial=box[0])
+        right = np.min(x[rows & (x > 0)], initial=box[1])
+        columns = (x > left) & (x < right)
+        top = np.max(y[columns & (y < 0)], initial=box[2])
+        bottom = np.min(y[columns & (y > 0)], initial=box[3])
+        area = (right - left) * (bottom - top)
+        if area > best_area:
+            best, best_area = np.array([left, right, top, bottom]), area
+    left, right, top, bottom = map(float, best)
+    return left, right, top, bottom

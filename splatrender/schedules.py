@@ -1,0 +1,106 @@
+"""What changes in the course of training, as functions of the iteration (1 ... iterations).
+
+Every schedule is proportional to the length of the run, so that a run of a few hundred iterations
+passes through the same stages as one of thirty thousand.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+REFERENCE_ITERATIONS = 7000  # runs at least this long use the intervals below unscaled
+
+
+@dataclass(frozen=True)
+class LearningRates:
+    """Step sizes of Adam in a scene whose cameras span one unit.
+
+    Source:
+        Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023.
+    """
+
+    means: float = 1.6e-4  # [scene units], at the start
+    means_final: float = 1.6e-6  # [scene units], at the end
+    quats: float = 1e-3
+    log_scales: float = 5e-3
+    opacity_logits: float = 5e-2
+    sh_constant: float = 2.5e-3
+    sh_directional: float = 1.25e-4  # 1/20 of the constant: directions must not explain geometry
+
+
+def exponential(start: float, end: float, fraction: float) -> float:
+    """Geometric interpolation start^(1-t) end^t at t = `fraction`, clamped to [0, 1].
+
+    Args:
+        start, end: positive values at t = 0 and t = 1.
+        fraction: t.
+
+    Returns:
+        The value at t.
+
+    Example:
+        >>> exponential(1.0, 0.01, 0.5)
+        0.1
+    """
+    fraction = min(1.0, max(0.0, fraction))
+    return float(start * (end / start) ** fraction)
+
+
+def scaled_interval(count: int, iterations: int) -> int:
+    """An interval meant for runs of 7,000 iterations and more, shortened for shorter runs.
+
+    Args:
+        count: interval of long runs, in iterations.
+        iterations: length of the run.
+
+    Returns:
+        count * min(1, iterations / 7000), at least 1.
+
+    Example:
+        >>> scaled_interval(100, 30_000), scaled_interval(100, 700)
+        (100, 10)
+    """
+    return max(1, round(count * min(1.0, iterations / REFERENCE_ITERATIONS)))
+
+
+def sh_degree_at(iteration: int, iterations: int, highest: int) -> int:
+    """Degree of the spherical harmonics in use: one more every 1,000 iterations of a long run.
+
+    Args:
+        iteration: 1 ... iterations.
+        iterations: length of the run.
+        highest: degree at which growth ends.
+
+    Returns:
+        The degree, 0 ... highest.
+
+    Example:
+        >>> [sh_degree_at(i, 7000, 3) for i in (1, 1001, 2001, 3001, 7000)]
+        [0, 1, 2, 3, 3]
+    """
+    return min(highest, (iteration - 1) // scaled_interval(1000, iterations))
+
+
+def downscale_at(iteration: int, iterations: int, smallest_side: int) -> int:
+    """Factor by which photos are reduced: 4, then 2, then 1 (coarse to fine).
+
+    Coarse pictures cost 1/16 and 1/4 of a full one, and let misplaced splats see farther. A level
+    whose pictures would have fewer than 32 pixels on a side is left out.
+
+    Args:
+        iteration: 1 ... iterations.
+        iterations: length of the run.
+        smallest_side: shortest side of any photo [px].
+
+    Returns:
+        1, 2 or 4.
+
+    Example:
+        >>> [downscale_at(i, 1000, 480) for i in (1, 101, 301, 1000)]
+        [4, 2, 1, 1]
+    """
+    fraction = (iteration - 1) / iterations
+    factor = 4 if fraction < 0.1 else 2 if fraction < 0.3 else 1
+    while factor > 1 and smallest_side < 32 * factor:
+        factor //= 2
+    return factor

@@ -1,0 +1,9 @@
+"""From a scene folder to trained splats: `train(TrainOptions(source, model))`."""
+
+from splatrender.training.interruption import Interrupted
+from splatrender.training.loop import train
+from splatrender.training.options import TrainOptions
+from splatrender.training.report import TrainResult
+from splatrender.training.run import TrainingDiverged
+
+__all__ = ["Interrupted", "TrainOptions", "TrainResult", "TrainingDiverged", "train"]

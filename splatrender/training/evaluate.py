@@ -1,0 +1,100 @@
+"""How close renderings come to photos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.camera import Camera
+from splatrender.flow import TrainingView
+from splatrender.io.images import to_uint8
+from splatrender.metrics import psnr, ssim
+
+
+@dataclass(frozen=True)
+class ViewScore:
+    """PSNR [dB] and SSIM of one view."""
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scores of some views at one iteration.
+
+    Attributes:
+        iteration: when.
+        split: "test", or "train" where there are no test views.
+        scores: one for each view.
+    """
+
+    iteration: int
+    split: str
+    scores: tuple[ViewScore, ...]
+
+    @property
+    def psnr(self) -> float:
+        """Mean over views [dB]."""
+        return sum(score.psnr for score in self.scores) / len(self.scores)
+
+    @property
+    def ssim(self) -> float:
+        """Mean over views."""
+        return sum(score.ssim for score in self.scores) / len(self.scores)
+
+    def summary(self) -> dict[str, float | int | str]:
+        """What the history of a run keeps of it."""
+        return {
+            "iteration": self.iteration,
+            "split": self.split,
+            "psnr": self.psnr,
+            "ssim": self.ssim,
+        }
+
+
+def score(image: Tensor, view: TrainingView) -> ViewScore:
+    """Compare a picture with the photo of a view, where its mask keeps it.
+
+    Args:
+        image: uint8 [H, W, 3].
+        view: the photo and its mask.
+
+    Returns:
+        The scores of 8-bit pictures, as anyone gets them from the files.
+    """
+    photo, mask = view.photo, view.mask
+    return ViewScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask))
+
+
+def evaluate(
+    views: Sequence[TrainingView],
+    render_camera: Callable[[Camera], Tensor],
+    iteration: int,
+    split: str,
+    on_picture: Callable[[int, TrainingView, Tensor], None] | None = None,
+) -> Evaluation:
+    """Render views and score them.
+
+    Args:
+        views: at least one.
+        render_camera: gives the radiance [H, W, 3] that a camera sees.
+        iteration: of the run.
+        split: "test" or "train".
+        on_picture: called with index, view and uint8 picture of each.
+
+    Returns:
+        The scores.
+    """
+    scores = []
+    with torch.no_grad():
+        for index, view in enumerate(views):
+            image = to_uint8(render_camera(view.camera))
+            scores.append(score(image, view))
+            if on_picture is not None:
+                on_picture(index, view, image)
+    return Evaluation(iteration, split, tuple(scores))

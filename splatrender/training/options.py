@@ -1,0 +1,183 @@
+"""What a training run is told, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from splatrender.errors import InputError
+from splatrender.flow import STRATEGIES
+from splatrender.schedules import LearningRates
+
+# options that change how a run is watched and not what it computes: free to differ on resuming
+INCIDENTAL = (
+    "source",
+    "model",
+    "test_iterations",
+    "save_iterations",
+    "checkpoint_interval",
+    "threads",
+    "resume",
+    "overwrite",
+    "quiet",
+    "profile",
+)
+COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The options of a training run.
+
+    Attributes:
+        source: scene folder.
+        model: output folder.
+        resolution: how photos are reduced on loading: 1, 2, 4, 8 divide the size, a larger number
+            is a width [px], -1 makes the longest side at most 800 px (see `load_scene`).
+        images: folder of the photos within `source`.
+        iterations: number of optimizer steps; every schedule is proportional to it.
+        max_splats: budget.
+        strategy: how splats are born and die, a name in `splatrender.flow.STRATEGIES`.
+        seed: of all randomness of the run.
+        eval: hold test views out.
+        holdout: every how many views one is held out.
+        sh_degree: highest degree of the spherical harmonics, 0 to 3.
+        test_iterations: when to evaluate besides the end.
+        save_iterations: when to write a .ply besides the end.
+        checkpoint_interval: iterations between checkpoints; 0 for none before the end.
+        masks: folder of masks within `source`; None for none.
+        background: colour behind the splats: "black", "white", "r,g,b" in [0, 1] or three
+            numbers; None for black.
+        antialiased: compensate opacity of splats smaller than a pixel.
+        random_init: start from random points although the scene has some.
+        threads: CPU threads, 0 for torch's default.
+        resume: "auto" continues an interrupted run in `model`, "never" refuses to.
+        overwrite: start anew in `model` whatever is there.
+        quiet: print nothing but warnings.
+        profile: print the milliseconds of each part of a step at the end.
+        ssim_weight: weight of 1 - SSIM in the loss; the rest is L1's.
+        learning_rates: step sizes of Adam.
+
+    Raises:
+        InputError: an option is out of range.
+
+    Example:
+        >>> TrainOptions("scene", "out", iterations=500).strategy
+        'mcmc'
+    """
+
+    source: str | os.PathLike[str]
+    model: str | os.PathLike[str]
+    resolution: int = -1
+    images: str = "images"
+    iterations: int = 7000
+    max_splats: int = 50_000
+    strategy: str = "mcmc"
+    seed: int = 0
+    eval: bool = True
+    holdout: int = 8
+    sh_degree: int = 3
+    test_iterations: Sequence[int] = ()
+    save_iterations: Sequence[int] = ()
+    checkpoint_interval: int = 1000
+    masks: str | None = None
+    background: str | Sequence[float] | None = None
+    antialiased: bool = False
+    random_init: bool = False
+    threads: int = 0
+    resume: str = "auto"
+    overwrite: bool = False
+    quiet: bool = False
+    profile: bool = False
+    ssim_weight: float = 0.2
+    learning_rates: LearningRates = field(default_factory=LearningRates)
+
+    def __post_init__(self) -> None:
+        set_ = object.__setattr__
+        set_(self, "source", Path(self.source))
+        set_(self, "model", Path(self.model))
+        for name in ("test_iterations", "save_iterations"):
+            set_(self, name, tuple(int(i) for i in getattr(self, name)))
+            for iteration in getattr(self, name):
+                if not 1 <= iteration <= self.iterations:
+                    expected = f"iterations between 1 and {self.iterations}"
+                    raise InputError(f"{name}: expected {expected}, found {iteration}")
+        for name, least in (
+            ("iterations", 1),
+            ("max_splats", 1),
+            ("holdout", 1),
+            ("seed", 0),
+            ("threads", 0),
+            ("checkpoint_interval", 0),
+        ):
+            value = getattr(self, name)
+            if value < least:
+                raise InputError(f"{name}: expected at least {least}, found {value}")
+        if self.sh_degree not in range(4):
+            raise InputError(f"sh_degree: expected 0, 1, 2 or 3, found {self.sh_degree}")
+        if not 0 <= self.ssim_weight <= 1:
+            raise InputError(f"ssim_weight: expected 0 to 1, found {self.ssim_weight}")
+        if self.strategy not in STRATEGIES:
+            known = ", ".join(sorted(STRATEGIES))
+            raise InputError(f"strategy: expected one of {known}; found {self.strategy!r}")
+        if self.resume not in ("auto", "never"):
+            raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
+        for name, rate in asdict(self.learning_rates).items():
+            if not (rate > 0 and math.isfinite(rate)):
+                raise InputError(f"learning_rates.{name}: expected a positive number, found {rate}")
+        set_(self, "background", _color(self.background))
+
+    @property
+    def output(self) -> Path:
+        """The output folder."""
+        return Path(self.model)
+
+    def as_json(self) -> dict[str, Any]:
+        """All options as plain values, for config.json and for checkpoints."""
+        values = asdict(self)
+        values["source"], values["model"] = str(self.source), str(self.model)
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def check_agrees(self, earlier: dict[str, Any], path: Path) -> None:
+        """Refuse to continue a run that was begun with other options.
+
+        Args:
+            earlier: `as_json` of the run to continue.
+            path: its checkpoint, for the message.
+
+        Raises:
+            InputError: an option that decides the result differs; the message names it.
+        """
+        now = self.as_json()
+        for option in fields(self):
+            name = option.name
+            if name in INCIDENTAL or name not in earlier or earlier[name] == now[name]:
+                continue
+            raise InputError(
+                f"{name}: expected {earlier[name]!r} as of the run in {path}, found {now[name]!r}; "
+                "repeat that value to resume, or choose another folder, or overwrite"
+            )
+
+
+def _color(value: str | Sequence[float] | None) -> tuple[float, ...] | None:
+    """A background as three numbers in [0, 1], or None."""
+    if value is None:
+        return None
+    expected = "background: expected black, white or three numbers r,g,b in [0, 1]"
+    if isinstance(value, str):
+        if value.lower() in COLORS:
+            return COLORS[value.lower()]
+        parts: Sequence[Any] = value.split(",")
+    else:
+        parts = value
+    try:
+        color = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        raise InputError(f"{expected}; found {value!r}") from None
+    if len(color) != 3 or not all(0 <= c <= 1 for c in color):
+        raise InputError(f"{expected}; found {value!r}")
+    return color

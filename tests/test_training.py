@@ -1,0 +1,511 @@
+"""Training on a small scene whose photos were rendered from known splats."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from splatrender.camera import Camera
+from splatrender.errors import InputError
+from splatrender.flow import Strategy, TrainState
+from splatrender.io.checkpoint import load_checkpoint
+from splatrender.io.ply import read_ply
+from splatrender.model import Splats
+from splatrender.operators.render import render
+from splatrender.scenes.scene import Scene, Similarity, View
+from splatrender.schedules import downscale_at, exponential, scaled_interval, sh_degree_at
+from splatrender.training import Interrupted, TrainingDiverged, TrainOptions, train
+from splatrender.training import run as run_module
+from splatrender.training.data import Samples, reduced
+from splatrender.training.evaluate import score
+from splatrender.training.interruption import InterruptionGuard
+
+WIDTH, HEIGHT = 72, 48
+
+
+def truth() -> Splats:
+    """What the photos show."""
+    splats = Splats.random(40, extent=0.6, seed=3, degree=0)
+    splats.log_scales.clamp_(min=math.log(0.05), max=math.log(0.2))
+    splats.opacity_logits.fill_(1.5)
+    return splats
+
+
+def ring(count: int) -> list[Camera]:
+    """Cameras around the origin."""
+    cameras = []
+    for index in range(count):
+        angle = 2 * math.pi * index / count
+        eye = (2 * math.cos(angle), -0.4, 2 * math.sin(angle))
+        cameras.append(
+            Camera.look_at(
+                eye, (0, 0, 0), fov_x=50, width=WIDTH, height=HEIGHT, name=f"{index:02d}.jpg"
+            )
+        )
+    return cameras
+
+
+@pytest.fixture(scope="module")
+def scene() -> Scene:
+    """9 views, 2 of them held out; seed points near the true ones."""
+    splats = truth()
+    views = []
+    with torch.no_grad():
+        for camera in ring(9):
+            photo = (render(splats, camera).radiance[0].clamp(0, 1) * 255).round()
+            views.append(View(camera, photo.to(torch.uint8), None, camera.name))
+    generator = torch.Generator().manual_seed(0)
+    points = splats.means + 0.05 * torch.randn(40, 3, generator=generator)
+    colors = torch.full((40, 3), 128, dtype=torch.uint8)
+    similarity = Similarity(0.5, torch.tensor([1.0, 2.0, 3.0]))
+    return Scene(Path("ring"), views[2:], views[:2], points, colors, similarity)
+
+
+def options(folder: Path, **changes: Any) -> TrainOptions:
+    defaults: dict[str, Any] = {
+        "iterations": 40,
+        "max_splats": 60,
+        "quiet": True,
+        "checkpoint_interval": 0,
+        "sh_degree": 1,
+    }
+    return TrainOptions("ring", folder, **{**defaults, **changes})
+
+
+def stop_at(iteration: int, number: signal.Signals = signal.SIGINT) -> Any:
+    """A callback that interrupts as Ctrl-C does."""
+
+    def on_step(state: TrainState) -> None:
+        if state.iteration == iteration:
+            signal.raise_signal(number)
+
+    return on_step
+
+
+def test_learns(scene: Scene, tmp_path: Path) -> None:
+    start = train(options(tmp_path / "a", iterations=1), scene).results
+    result = train(options(tmp_path / "b", iterations=250), scene)
+    assert result.results["psnr"] > start["psnr"] + 3
+    assert result.results["psnr"] > 22
+    assert result.results["ssim"] > start["ssim"]
+    assert result.results["splats"] == 60
+
+
+def test_output_folder(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = train(options(out, test_iterations=(10, 20), save_iterations=(15,)), scene)
+    expected = {"checkpoint.pt", "config.json", "cameras.json", "results.json", "per_view.json"}
+    assert {p.name for p in out.iterdir()} == expected | {"overview.png", "point_cloud", "test"}
+    results = json.loads((out / "results.json").read_text())
+    assert results == result.results
+    wanted = """psnr ssim splats iterations seconds seconds_per_iteration cpu_seconds peak_memory_mb
+        strategy seed backend scene resolution views history"""
+    assert set(wanted.split()) <= set(results)
+    assert [entry["iteration"] for entry in results["history"]] == [10, 20, 40]
+    assert results["views"] == {"train": 7, "test": 2}
+    assert results["resolution"] == [WIDTH, HEIGHT]
+    assert 0 < results["cpu_seconds"] and 0 < results["seconds"]
+    views = json.loads((out / "per_view.json").read_text())["ours_40"]
+    assert [entry["view"] for entry in views.values()] == ["00.jpg", "01.jpg"]
+    assert sum(v["psnr"] for v in views.values()) / 2 == pytest.approx(results["psnr"])
+    for kind in ("renders", "gt"):
+        names = sorted(p.name for p in (out / "test" / "ours_40" / kind).iterdir())
+        assert names == ["00000.png", "00001.png"]
+    assert json.loads((out / "config.json").read_text())["iterations"] == 40
+    for iteration in (15, 40):
+        splats = read_ply(out / "point_cloud" / f"iteration_{iteration}" / "point_cloud.ply")
+        assert splats.degree == 1
+    assert result.splats is not None
+    torch.testing.assert_close(splats.means, result.splats.means)
+
+
+def test_exports_are_in_world_coordinates(scene: Scene, tmp_path: Path) -> None:
+    result = train(options(tmp_path / "out", strategy="none"), scene)
+    assert result.splats is not None
+    inside = load_checkpoint(tmp_path / "out" / "checkpoint.pt")["splats"]
+    torch.testing.assert_close(
+        result.splats.means, inside["means"] / 0.5 + torch.tensor([1.0, 2.0, 3.0])
+    )
+    cameras = json.loads((tmp_path / "out" / "cameras.json").read_text())
+    assert [camera["img_name"] for camera in cameras] == [f"{i:02d}.jpg" for i in range(9)]
+    expected = scene.test[0].camera.center / 0.5 + torch.tensor([1.0, 2.0, 3.0])
+    torch.testing.assert_close(
+        torch.tensor(cameras[0]["position"], dtype=torch.float64), expected.double()
+    )
+    world = scene.similarity.invert(scene.test[0].camera)
+    with torch.no_grad():
+        outside = render(result.splats, world).radiance
+        within = render(Splats(**inside), scene.test[0].camera).radiance
+    assert float((outside - within).abs().mean()) < 1e-4
+
+
+@pytest.mark.parametrize("strategy", ["mcmc", "none"])
+def test_resumes_to_the_same_bits(scene: Scene, tmp_path: Path, strategy: str) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    settings: dict[str, Any] = {"strategy": strategy, "iterations": 200, "max_splats": 50}
+    straight = train(options(whole, **settings), scene)
+    with pytest.raises(Interrupted) as interruption:
+        train(options(parts, **settings), scene, stop_at(97))
+    assert interruption.value.code == 130
+    assert "give the same command to resume" in str(interruption.value)
+    memory = load_checkpoint(parts / "checkpoint.pt")
+    assert memory["iteration"] == 97
+    resumed = train(options(parts, **settings), scene)
+    one, two = (load_checkpoint(p / "checkpoint.pt") for p in (whole, parts))
+    for key in ("loss", "mse", "order", "seconds", "cpu_seconds", "options"):
+        assert key in one
+        if key not in ("seconds", "cpu_seconds", "options"):
+            assert one.pop(key) == two.pop(key), key
+    assert_same(
+        {k: one[k] for k in ("splats", "moments", "steps", "rows", "generator", "strategy")},
+        {k: two[k] for k in ("splats", "moments", "steps", "rows", "generator", "strategy")},
+    )
+    assert straight.results["psnr"] == resumed.results["psnr"]
+
+
+def assert_same(one: Any, two: Any) -> None:
+    """Nested containers of the same bits."""
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, two)
+    elif isinstance(one, dict):
+        assert one.keys() == two.keys()
+        for key in one:
+            assert_same(one[key], two[key])
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(two)
+        for a, b in zip(one, two, strict=True):
+            assert_same(a, b)
+    else:
+        assert one == two
+
+
+def test_seed_decides(scene: Scene, tmp_path: Path) -> None:
+    means = []
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        train(options(tmp_path / name, seed=seed), scene)
+        means.append(load_checkpoint(tmp_path / name / "checkpoint.pt")["splats"]["means"])
+    assert torch.equal(means[0], means[1])
+    assert not torch.equal(means[0], means[2])
+
+
+def test_sigterm_saves_too(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted) as interruption:
+        train(options(tmp_path / "out"), scene, stop_at(7, signal.SIGTERM))
+    assert interruption.value.code == 143
+    assert load_checkpoint(tmp_path / "out" / "checkpoint.pt")["iteration"] == 7
+
+
+def test_a_second_signal_is_not_held_back() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with InterruptionGuard() as guard:
+        signal.raise_signal(signal.SIGINT)
+        assert guard.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_interrupted_process_exits_with_130() -> None:
+    script = (
+        "import signal\n"
+        "from splatrender.training.interruption import Interrupted\n"
+        "raise Interrupted(signal.SIGINT, 'saved')\n"
+    )
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert process.returncode == 130
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"iterations": 50}, "iterations"),
+        ({"max_splats": 70}, "max_splats"),
+        ({"seed": 1}, "seed"),
+        ({"strategy": "none"}, "strategy"),
+        ({"background": "white"}, "background"),
+        ({"sh_degree": 2}, "sh_degree"),
+        ({"ssim_weight": 0.1}, "ssim_weight"),
+    ],
+)
+def test_resuming_with_other_options_is_refused(
+    scene: Scene, tmp_path: Path, change: dict[str, Any], name: str
+) -> None:
+    with pytest.raises(Interrupted):
+        train(options(tmp_path), scene, stop_at(5))
+    with pytest.raises(InputError, match=rf"^{name}: expected .* found"):
+        train(options(tmp_path, **change), scene)
+
+
+def test_resuming_with_another_scene_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(options(tmp_path), scene, stop_at(5))
+    with pytest.raises(InputError, match="^source: expected the 7 training views"):
+        train(options(tmp_path), replace(scene, train=scene.train[1:]))
+
+
+def test_watching_options_may_change(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(options(tmp_path), scene, stop_at(5))
+    result = train(options(tmp_path, test_iterations=(30,), checkpoint_interval=9), scene)
+    assert [entry["iteration"] for entry in result.results["history"]] == [30, 40]
+
+
+def test_never_resume(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(options(tmp_path), scene, stop_at(5))
+    with pytest.raises(InputError, match="resume is 'never'"):
+        train(options(tmp_path, resume="never"), scene)
+
+
+def test_a_finished_run_says_so(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = train(options(tmp_path), scene)
+    again = train(options(tmp_path, quiet=False), scene)
+    assert again.already_finished and not first.already_finished
+    assert again.results == first.results
+    assert "is finished: PSNR" in capsys.readouterr().err
+
+
+def test_a_run_that_died_while_evaluating_is_evaluated(scene: Scene, tmp_path: Path) -> None:
+    first = train(options(tmp_path), scene)
+    (tmp_path / "results.json").unlink()
+    again = train(options(tmp_path), scene)
+    assert not again.already_finished
+    assert again.results["psnr"] == first.results["psnr"]
+
+
+def test_foreign_folders_are_left_alone(scene: Scene, tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match=r"'thesis\.tex' in it"):
+        train(options(tmp_path), scene)
+    (tmp_path / "point_cloud").mkdir()
+    train(options(tmp_path, overwrite=True, iterations=2), scene)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+    file = tmp_path / "file"
+    file.touch()
+    for overwrite in (False, True):
+        with pytest.raises(InputError, match="expected a folder to write to, found a file"):
+            train(options(file, overwrite=overwrite), scene)
+
+
+def test_overwrite_starts_anew(scene: Scene, tmp_path: Path) -> None:
+    train(options(tmp_path), scene)
+    result = train(options(tmp_path, overwrite=True, iterations=10), scene)
+    assert result.results["iterations"] == 10
+    assert not (tmp_path / "point_cloud" / "iteration_40").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
+    scene: Scene, tmp_path: Path
+) -> None:
+    def poison(state: TrainState) -> None:
+        if state.iteration == 25:
+            state.splats.sh.data.fill_(3e38)
+
+    message = r"iteration 26, view \d\d\.jpg: the loss became (inf|nan); the last checkpoint is kept"
+    with pytest.raises(TrainingDiverged, match=message):
+        train(options(tmp_path, checkpoint_interval=10), scene, poison)
+    memory = load_checkpoint(tmp_path / "checkpoint.pt")
+    assert memory["iteration"] == 20
+    assert bool(Splats(**memory["splats"]).finite().all())
+
+
+def test_splats_that_are_not_finite_are_not_saved(scene: Scene, tmp_path: Path) -> None:
+    def poison(state: TrainState) -> None:
+        if state.iteration == 20:
+            state.splats.quats.data[3] = math.inf
+
+    with pytest.raises(TrainingDiverged, match="1 of 40 splats are not finite"):
+        train(options(tmp_path, checkpoint_interval=10, strategy="none"), scene, poison)
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["iteration"] == 10
+
+
+def test_without_test_views_training_views_are_judged(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = train(options(tmp_path, iterations=3), replace(scene, test=[]))
+    assert result.results["split"] == "train"
+    assert len(list((tmp_path / "train" / "ours_3" / "renders").iterdir())) == 7
+    assert "no test views" in capsys.readouterr().err
+
+
+def test_no_training_views(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="at least one training view"):
+        train(options(tmp_path), replace(scene, train=[]))
+
+
+def test_random_start(scene: Scene, tmp_path: Path) -> None:
+    empty = replace(scene, points=torch.empty(0, 3), colors=torch.empty(0, 3, dtype=torch.uint8))
+    settings: dict[str, Any] = {"iterations": 2, "strategy": "none"}
+    train(options(tmp_path / "a", **settings), empty)
+    train(options(tmp_path / "b", **settings, random_init=True), scene)
+    for name in "ab":
+        assert len(load_checkpoint(tmp_path / name / "checkpoint.pt")["splats"]["means"]) == 30
+
+
+def test_budget_holds_from_the_start(scene: Scene, tmp_path: Path) -> None:
+    result = train(options(tmp_path, iterations=2, max_splats=15), scene)
+    assert result.results["splats"] == 15
+
+
+def test_masked_pixels_do_not_matter(scene: Scene, tmp_path: Path) -> None:
+    results = []
+    for value in (0, 255):
+        views = []
+        for view in scene.train:
+            mask = torch.ones(HEIGHT, WIDTH, dtype=torch.uint8)
+            mask[:, : WIDTH // 2] = 0
+            photo = view.photo.clone()
+            photo[:, : WIDTH // 2] = value
+            views.append(replace(view, photo=photo, mask=mask))
+        train(options(tmp_path / str(value), iterations=10), replace(scene, train=views))
+        results.append(load_checkpoint(tmp_path / str(value) / "checkpoint.pt")["splats"]["sh"])
+    assert torch.equal(results[0], results[1])
+
+
+def test_spatial_sorting_leaves_the_picture(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = train(options(tmp_path / "a", strategy="none"), scene).results
+    monkeypatch.setattr(run_module, "MORTON_INTERVAL", 10)
+    sorted_ = train(options(tmp_path / "b", strategy="none"), scene).results
+    assert sorted_["psnr"] == pytest.approx(plain["psnr"], abs=0.05)
+
+
+def test_a_strategy_may_render_views(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sums: list[float] = []
+
+    class Sweep(Strategy):
+        name = "sweep"
+
+        def step(self, state: TrainState) -> None:
+            if state.iteration == 5:
+                assert state.render is not None
+                with torch.no_grad():
+                    for view in state.views:
+                        radiance = state.render(state.splats, view.camera).radiance[0]
+                        sums.append(float((radiance - view.photo / 255).square().mean()))
+
+    monkeypatch.setitem(run_module.create_strategy.__globals__["STRATEGIES"], "sweep", Sweep)
+    train(options(tmp_path, strategy="sweep", iterations=6), scene)
+    assert len(sums) == 7 and all(0 < value < 1 for value in sums)
+
+
+def test_profile_prints_the_parts(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(options(tmp_path, iterations=3, profile=True), scene)
+    printed = capsys.readouterr().err
+    for part in ("data", "render", "loss", "backward", "optimizer", "strategy"):
+        assert part in printed
+
+
+class TestOptions:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            ({"iterations": 0}, "iterations: expected at least 1, found 0"),
+            ({"max_splats": 0}, "max_splats: expected at least 1, found 0"),
+            ({"seed": -1}, "seed: expected at least 0, found -1"),
+            ({"threads": -1}, "threads: expected at least 0"),
+            ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, found 4"),
+            ({"strategy": "adc"}, "strategy: expected one of mcmc, none; found 'adc'"),
+            ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),
+            ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),
+            ({"save_iterations": (0,)}, "save_iterations: .* found 0"),
+            ({"ssim_weight": 2.0}, "ssim_weight: expected 0 to 1, found 2"),
+            ({"background": "mauve"}, "background: expected black, white .* found 'mauve'"),
+            ({"background": (0.0, 2.0, 0.0)}, "background: .*2.0"),
+        ],
+    )
+    def test_out_of_range(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
+        with pytest.raises(InputError, match=message):
+            options(tmp_path, **change)
+
+    @pytest.mark.parametrize("value", ["white", "1,1,1", [1, 1, 1]])
+    def test_backgrounds(self, tmp_path: Path, value: Any) -> None:
+        assert options(tmp_path, background=value).background == (1.0, 1.0, 1.0)
+
+    def test_are_plain_json(self, tmp_path: Path) -> None:
+        plain = options(tmp_path, background="white").as_json()
+        assert json.loads(json.dumps(plain)) == plain
+
+
+class TestSchedules:
+    def test_exponential_ends(self) -> None:
+        assert exponential(2.0, 0.5, -1) == 2.0
+        assert exponential(2.0, 0.5, 2) == pytest.approx(0.5)
+
+    def test_intervals_never_vanish(self) -> None:
+        assert scaled_interval(100, 1) == 1
+
+    def test_every_degree_is_reached(self) -> None:
+        assert sh_degree_at(60, 60, 3) == 3
+        assert sh_degree_at(1, 60, 3) == 0
+
+    def test_small_photos_are_not_reduced(self) -> None:
+        assert downscale_at(1, 1000, 40) == 1
+        assert downscale_at(1, 1000, 64) == 2
+        assert downscale_at(1, 1000, 128) == 4
+
+
+class TestSamples:
+    def test_rounds_visit_every_view_once(self, scene: Scene) -> None:
+        samples = Samples(scene.train, torch.Generator().manual_seed(0))
+        rounds = [[samples.next(1).name for _ in scene.train] for _ in range(3)]
+        assert all(sorted(names) == sorted(v.name for v in scene.train) for names in rounds)
+        assert rounds[0] != rounds[1]
+
+    def test_reduction_averages_boxes(self, scene: Scene) -> None:
+        view = scene.train[0]
+        mask = torch.ones(HEIGHT, WIDTH, dtype=torch.uint8)
+        mask[5, 9] = 0
+        small = reduced(replace(view, mask=mask), 4)
+        boxes = view.photo.float().reshape(HEIGHT // 4, 4, WIDTH // 4, 4, 3).mean(dim=(1, 3))
+        assert small.photo.dtype == torch.uint8
+        assert float((small.photo - boxes).abs().max()) <= 0.5 + 1e-3
+        assert (small.camera.width, small.camera.height) == (WIDTH // 4, HEIGHT // 4)
+        assert small.camera.fx == pytest.approx(view.camera.fx / 4)
+        assert small.mask is not None and int((small.mask == 0).sum()) == 1
+        assert small.mask[1, 2] == 0
+
+    def test_sizes_that_do_not_divide(self, scene: Scene) -> None:
+        view = scene.train[0]
+        odd = View(view.camera.resized(71, 47), view.photo[:47, :71], None, "odd")
+        small = reduced(odd, 2)
+        assert small.photo.shape == (24, 36, 3)
+        assert (small.camera.width, small.camera.height) == (36, 24)
+
+
+def test_scores_leave_masked_pixels_out(scene: Scene) -> None:
+    view = scene.train[0]
+    mask = torch.ones(HEIGHT, WIDTH, dtype=torch.uint8)
+    mask[:, :20] = 0
+    image = view.photo.clone()
+    image[:, 30:] = image[:, 30:].flip(0)
+    damaged = image.clone()
+    damaged[:, :20] = 255
+    masked = replace(view, mask=mask)
+    assert score(damaged, masked) == score(image, masked)
+    assert score(damaged, view) != score(image, view)
+
+
+@pytest.mark.slow
+def test_learns_a_real_scene(shared_data: Path, tmp_path: Path) -> None:
+    settings = {"resolution": 8, "iterations": 300, "max_splats": 8000, "quiet": True}
+    result = train(TrainOptions(shared_data / "scenes" / "fox", tmp_path / "out", **settings))
+    assert result.results["psnr"] > 20
+    assert os.path.getsize(tmp_path / "out" / "overview.png") > 10_000
