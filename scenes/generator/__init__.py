@@ -1,0 +1,1 @@
+"""Generator of the bundled still life: procedural meshes and textures, path traced by Mitsuba 3."""
