@@ -20,14 +20,26 @@ from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent
-SOURCES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.cpp")) + ["csrc/cpu/dispatch.cpp"]
+SOURCES = [
+    *sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc").glob("*.cpp")),
+    "csrc/cpu/dispatch.cpp",
+]
 STAGE_SOURCES = sorted(
-    p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc/cpu").glob("*.cpp") if p.name != "dispatch.cpp"
+    p.relative_to(ROOT).as_posix()
+    for p in (ROOT / "csrc/cpu").glob("*.cpp")
+    if p.name != "dispatch.cpp"
 )
 CUDA_SOURCES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc/cuda").glob("*.cu"))
 # errno and traps are never read; contraction to fused multiply-add is wanted. NaN and infinity keep their meaning.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
-FLAGS += ["-ffp-contract=fast", "-Wall", "-Wextra", "-Wno-maybe-uninitialized", "-Wno-uninitialized", "-Wno-unknown-pragmas"]
+FLAGS += [
+    "-ffp-contract=fast",
+    "-Wall",
+    "-Wextra",
+    "-Wno-maybe-uninitialized",
+    "-Wno-uninitialized",
+    "-Wno-unknown-pragmas",
+]
 ISA_FLAGS = {"portable": []}
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64")
 if IS_X86:
@@ -37,12 +49,13 @@ if IS_X86:
 
 def torch_folder() -> Path:
     places = [sysconfig.get_paths()[k] for k in ("platlib", "purelib")]
-    places += site.getsitepackages() + [site.getusersitepackages()]
+    places += [*site.getsitepackages(), site.getusersitepackages()]
     spec = PathFinder.find_spec("torch") or PathFinder.find_spec("torch", places)
     if spec is None or spec.origin is None:
         raise SystemExit(
             "splatrender: torch >= 2.10 must be installed before the extension is built, found none. "
-            "CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu"
+            "CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu; if it is installed and the tool "
+            "hides it: --no-build-isolation"
         )
     return Path(spec.origin).parent
 
@@ -52,7 +65,9 @@ def cuda_wanted() -> bool:
     if wish not in ("", "0", "1"):
         raise SystemExit(f"splatrender: SPLATRENDER_CUDA: expected 0 or 1, found {wish!r}")
     if wish == "1" and not CUDA_SOURCES:
-        raise SystemExit("splatrender: SPLATRENDER_CUDA=1, but this version has no CUDA kernels (csrc/cuda is empty)")
+        raise SystemExit(
+            "splatrender: SPLATRENDER_CUDA=1, but this version has no CUDA kernels (csrc/cuda is empty)"
+        )
     if wish == "1" and not shutil.which("nvcc"):
         raise SystemExit("splatrender: SPLATRENDER_CUDA=1, but nvcc is not on the PATH")
     return wish != "0" and bool(CUDA_SOURCES) and shutil.which("nvcc") is not None
@@ -60,6 +75,11 @@ def cuda_wanted() -> bool:
 
 class BuildExtension(build_ext):
     """One compiler flag set per instruction set, objects only rebuilt when a source or header is newer."""
+
+    def finalize_options(self) -> None:
+        super().finalize_options()
+        # Also for `pip install -e`, which would put objects into a folder that it deletes.
+        self.build_temp = str(ROOT / "build" / f"objects-{sysconfig.get_platform()}")
 
     def build_extension(self, ext: Extension) -> None:
         cuda_wanted()
@@ -97,11 +117,15 @@ class BuildExtension(build_ext):
         ext.library_dirs.append(str(torch / "lib"))
         ext.libraries += ["torch", "torch_cpu"]
         super().build_extension(ext)
-        print(f"splatrender: built CPU kernels for {', '.join(ISA_FLAGS)}; CUDA kernels: none in this version")
+        print(
+            f"splatrender: built CPU kernels for {', '.join(ISA_FLAGS)}; CUDA kernels: none in this version"
+        )
 
 
 setup(
-    ext_modules=[Extension("splatrender._C", sources=["csrc/ops.cpp"], language="c++", py_limited_api=True)],
+    ext_modules=[
+        Extension("splatrender._C", sources=["csrc/ops.cpp"], language="c++", py_limited_api=True)
+    ],
     cmdclass={"build_ext": BuildExtension},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

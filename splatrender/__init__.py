@@ -12,9 +12,11 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from splatrender import _extension as _extension
+from splatrender import _extension
 
 __version__ = "0.1.0"
+
+_extension.require_built()
 
 _HOMES = {
     "Camera": "splatrender.camera",

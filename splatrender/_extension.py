@@ -1,30 +1,45 @@
-"""Loads the compiled extension, which registers the operators `torch.ops.splatrender.*`."""
+"""The compiled extension, which registers the operators `torch.ops.splatrender.*`.
+
+Whether it is there is asked when `splatrender` is imported, which costs nothing; it is loaded with
+`splatrender.operators`, because loading it needs torch, and importing torch takes seconds.
+"""
 
 from __future__ import annotations
 
+from importlib.machinery import PathFinder
 from pathlib import Path
 
-import torch  # first: the extension's symbols come from torch's libraries
+_PACKAGE = Path(__file__).resolve().parent
 
-ROOT = Path(__file__).resolve().parent.parent
+
+def require_built() -> None:
+    """Check, without torch, that the extension is there.
+
+    Raises:
+        ImportError: it is not built; says what to run.
+    """
+    if PathFinder.find_spec("_C", [str(_PACKAGE)]) is None:
+        raise ImportError(f"splatrender's compiled extension is not built; run: {_fix()}")
 
 
 def load() -> None:
-    """Import `splatrender._C`.
+    """Import `splatrender._C` and with it the operators.
 
     Raises:
-        ImportError: the extension is not built, or was built for another torch; says what to run.
+        ImportError: it does not fit the torch that is installed; says what to run.
     """
-    fix = f"pip install -e {ROOT}" if (ROOT / "setup.py").exists() else "pip install splatrender"
+    import torch  # first: the extension's symbols come from torch's libraries
+
     try:
         import splatrender._C  # noqa: F401
-    except ModuleNotFoundError:
-        raise ImportError(f"splatrender's compiled extension is not built; run: {fix}") from None
     except ImportError as error:
         raise ImportError(
             f"splatrender's compiled extension does not load with torch {torch.__version__} "
-            f"({error}); torch >= 2.10 is needed; to build it anew run: {fix}"
+            f"({error}); torch >= 2.10 is needed; to build it anew run: {_fix()}"
         ) from None
 
 
-load()
+def _fix() -> str:
+    if (_PACKAGE.parent / "setup.py").exists():
+        return f'pip install -e "{_PACKAGE.parent}"'
+    return "pip install --force-reinstall --no-deps splatrender"

@@ -41,7 +41,7 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
 
     Args:
         image, target: [H,W,3] of one shape; uint8 (0..255) or floating, clamped to 0..1.
-        mask: [H,W], uint8 or bool; both pictures are 0 where it is 0, and those pixels do not count.
+        mask: [H,W], uint8 or bool; where it is 0 both pictures are 0 and pixels do not count.
 
     Returns:
         -1 to 1; 1 for equal pictures.
@@ -72,9 +72,7 @@ def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
             f"target: expected the shape of image, {list(image.shape)}, found {list(target.shape)}"
         )
     if mask is not None and mask.shape != image.shape[:-1]:
-        raise InputError(
-            f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}"
-        )
+        raise InputError(f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}")
     if mask is not None and not bool((mask != 0).any()):
         raise InputError("mask: expected a pixel that counts, found none")
     return _unit("image", image), _unit("target", target)

@@ -17,6 +17,7 @@ from helpers_compare import (
 from torch import Tensor
 from torch.nn import functional
 
+from splatrender.errors import InputError
 from splatrender.operators import loss as operators_loss
 from splatrender.reference import loss as reference_loss
 
@@ -285,7 +286,7 @@ def test_gradient_is_only_made_where_it_is_wanted() -> None:
     op = torch.ops.splatrender.photometric_loss
     assert op(image, photo, None, 0.2, False)[3].numel() == 0
     assert op(image, photo, None, 0.2, True)[3].shape == image.shape
-    with pytest.raises(RuntimeError, match="with_grad: expected True to differentiate"):
+    with pytest.raises(RuntimeError, match="with_grad: expected True for a gradient"):
         op(image.requires_grad_(), photo, None, 0.2, False)[0].backward()
 
 
@@ -293,6 +294,10 @@ def test_second_derivatives_are_refused(loss_kernel: Loss) -> None:
     image, photo, _ = pictures(8, 8)
     value = loss_kernel(image.requires_grad_(), photo)[0]
     (gradient,) = torch.autograd.grad(value, image, create_graph=True)
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        gradient.sum().backward()
+    value = loss_kernel(image, photo)[0]
+    (gradient,) = torch.autograd.grad(value.square(), image, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
@@ -320,4 +325,13 @@ def test_refuses(loss_kernel: Loss, changes: dict[int, Any], message: str) -> No
     for position, value in changes.items():
         args[position] = value
     with pytest.raises(RuntimeError, match="photometric_loss: " + message):
+        loss_kernel(*args)
+
+
+@pytest.mark.parametrize("position", [1, 2])
+def test_refuses_another_device(loss_kernel: Loss, position: int) -> None:
+    args: list[Any] = [torch.zeros(4, 5, 3), torch.zeros(4, 5, 3).byte(), torch.ones(4, 5).byte()]
+    args[position] = args[position].to("meta")
+    name = ("radiance", "photo", "mask")[position]
+    with pytest.raises(InputError, match=f"{name}: expected device cpu, found device meta"):
         loss_kernel(*args)

@@ -114,7 +114,7 @@ def test_output_folder(scene: Scene, tmp_path: Path) -> None:
     assert [entry["iteration"] for entry in results["history"]] == [10, 20, 40]
     assert results["views"] == {"train": 7, "test": 2}
     assert results["resolution"] == [WIDTH, HEIGHT]
-    assert 0 < results["cpu_seconds"] and 0 < results["seconds"]
+    assert results["cpu_seconds"] > 0 and results["seconds"] > 0
     views = json.loads((out / "per_view.json").read_text())["ours_40"]
     assert [entry["view"] for entry in views.values()] == ["00.jpg", "01.jpg"]
     assert sum(v["psnr"] for v in views.values()) / 2 == pytest.approx(results["psnr"])
@@ -249,7 +249,7 @@ def test_resuming_with_other_options_is_refused(
 def test_resuming_with_another_scene_is_refused(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(options(tmp_path), scene, stop_at(5))
-    with pytest.raises(InputError, match="^source: expected the 7 training views"):
+    with pytest.raises(InputError, match=r"^source: expected the 7 training views"):
         train(options(tmp_path), replace(scene, train=scene.train[1:]))
 
 
@@ -313,7 +313,9 @@ def test_a_loss_that_is_not_finite_stops_and_keeps_the_checkpoint(
         if state.iteration == 25:
             state.splats.sh.data.fill_(3e38)
 
-    message = r"iteration 26, view \d\d\.jpg: the loss became (inf|nan); the last checkpoint is kept"
+    message = (
+        r"iteration 26, view \d\d\.jpg: the loss became (inf|nan); the last checkpoint is kept"
+    )
     with pytest.raises(TrainingDiverged, match=message):
         train(options(tmp_path, checkpoint_interval=10), scene, poison)
     memory = load_checkpoint(tmp_path / "checkpoint.pt")

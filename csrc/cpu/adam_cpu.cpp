@@ -22,21 +22,22 @@ AdamConstants<S> constants(const AdamArgs& a) {
 }
 
 // Bias corrections of the rows n .. n+kLanes-1: 1/(1-β1ᵗ), or 0 for rows that are left alone, and 1/√(1-β2ᵗ).
-// Returns whether any row is to move.
+// Returns whether any row is to move. Which rows move is as good as random: no branches.
 bool corrections(const AdamArgs& a, const AdamConstants<S>& c, int64_t n, int count, float* first, float* second) {
-  float t[kLanes];
-  bool live[kLanes], some = false;
-  for (int j = 0; j < kLanes; ++j) {
-    live[j] = j < count && (!a.rows || a.rows[n + j]);
-    some |= live[j];
-    t[j] = live[j] ? float(a.steps[n + j] + 1) : 1.f;
+  float t[kLanes], live[kLanes] = {};
+  for (int j = 0; j < kLanes; ++j) t[j] = 1;
+  if (count == kLanes) {
+    for (int j = 0; j < kLanes; ++j) t[j] = float(a.steps[n + j] + 1), live[j] = 1;
+    if (a.rows)
+      for (int j = 0; j < kLanes; ++j) live[j] = float(a.rows[n + j] != 0);
+  } else {
+    for (int j = 0; j < count; ++j) t[j] = float(a.steps[n + j] + 1), live[j] = float(!a.rows || a.rows[n + j] != 0);
   }
-  if (!some) return false;
+  const auto moving = S::load(live) > S(0.f);
+  if (!any(moving)) return false;
   const S steps = S::load(t), one(1.f);
-  (one / one_minus_exp(steps * c.log1)).store(first);
+  mask_or_zero(moving, one / one_minus_exp(steps * c.log1)).store(first);
   (one / square_root(one_minus_exp(steps * c.log2))).store(second);
-  for (int j = 0; j < kLanes; ++j)
-    if (!live[j]) first[j] = 0;
   return true;
 }
 
@@ -64,25 +65,29 @@ SR_INLINE void update(const AdamArgs& a, const AdamConstants<S>& c, int64_t at, 
   }
 }
 
-void long_rows(const AdamArgs& a, const AdamConstants<S>& c, const float* lr, int64_t n, int count) {
+// `keep` is 1 for the columns that move and 0 for the others.
+void long_rows(const AdamArgs& a, const AdamConstants<S>& c, const float* lr, const float* keep, int64_t n, int count) {
   float first[kLanes], second[kLanes];
   if (!corrections(a, c, n, count, first, second)) return;
   for (int j = 0; j < count; ++j) {
     if (!(first[j] > 0)) continue;
-    for (int k = 0; k < a.columns; k += kLanes) {
-      const int left = a.columns - k;
-      update(a, c, (n + j) * a.row + k, left < kLanes ? left : kLanes, S::load(lr + k), first[j], second[j]);
+    for (int64_t k = 0; k < a.columns; k += kLanes) {
+      const int64_t left = a.row - k;
+      update(a, c, (n + j) * a.row + k, left < kLanes ? int(left) : kLanes, S::load(lr + k),
+             S(first[j]) * S::load(keep + k), second[j]);
     }
   }
 }
 
-// kLanes rows are `row` packs: the corrections of the rows are spread over them.
-void short_rows(const AdamArgs& a, const AdamConstants<S>& c, const float* lr, int64_t n, int count) {
+// kLanes rows are `row` packs: the corrections of the rows are spread over them. ROW: `row` where it is known.
+template <int ROW>
+void short_rows(const AdamArgs& a, const AdamConstants<S>& c, const float* lr, const float* keep, int64_t n,
+                int count) {
   float first[kLanes], second[kLanes], firsts[kLanes * kLanes], seconds[kLanes * kLanes];
   if (!corrections(a, c, n, count, first, second)) return;
-  const int row = int(a.row), numbers = count * row;
-  for (int j = 0, e = 0; j < kLanes; ++j)
-    for (int k = 0; k < row; ++k, ++e) firsts[e] = k < a.columns ? first[j] : 0, seconds[e] = second[j];
+  const int row = ROW ? ROW : int(a.row), numbers = count * row;
+  for (int j = 0; j < kLanes; ++j)
+    for (int k = 0; k < row; ++k) firsts[j * row + k] = first[j] * keep[k], seconds[j * row + k] = second[j];
   for (int e = 0; e < numbers; e += kLanes)
     update(a, c, n * row + e, numbers - e < kLanes ? numbers - e : kLanes, S::load(lr + e), S::load(firsts + e),
            S::load(seconds + e));
@@ -91,26 +96,28 @@ void short_rows(const AdamArgs& a, const AdamConstants<S>& c, const float* lr, i
 void adam_loop(const AdamArgs& a) {
   if (a.N == 0) return;
   static thread_local Scratch memory;
+  // Step sizes, and which columns move, as packs want them: of kLanes short rows one after another, or of one row.
   const bool is_short = a.row < kLanes;
-  // Step sizes as packs want them: of kLanes short rows one after another, or of one row.
-  const int64_t rates = is_short ? kLanes * a.row : a.columns + kLanes;
-  float* lr = memory.get<float>(rates);
+  const int64_t rates = is_short ? kLanes * a.row : a.row + kLanes;
+  float *lr = memory.get<float>(2 * rates), *keep = lr + rates;
   for (int64_t e = 0; e < rates; ++e) {
     const int64_t k = is_short ? e % a.row : e;
-    lr[e] = k < a.columns ? a.lr[k] : 0.f;
+    keep[e] = k < a.columns, lr[e] = k < a.columns ? a.lr[k] : 0.f;
   }
+  const auto rows = !is_short ? long_rows
+                    : a.row == 1 ? short_rows<1>
+                    : a.row == 3 ? short_rows<3>
+                    : a.row == 4 ? short_rows<4>
+                                 : short_rows<0>;
   const AdamConstants<S> c = constants(a);
   const int64_t size = (kChunk / (a.row + 1) / kLanes + 1) * kLanes;
   parallel_for((a.N + size - 1) / size, [&](int64_t chunk) {
     const int64_t end = (chunk + 1) * size < a.N ? (chunk + 1) * size : a.N;
     for (int64_t n = chunk * size; n < end; n += kLanes) {
       const int count = int(end - n < kLanes ? end - n : kLanes);
-      if (is_short)
-        short_rows(a, c, lr, n, count);
-      else
-        long_rows(a, c, lr, n, count);
+      rows(a, c, lr, keep, n, count);
       if (!a.advance) continue;
-      for (int j = 0; j < count; ++j) a.steps[n + j] += !a.rows || a.rows[n + j];
+      for (int j = 0; j < count; ++j) a.steps[n + j] += a.rows ? a.rows[n + j] != 0 : 1;
     }
   });
 }

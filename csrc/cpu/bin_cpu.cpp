@@ -59,9 +59,9 @@ KeyId<K>* radix_sort(KeyId<K>* a, KeyId<K>* b, int64_t n) {
 struct Row {  // tile columns [begin, end) of one row of tiles
   uint16_t begin, end;
 };
-struct Span {  // the rows of tiles that a splat's bounding rectangle meets
-  int64_t rows;  // where its Rows begin
-  int32_t first, count;
+struct Span {     // the rows of tiles that a splat's bounding rectangle meets
+  uint32_t rows;  // where its Rows begin
+  uint16_t first, count;
 };
 
 struct Grid {
@@ -79,7 +79,7 @@ SR_INLINE Span span_of(const BinArgs<T>& a, const Grid& g, int64_t id) {
   const float lo = (y - e) / kTile, hi = (y + e) / kTile;
   const int first = lo <= 0 ? 0 : (lo >= g.rows ? g.rows : int(lo));
   const int last = hi < 0 ? 0 : (hi >= g.rows ? g.rows : int(hi) + 1);
-  return {0, first, last > first ? last - first : 0};
+  return {0, uint16_t(first), uint16_t(last > first ? last - first : 0)};
 }
 
 // Tile columns that splats first..first+n-1 meet in each of their rows, and how many tiles each meets in all.
@@ -87,22 +87,24 @@ template <class T>
 SR_INLINE void find_rows(const BinArgs<T>& a, const Grid& g, int64_t first, int n, const Span* spans, Row* rows,
                          int32_t* counts) {
   using S = Pack<T, lanes_of<T>>;
-  int begin = g.rows, end = 0;
+  int most = 0;  // rows of the splat with the most
+  S top(T(0));   // first pixel centre of each splat's first row
   for (int lane = 0; lane < n; ++lane) {
     const Span& s = spans[first + lane];
-    if (!s.count) continue;
-    if (s.first < begin) begin = s.first;
-    if (s.first + s.count > end) end = s.first + s.count;
+    most = s.count > most ? s.count : most;
+    top.set(lane, T(kTile * s.first) + T(0.5));
   }
-  if (begin >= end) return;
+  if (!most) return;
   const Vec3<S> q = load_vec3<S>(a.conics, 3, first, n);
   const S level = cutoff_level(log_two(load_column<S>(a.peaks, 1, first, n, 0)));
   const Ellipse<S> e = make_ellipse(q.x, q.y, q.z, level);
-  const S x = load_column<S>(a.means2d, 2, first, n, 0), y = load_column<S>(a.means2d, 2, first, n, 1);
+  const S x = load_column<S>(a.means2d, 2, first, n, 0);
   const S per_tile(T(1) / kTile), zero(T(0)), columns(T(g.columns)), half(T(0.5)), one(T(1));
-  for (int r = begin; r < end; ++r) {
+  top = top - load_column<S>(a.means2d, 2, first, n, 1);
+  for (int j = 0; j < most; ++j) {  // each lane its own j-th row
+    const S y0 = top + S(T(kTile * j));
     S lo, hi;
-    const auto meets = ellipse_in_strip(e, S(T(kTile * r) + T(0.5)) - y, S(T(kTile * r + kTile) - T(0.5)) - y, lo, hi);
+    const auto meets = ellipse_in_strip(e, y0, y0 + S(T(kTile - 1)), lo, hi);
     // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
     // centre is not right of it; both are rounded down when they become integers
     const S from = clamp((x + lo + half) * per_tile, zero, columns);
@@ -111,12 +113,23 @@ SR_INLINE void find_rows(const BinArgs<T>& a, const Grid& g, int64_t first, int 
     from.store(from_lane), to.store(to_lane);
     for (int lane = 0; lane < n; ++lane) {
       const Span& s = spans[first + lane];
-      if (r < s.first || r >= s.first + s.count) continue;
+      if (j >= s.count) continue;
       const int b = int(from_lane[lane]), c = int(to_lane[lane]);
-      rows[s.rows + r - s.first] = {uint16_t(b), uint16_t(c > b ? c : b)};
+      rows[s.rows + j] = {uint16_t(b), uint16_t(c > b ? c : b)};
       counts[first + lane] += c > b ? c - b : 0;
     }
   }
+}
+
+// Depth order is no order in memory: ask early for what the splats to come will need.
+constexpr int64_t kFarAhead = 24, kAhead = 12;
+SR_INLINE void prefetch(const int32_t* order, int64_t k, int64_t end, const Span* spans, const Row* rows,
+                        const int32_t* offsets) {
+  if (k + kFarAhead < end) {
+    __builtin_prefetch(spans + order[k + kFarAhead]);
+    __builtin_prefetch(offsets + order[k + kFarAhead]);
+  }
+  if (k + kAhead < end) __builtin_prefetch(rows + spans[order[k + kAhead]].rows);
 }
 
 template <class F>
@@ -148,9 +161,10 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
   int64_t rows_total = 0;
   for (int64_t i = 0; i < CN; ++i) {
     spans[i] = span_of(a, g, i);
-    spans[i].rows = rows_total;
+    spans[i].rows = uint32_t(rows_total);
     rows_total += spans[i].count;
   }
+  if (rows_total > std::numeric_limits<uint32_t>::max()) return rows_total;  // more pairs than that: refused
   Row* rows = scratch.rows.get<Row>(rows_total + 1);
   int32_t* counts = a.splat_offsets;  // counts first, then their prefix sum in place
   std::memset(counts, 0, sizeof(int32_t) * (CN + 1));
@@ -184,8 +198,11 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
     parallel_for(runs.count, [&](int64_t run) {
       int64_t* count = table + run * tiles;
       std::memset(count, 0, sizeof(int64_t) * tiles);
-      for (int64_t k = runs.begin(run); k < runs.begin(run + 1); ++k)
-        for_tiles_of(spans[order[c * a.N + k]], rows, g, [&](int64_t tile) { ++count[tile]; });
+      const int32_t* ids = order + c * a.N;
+      for (int64_t k = runs.begin(run), end = runs.begin(run + 1); k < end; ++k) {
+        prefetch(ids, k, end, spans, rows, counts);
+        for_tiles_of(spans[ids[k]], rows, g, [&](int64_t tile) { ++count[tile]; });
+      }
     });
     for (int64_t t = 0; t < tiles; ++t) {
       if (pairs <= std::numeric_limits<int32_t>::max()) a.tile_offsets[c * tiles + t] = int32_t(pairs);
@@ -221,8 +238,10 @@ void bin_fill(const BinArgs<T>& a, BinScratch& scratch) {
     const Runs runs = runs_of(visible[c], scratch.runs_most);
     parallel_for(runs.count, [&](int64_t run) {
       int64_t* next = places + (c * scratch.runs_most + run) * tiles;
-      for (int64_t k = runs.begin(run); k < runs.begin(run + 1); ++k) {
-        const int32_t id = order[c * a.N + k];
+      const int32_t* ids = order + c * a.N;
+      for (int64_t k = runs.begin(run), end = runs.begin(run + 1); k < end; ++k) {
+        prefetch(ids, k, end, spans, rows, a.splat_offsets);
+        const int32_t id = ids[k];
         int32_t slot = a.splat_offsets[id];
         for_tiles_of(spans[id], rows, g, [&](int64_t tile) {
           const int64_t at = next[tile]++;

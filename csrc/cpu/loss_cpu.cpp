@@ -279,7 +279,8 @@ void loss_loop(const LossArgs<T>& a) {
     sweep(t);
   });
   double difference = 0, unlike = 0;
-  for (int64_t i = 0; i < int64_t(strips) * a.height; ++i) difference += a.partial[2 * i], unlike += a.partial[2 * i + 1];
+  for (int64_t i = 0; i < int64_t(strips) * a.height; ++i)
+    difference += a.partial[2 * i], unlike += a.partial[2 * i + 1];
   difference *= share, unlike *= share;
   *a.loss = T((1 - a.ssim_weight) * difference + a.ssim_weight * unlike);
   *a.l1 = T(difference), *a.ssim = T(1 - unlike);

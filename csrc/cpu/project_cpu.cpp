@@ -74,9 +74,13 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
   const Response response = Response(a.response);
   const int64_t begin = chunk * kProjectChunk, end = begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N;
   const S zero(T(0));
-  for (int64_t k = 0; k < a.C * 16; ++k) g.partial[chunk * a.C * 16 + k] = 0;
+  // sums for the cameras, one per lane until the chunk is done: [C, 16, lanes]
+  static thread_local Scratch memory;
+  T* sums = memory.template get<T>(a.C * 16 * lanes_of<T>);
+  for (int64_t k = 0; k < a.C * 16 * lanes_of<T>; ++k) sums[k] = 0;
   for (int64_t i = begin; i < end; i += lanes_of<T>) {
     const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
+    const auto valid = first_lanes<S, T>(n);
     Vec3<S> g_mean{zero, zero, zero};
     Mat3<S> g_A{{g_mean, g_mean, g_mean}};
     S g_amplitude = zero;
@@ -86,7 +90,7 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
     bool loaded = false;
     for (int64_t c = 0; c < a.C; ++c) {
       const int64_t at = c * a.N + i;
-      const auto seen = load_column<S>(a.extents, 2, at, n, 0) > zero;
+      const auto seen = (load_column<S>(a.extents, 2, at, n, 0) > zero) & valid;
       if (!any(seen)) continue;
       if (!loaded) {
         mean = load_vec3<S>(a.means, 3, i, n);
@@ -108,15 +112,12 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
       g_mean += keep3(r.mean);
       for (int k = 0; k < 3; ++k) g_A.r[k] += keep3(r.A.r[k]);
       g_amplitude += keep(r.amplitude);
-      double* sum = g.partial + (chunk * a.C + c) * 16;
-      for (int k = 0; k < 3; ++k) {
-        const Vec3<S> w = keep3(r.W.r[k]);
-        sum[3 * k] += lane_sum(w.x, n), sum[3 * k + 1] += lane_sum(w.y, n), sum[3 * k + 2] += lane_sum(w.z, n);
+      const S terms[16] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z, r.W.r[2].x, r.W.r[2].y,
+                           r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,      r.fx,       r.fy,       r.cx,       r.cy};
+      for (int k = 0; k < 16; ++k) {
+        T* sum = sums + (c * 16 + k) * lanes_of<T>;
+        (S::load(sum) + keep(terms[k])).store(sum);
       }
-      const Vec3<S> t = keep3(r.t);
-      sum[9] += lane_sum(t.x, n), sum[10] += lane_sum(t.y, n), sum[11] += lane_sum(t.z, n);
-      sum[12] += lane_sum(keep(r.fx), n), sum[13] += lane_sum(keep(r.fy), n);
-      sum[14] += lane_sum(keep(r.cx), n), sum[15] += lane_sum(keep(r.cy), n);
     }
     store_vec3(g.means, 3, i, n, 0, g_mean);
     store_column(g.amplitudes, 1, i, n, 0, g_amplitude);
@@ -135,6 +136,8 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
       store_vec3(g.scales, 3, i, n, 0, gs);
     }
   }
+  for (int64_t k = 0; k < a.C * 16; ++k)
+    g.partial[chunk * a.C * 16 + k] = lane_sum<S, T>(S::load(sums + k * lanes_of<T>));
 }
 
 template <class T>

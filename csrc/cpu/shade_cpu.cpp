@@ -18,13 +18,10 @@ SR_INLINE Mat3<S> broadcast_rotation(const T* m) {
 // Coefficients of a pack of splats, transposed through a small buffer: coefficient k of channel ch is pack 3k+ch.
 template <class S, class T>
 SR_INLINE void load_sh(const ShadeArgs<T>& a, int64_t i, int n, int count, S* out) {
-  alignas(64) T buffer[3 * kMaxSh][lanes_of<T>];
+  alignas(64) T buffer[3 * kMaxSh * lanes_of<T>];
   const int64_t stride = int64_t(a.K) * 3;
-  for (int lane = 0; lane < lanes_of<T>; ++lane) {
-    const T* row = a.sh + (i + (lane < n ? lane : n - 1)) * stride;
-    for (int k = 0; k < 3 * count; ++k) buffer[k][lane] = row[k];
-  }
-  for (int k = 0; k < 3 * count; ++k) out[k] = S::load(buffer[k]);
+  rows_to_lanes(a.sh + i * stride, stride, n, 3 * count, buffer);
+  for (int k = 0; k < 3 * count; ++k) out[k] = S::load(buffer + k * lanes_of<T>);
 }
 
 template <class T>
@@ -76,12 +73,13 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
   const int64_t stride = int64_t(a.K) * 3;
   for (int64_t i = begin; i < end; i += lanes_of<T>) {
     const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
+    const auto valid = first_lanes<S, T>(n);
     S g_sh[3 * kMaxSh], sh[3 * kMaxSh];
     Vec3<S> g_mean{zero, zero, zero};
     bool loaded = false;
     for (int64_t c = 0; c < a.C; ++c) {
       const int64_t at = c * a.N + i;
-      const auto seen = load_column<S>(a.extents, 2, at, n, 0) > zero;
+      const auto seen = (load_column<S>(a.extents, 2, at, n, 0) > zero) & valid;
       if (!any(seen)) continue;
       if (!loaded) {
         load_sh<S>(a, i, n, count, sh);
@@ -111,19 +109,15 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
       g_mean += gd;
       // d = mean + Wᵀ t:  gW = t gdᵀ,  gt = W gd, both linear in Σ gd
       double* sum = g.partial + (chunk * a.C + c) * 16;
-      sum[0] += lane_sum(gd.x, n), sum[1] += lane_sum(gd.y, n), sum[2] += lane_sum(gd.z, n);
+      sum[0] += lane_sum<S, T>(gd.x), sum[1] += lane_sum<S, T>(gd.y), sum[2] += lane_sum<S, T>(gd.z);
     }
     store_vec3(g.means, 3, i, n, 0, g_mean);
-    alignas(64) T buffer[3 * kMaxSh][lanes_of<T>];
-    if (loaded)
-      for (int k = 0; k < 3 * count; ++k) g_sh[k].store(buffer[k]);
-    for (int lane = 0; lane < n; ++lane) {
-      T* row = g.sh + (i + lane) * stride;
-      int k = 0;
-      if (loaded)
-        for (; k < 3 * count; ++k) row[k] = buffer[k][lane];
-      for (; k < 3 * a.K; ++k) row[k] = 0;
-    }
+    const int written = loaded ? 3 * count : 0;
+    alignas(64) T buffer[3 * kMaxSh * lanes_of<T>];
+    for (int k = 0; k < written; ++k) g_sh[k].store(buffer + k * lanes_of<T>);
+    lanes_to_rows(buffer, written, n, g.sh + i * stride, stride);
+    for (int lane = 0; lane < n; ++lane)
+      for (int k = written; k < 3 * a.K; ++k) g.sh[(i + lane) * stride + k] = 0;
   }
 }
 

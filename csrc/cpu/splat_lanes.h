@@ -32,12 +32,56 @@ SR_INLINE void store_vec3(T* rows, int64_t stride, int64_t first, int count, int
   store_column(rows, stride, first, count, column + 1, v.y);
   store_column(rows, stride, first, count, column + 2, v.z);
 }
-// Sum of the first `count` lanes, in double, in lane order.
-template <class S>
-SR_INLINE double lane_sum(S s, int count) {
+// True in the first n lanes.
+template <class S, class T>
+SR_INLINE auto first_lanes(int n) {
+  alignas(64) T index[lanes_of<T>];
+  for (int i = 0; i < lanes_of<T>; ++i) index[i] = T(i);
+  return S::load(index) < S(T(n));
+}
+// Sum of all lanes, in double, in lane order.
+template <class S, class T>
+SR_INLINE double lane_sum(S s) {
   double sum = 0;
-  for (int i = 0; i < count; ++i) sum += double(s[i]);
+  for (int i = 0; i < lanes_of<T>; ++i) sum += double(s[i]);
   return sum;
+}
+
+// out[j][i] = in[i][j] for a 4x4 block.
+template <class T>
+SR_INLINE void transpose4(const T* in, int64_t in_stride, T* out, int64_t out_stride) {
+  typedef T V __attribute__((vector_size(4 * sizeof(T))));
+  V r[4];
+  for (int i = 0; i < 4; ++i) std::memcpy(&r[i], in + i * in_stride, sizeof(V));
+  const V a = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5), b = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+  const V c = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7), d = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+  r[0] = __builtin_shufflevector(a, b, 0, 1, 4, 5), r[1] = __builtin_shufflevector(a, b, 2, 3, 6, 7);
+  r[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5), r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
+  for (int i = 0; i < 4; ++i) std::memcpy(out + i * out_stride, &r[i], sizeof(V));
+}
+// Rows of splats to lanes, lanes[column * L + lane] = rows[lane * stride + column], and back. Long rows only
+// (spherical harmonics); missing lanes repeat the last row on the way in and are left out on the way back.
+template <class T>
+SR_INLINE void rows_to_lanes(const T* rows, int64_t stride, int n, int columns, T* lanes) {
+  constexpr int L = lanes_of<T>;
+  int done = 0;
+  if (n == L && L % 4 == 0)
+    for (; done + 4 <= columns; done += 4)
+      for (int lane = 0; lane < L; lane += 4)
+        transpose4(rows + lane * stride + done, stride, lanes + done * L + lane, L);
+  for (int column = done; column < columns; ++column)
+    for (int lane = 0; lane < L; ++lane) lanes[column * L + lane] = rows[(lane < n ? lane : n - 1) * stride + column];
+}
+template <class T>
+SR_INLINE void lanes_to_rows(const T* lanes, int columns, int n, T* rows, int64_t stride) {
+  constexpr int L = lanes_of<T>;
+  int done = 0;
+  if (n == L && L % 4 == 0)
+    for (; done + 4 <= columns; done += 4)
+      for (int lane = 0; lane < L; lane += 4)
+        transpose4(lanes + done * L + lane, L, rows + lane * stride + done, stride);
+  for (int column = done; column < columns; ++column)
+    for (int lane = 0; lane < n; ++lane) rows[lane * stride + column] = lanes[column * L + lane];
 }
 
 }  // namespace SPLATRENDER_ISA

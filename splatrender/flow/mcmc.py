@@ -21,7 +21,7 @@ from splatrender.schedules import scaled_interval
 DEAD_OPACITY = 0.005  # a splat as faint as this contributes less than a grey level
 MAX_SHARERS = 51  # twins of one place at most; more would be so faint that they die at once
 NOISE_SHARPNESS = 100.0  # how abruptly noise ends where opacity rises above DEAD_OPACITY
-NOISE_NEGLIGIBLE = 0.15  # opacity above which the gate is below 1e-6: no noise is drawn there
+NOISE_NEGLIGIBLE = 0.09  # opacity at which the gate has fallen to 2e-4: no noise is drawn above
 
 
 class MCMC(Strategy):
@@ -99,10 +99,10 @@ class MCMC(Strategy):
         if len(ids) == 0:
             return
         eta = torch.randn(len(ids), 3, generator=state.generator, device=ids.device)
-        gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities[ids]))
+        gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities.index_select(0, ids)))
         eta *= (gate * (self.noise * state.means_lr))[:, None]
-        quats = torch.nn.functional.normalize(splats.quats[ids], dim=1)
-        variances = (2 * splats.log_scales[ids]).exp()
+        quats = torch.nn.functional.normalize(splats.quats.index_select(0, ids), dim=1)
+        variances = splats.log_scales.index_select(0, ids).mul_(2).exp_()
         local = _rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
         splats.means.index_add_(0, ids, _rotate(quats, local))
 

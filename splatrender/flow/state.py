@@ -19,13 +19,20 @@ class TrainingView(Protocol):
     """A photo and where it was taken."""
 
     @property
-    def camera(self) -> Camera: ...
+    def camera(self) -> Camera:
+        """Of the photo's size."""
+
     @property
-    def photo(self) -> Tensor: ...  # uint8 [H, W, 3]
+    def photo(self) -> Tensor:
+        """Uint8 [H, W, 3]."""
+
     @property
-    def mask(self) -> Tensor | None: ...  # uint8 [H, W], 1 = keep
+    def mask(self) -> Tensor | None:
+        """Uint8 [H, W], 1 = keep; None keeps everything."""
+
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Of the photo."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender import _extension as _extension
+from splatrender.operators.devices import require_one_device
 
 
 @torch.no_grad()
@@ -43,7 +44,8 @@ def adam_step(
         advance: write t back to steps. Parameters that share one `steps` leave that to the last.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected.
+        InputError: tensors lie on different devices.
+        RuntimeError: a tensor has another shape, dtype or layout than expected.
 
     Source: Kingma & Ba 2015, "Adam"; steps on visible splats only follow Mallick et al. 2024,
         "Taming 3DGS".
@@ -59,6 +61,15 @@ def adam_step(
         columns = param.shape[1:].numel()
     if not isinstance(lr, Tensor):
         lr = torch.full((columns,), lr, dtype=torch.float32, device=param.device)
+    require_one_device(
+        param=param,
+        grad=grad,
+        exp_avg=exp_avg,
+        exp_avg_sq=exp_avg_sq,
+        steps=steps,
+        rows=rows,
+        lr=lr,
+    )
     torch.ops.splatrender.adam_step(
         param, grad, exp_avg, exp_avg_sq, steps, rows, lr, *betas, eps, columns, advance
     )

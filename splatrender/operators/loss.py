@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from splatrender import _extension as _extension
+from splatrender.operators.devices import require_one_device
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ def photometric_loss(
         Loss and its two parts. Gradients flow from the loss to radiance.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected.
+        InputError: tensors lie on different devices.
+        RuntimeError: a tensor has another shape or dtype than expected.
 
     Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
         similarity"; the weights follow Kerbl et al. 2023, "3D Gaussian Splatting".
@@ -60,6 +62,7 @@ def photometric_loss(
         >>> photometric_loss(torch.full((8, 8, 3), 0.75), photo, ssim_weight=0.0).loss
         tensor(0.2500)
     """
+    require_one_device(radiance=radiance, photo=photo, mask=mask)
     with_grad = torch.is_grad_enabled() and radiance.requires_grad
     kept = mask.to(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
     loss, l1, ssim, _ = torch.ops.splatrender.photometric_loss(
@@ -86,7 +89,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 @once_differentiable
 def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
     if not ctx.with_grad:
-        raise RuntimeError("photometric_loss: with_grad: expected True to differentiate, found False")
+        raise RuntimeError("photometric_loss: with_grad: expected True for a gradient, found False")
     (grad,) = ctx.saved_tensors
     return (grad * grad_loss, None, None, None, None)
 

@@ -6,6 +6,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -80,7 +81,7 @@ def _train(
 ) -> TrainResult:
     if scene is None:
         scene = load_scene(
-            options.source,
+            Path(options.source),
             resolution=options.resolution,
             images=options.images,
             masks=options.masks,

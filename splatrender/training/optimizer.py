@@ -48,12 +48,12 @@ class Optimizer:
             "opacity_logits": rates.opacity_logits,
             "sh": self._rates_of_sh(state.splats.sh),
         }
-        moving = [(n, p) for n, p in state.splats.items() if p.grad is not None]
-        for name, parameter in moving:
+        moving = [(n, p, p.grad) for n, p in state.splats.items() if p.grad is not None]
+        for name, parameter, gradient in moving:
             moments = state.moments[name]
             adam_step(
                 parameter,
-                parameter.grad,
+                gradient,
                 moments.exp_avg,
                 moments.exp_avg_sq,
                 state.steps,

@@ -60,7 +60,7 @@ class TrainOptions:
         quiet: print nothing but warnings.
         profile: print the milliseconds of each part of a step at the end.
         ssim_weight: weight of 1 - SSIM in the loss; the rest is L1's.
-        learning_rates: step sizes of Adam.
+        learning_rates: step sizes of Adam in a long run; `for_run` adapts them to `iterations`.
 
     Raises:
         InputError: an option is out of range.

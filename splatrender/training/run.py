@@ -29,7 +29,7 @@ MSE_INTERVAL = 10  # iterations between looks at the PSNR for the progress line
 SMOOTHING = 0.98  # of the figures in the progress line
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(RuntimeError):  # noqa: N818, an event like KeyboardInterrupt
     """A loss or a splat became infinite or NaN; the message names iteration and view."""
 
 
@@ -45,7 +45,7 @@ class Run:
         self.options = options
         self.scene = scene
         generator = torch.Generator().manual_seed(options.seed)
-        self.optimizer = Optimizer(options.learning_rates)
+        self.optimizer = Optimizer(options.learning_rates.for_run(options.iterations))
         self.strategy = create_strategy(options.strategy, options.iterations, options.max_splats)
         self.samples = Samples(scene.train, generator)
         self.watch = Stopwatch(options.profile)

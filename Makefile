@@ -1,0 +1,82 @@
+# The commands of this repository; `make` alone lists them.
+#
+# Each environment file below is a stamp: pip runs only when the pins or pyproject.toml are newer, and the compiler
+# only when a source is. So everything works without a network once it is installed.
+
+PYTHON ?= python3
+VENV ?= .venv
+# Another torch from 2.10 on, or another index: make demo TORCH="torch --index-url https://..."
+TORCH ?= torch==2.13.0
+TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
+
+DEMO_SCENE ?= scenes/still_life
+DEMO_OUTPUT ?= output/demo
+DEMO_ITERATIONS ?= 3000
+DEMO_SPLATS ?= 30000
+DEMO_PATH ?= interpolate
+DEMO_FRAMES ?= 90
+PYTEST_ARGS ?=
+BENCH_ARGS ?=
+
+PY := $(VENV)/bin/python
+PIP := $(PY) -m pip --disable-pip-version-check install
+CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo build test lint bench clean distclean
+
+help: ## list the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+demo: $(VENV)/.built ## train the bundled scene, measure it on held-out views, render a video
+	$(PY) train.py $(DEMO_SCENE) -m $(DEMO_OUTPUT) --iterations $(DEMO_ITERATIONS) --max-splats $(DEMO_SPLATS) --overwrite
+	$(PY) render.py $(DEMO_OUTPUT) --path $(DEMO_PATH) --frames $(DEMO_FRAMES)
+	@$(PY) -c "import json; r = json.load(open('$(DEMO_OUTPUT)/results.json')); \
+	  print('\n%d %s views: PSNR %.2f dB, SSIM %.4f; %d splats, trained for %.0f s. Look at' % \
+	  (r['views'][r['split']], r['split'], r['psnr'], r['ssim'], r['splats'], r['seconds']))"
+	@ls $(DEMO_OUTPUT)/overview.png $(DEMO_OUTPUT)/paths/*.mp4 $(DEMO_OUTPUT)/point_cloud/*/*.ply | sed 's/^/  /'
+
+build: $(VENV)/.built ## install what is pinned and compile the kernels, in .venv
+
+test: $(VENV)/.test $(VENV)/.built ## run all tests
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+lint: $(VENV)/.lint ## check style, types, layers of the package, and format of the C++
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+	$(VENV)/bin/lint-imports --no-cache
+	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+
+bench: $(VENV)/.built ## measure the speed of the kernels
+	$(PY) benchmarks/raster.py $(BENCH_ARGS)
+
+clean: ## remove what was compiled, and caches
+	rm -rf build *.egg-info splatrender/_C*.so $(VENV)/.built .pytest_cache .mypy_cache .ruff_cache
+	find splatrender tests benchmarks scenes -name __pycache__ -prune -exec rm -rf {} +
+
+distclean: clean ## also remove the environment and the demo's output
+	rm -rf $(VENV) $(DEMO_OUTPUT)
+
+# The CPU build of torch is a tenth of the size of PyPI's; its index is asked only if it answers.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python >= 3.10 is needed, found " + sys.version) if sys.version_info < (3, 10) else 0'
+	$(PYTHON) -m venv $(VENV)
+	index=; if $(PY) -c 'import urllib.request as r; r.urlopen("$(TORCH_CPU_INDEX)/torch/", timeout=5)' 2>/dev/null; \
+	  then index="--extra-index-url $(TORCH_CPU_INDEX)"; fi; $(PIP) $$index -c requirements/demo.txt $(TORCH)
+	$(PIP) -q -r requirements/demo.txt
+	@touch $@
+
+$(VENV)/.test: requirements/test.txt $(VENV)/.demo
+	$(PIP) -q -r requirements/test.txt
+	@touch $@
+
+$(VENV)/.lint: requirements/lint.txt $(VENV)/.test
+	$(PIP) -q -r requirements/lint.txt
+	@touch $@
+
+$(VENV)/.built: $(VENV)/.demo setup.py $(CSRC)
+	@echo "Compiling the kernels: a minute or two"
+	$(PIP) -q --no-build-isolation --no-deps -e .
+	@touch $@
