@@ -35,7 +35,7 @@ demo: $(VENV)/.built ## train the bundled scene, measure it on held-out views, r
 	@$(PY) -c "import json; r = json.load(open('$(DEMO_OUTPUT)/results.json')); \
 	  print('\n%d %s views: PSNR %.2f dB, SSIM %.4f; %d splats, trained for %.0f s. Look at' % \
 	  (r['views'][r['split']], r['split'], r['psnr'], r['ssim'], r['splats'], r['seconds']))"
-	@ls $(DEMO_OUTPUT)/overview.png $(DEMO_OUTPUT)/paths/*.mp4 $(DEMO_OUTPUT)/point_cloud/*/*.ply | sed 's/^/  /'
+	@ls $(DEMO_OUTPUT)/overview.png $(DEMO_OUTPUT)/paths/*_$(DEMO_ITERATIONS).mp4 $(DEMO_OUTPUT)/point_cloud/*/*.ply | sed 's/^/  /'
 
 build: $(VENV)/.built ## install what is pinned and compile the kernels, in .venv
 

@@ -18,19 +18,20 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics
   Tensor splat_ids, slots;
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    BinArgs<T> a{N,
-                 C,
-                 int(width),
-                 int(height),
-                 cdata<T>(m),
-                 cdata<T>(q),
-                 cdata<T>(z),
-                 cdata<T>(p),
-                 cdata<T>(e),
-                 data<int32_t>(tile_offsets),
-                 data<int32_t>(splat_offsets),
-                 nullptr,
-                 nullptr};
+    BinArgs<T> a{
+        N,
+        C,
+        int(width),
+        int(height),
+        cdata<T>(m),
+        cdata<T>(q),
+        cdata<T>(z),
+        cdata<T>(p),
+        cdata<T>(e),
+        data<int32_t>(tile_offsets),
+        data<int32_t>(splat_offsets),
+        nullptr,
+        nullptr};
     static thread_local BinScratch scratch;  // kept between calls: training bins at every step
     const int64_t pairs = kernels().stages<T>().bin_count(a, scratch);
     check.require(pairs < (int64_t(1) << 31), "splats",

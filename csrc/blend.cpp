@@ -59,10 +59,10 @@ BlendArgs<T> arguments(const Checker& check, const Inputs& in, int64_t width, in
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
-                                                     Tensor backgrounds, Tensor tile_offsets, Tensor splat_ids,
-                                                     Tensor slots, Tensor splat_offsets, int64_t width,
-                                                     int64_t height, int64_t response, bool with_visibility) {
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(
+    Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
+    Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
+    bool with_visibility) {
   Checker check("blend");
   const ScalarType type = float_type(means2d, "blend", "means2d");
   const Inputs in = checked(
@@ -108,7 +108,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
     a.transmittance = const_cast<T*>(cdata<T>(T_out));  // these three are only read in backward
     a.hits = const_cast<int16_t*>(cdata<int16_t>(hit));
     a.last = const_cast<int32_t*>(cdata<int32_t>(reached));
-    const BlendGrads<T> g{cdata<T>(go),       cdata<T>(gT),     data<T>(g_means2d),
+    const BlendGrads<T> g{cdata<T>(go),      cdata<T>(gT),     data<T>(g_means2d),
                           data<T>(g_conics), data<T>(g_peaks), data<T>(g_emission)};
     kernels().stages<T>().blend_backward(a, g);
   });

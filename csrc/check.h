@@ -140,8 +140,6 @@ inline void check_response(const Checker& check, int64_t response) {
   check.require(response == 0 || response == 1, "response", "0 (gaussian) or 1 (beer_lambert)",
                 std::to_string(response));
 }
-inline int64_t tile_count(int64_t width, int64_t height) {
-  return ((width + 15) / 16) * ((height + 15) / 16);
-}
+inline int64_t tile_count(int64_t width, int64_t height) { return ((width + 15) / 16) * ((height + 15) / 16); }
 
 }  // namespace splatrender

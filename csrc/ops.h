@@ -26,10 +26,10 @@ std::tuple<Tensor, Tensor, Tensor> shade_backward_cpu(Tensor means, Tensor sh, T
 std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
                                                    Tensor extents, int64_t width, int64_t height);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission,
-                                                     Tensor backgrounds, Tensor tile_offsets, Tensor splat_ids,
-                                                     Tensor slots, Tensor splat_offsets, int64_t width,
-                                                     int64_t height, int64_t response, bool with_visibility);
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(
+    Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
+    Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
+    bool with_visibility);
 std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,

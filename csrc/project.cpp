@@ -65,8 +65,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_cpu(
     double eps2d, bool antialiased, int64_t response) {
   Checker check("project");
   const ScalarType type = float_type(means, "project", "means");
-  const Inputs in = checked(check, type, means, quats, scales, factors, amplitudes, viewmats, intrinsics, width,
-                            height, near_plane, eps2d, response);
+  const Inputs in = checked(check, type, means, quats, scales, factors, amplitudes, viewmats, intrinsics, width, height,
+                            near_plane, eps2d, response);
   Tensor means2d = make(means, {in.C, in.N, 2}, type), conics = make(means, {in.C, in.N, 3}, type),
          depths = make(means, {in.C, in.N}, type), peaks = make(means, {in.C, in.N}, type),
          extents = make(means, {in.C, in.N, 2}, type);
@@ -87,8 +87,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backw
     bool antialiased, int64_t response) {
   Checker check("project_backward");
   const ScalarType type = float_type(means, "project_backward", "means");
-  const Inputs in = checked(check, type, means, quats, scales, factors, amplitudes, viewmats, intrinsics, width,
-                            height, near_plane, eps2d, response);
+  const Inputs in = checked(check, type, means, quats, scales, factors, amplitudes, viewmats, intrinsics, width, height,
+                            near_plane, eps2d, response);
   const Tensor ex = check(extents, "extents", type, {"C", "N", 2});
   const Tensor g2 = check(grad_means2d, "grad_means2d", type, {"C", "N", 2});
   const Tensor gc = check(grad_conics, "grad_conics", type, {"C", "N", 3});
@@ -104,8 +104,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backw
     using T = decltype(zero);
     auto a = arguments<T>(in, width, height, near_plane, far_plane, eps2d, antialiased, response);
     a.extents = const_cast<T*>(cdata<T>(ex));  // read only in backward
-    const ProjectGrads<T> g{cdata<T>(g2),     cdata<T>(gc),       cdata<T>(gd),      cdata<T>(gp),
-                            data<T>(g_means), data<T>(g_quats),   data<T>(g_scales), data<T>(g_factors),
+    const ProjectGrads<T> g{cdata<T>(g2),          cdata<T>(gc),        cdata<T>(gd),          cdata<T>(gp),
+                            data<T>(g_means),      data<T>(g_quats),    data<T>(g_scales),     data<T>(g_factors),
                             data<T>(g_amplitudes), data<T>(g_viewmats), data<T>(g_intrinsics), data<double>(partial)};
     kernels().stages<T>().project_backward(a, g);
   });

@@ -15,15 +15,16 @@ Inputs checked(Checker& check, ScalarType type, const Tensor& means, const Tenso
             check(viewmats, "viewmats", type, {"C", 4, 4}), check(extents, "extents", type, {"C", "N", 2})};
   check.require(degree >= 0 && degree <= 3, "degree", "0 to 3", std::to_string(degree));
   const int64_t K = check.size("K");
-  check.require(K >= (degree + 1) * (degree + 1) && K <= 16, "sh",
-                "at least (degree+1)² = " + std::to_string((degree + 1) * (degree + 1)) + " and at most 16 coefficients",
-                std::to_string(K));
+  check.require(
+      K >= (degree + 1) * (degree + 1) && K <= 16, "sh",
+      "at least (degree+1)² = " + std::to_string((degree + 1) * (degree + 1)) + " and at most 16 coefficients",
+      std::to_string(K));
   return in;
 }
 
 template <class T>
 ShadeArgs<T> arguments(const Checker& check, const Inputs& in, int64_t degree, const Tensor& emission) {
-  return {check.size("N"),  check.size("C"),        int(check.size("K")),   int(degree),      cdata<T>(in.means),
+  return {check.size("N"), check.size("C"),       int(check.size("K")), int(degree),      cdata<T>(in.means),
           cdata<T>(in.sh), cdata<T>(in.viewmats), cdata<T>(in.extents), data<T>(emission)};
 }
 

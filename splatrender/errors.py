@@ -2,7 +2,7 @@
 
 
 class InputError(ValueError):
-    """Bad input, told in one sentence: the file, field or argument, what was expected, what was found.
+    """Bad input, told in one sentence: which file, field or argument, what was expected and found.
 
     The command line prints the message alone and exits with code 2.
     """

@@ -78,6 +78,7 @@ def options(folder: Path, **changes: Any) -> TrainOptions:
         "quiet": True,
         "checkpoint_interval": 0,
         "sh_degree": 1,
+        "threads": 1,
     }
     return TrainOptions("ring", folder, **{**defaults, **changes})
 
@@ -196,6 +197,15 @@ def test_seed_decides(scene: Scene, tmp_path: Path) -> None:
         means.append(load_checkpoint(tmp_path / name / "checkpoint.pt")["splats"]["means"])
     assert torch.equal(means[0], means[1])
     assert not torch.equal(means[0], means[2])
+
+
+def test_threads_do_not_change_the_bits(scene: Scene, tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        train(options(tmp_path / str(threads), threads=threads), scene)
+    one, two = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in "12")
+    assert_same(one["splats"], two["splats"])
+    assert torch.get_num_threads() == before
 
 
 def test_sigterm_saves_too(scene: Scene, tmp_path: Path) -> None:
@@ -411,7 +421,7 @@ def test_profile_prints_the_parts(
 ) -> None:
     train(options(tmp_path, iterations=3, profile=True), scene)
     printed = capsys.readouterr().err
-    for part in ("data", "render", "loss", "backward", "optimizer", "strategy"):
+    for part in ("data", "render", "loss", "optimizer", "strategy", "blend_backward", "bin"):
         assert part in printed
 
 

@@ -17,7 +17,7 @@ constexpr int64_t kChunk = 32768;  // numbers that a thread takes at a time
 using S = Pack<float, kLanes>;
 
 AdamConstants<S> constants(const AdamArgs& a) {
-  return {float(a.beta1),     float(a.beta2),           float(1 - a.beta1),       float(1 - a.beta2),
+  return {float(a.beta1),           float(a.beta2),           float(1 - a.beta1), float(1 - a.beta2),
           float(std::log(a.beta1)), float(std::log(a.beta2)), float(a.eps)};
 }
 
@@ -104,11 +104,12 @@ void adam_loop(const AdamArgs& a) {
     const int64_t k = is_short ? e % a.row : e;
     keep[e] = k < a.columns, lr[e] = k < a.columns ? a.lr[k] : 0.f;
   }
-  const auto rows = !is_short ? long_rows
-                    : a.row == 1 ? short_rows<1>
-                    : a.row == 3 ? short_rows<3>
-                    : a.row == 4 ? short_rows<4>
-                                 : short_rows<0>;
+  const auto rows =
+      !is_short    ? long_rows
+      : a.row == 1 ? short_rows<1>
+      : a.row == 3 ? short_rows<3>
+      : a.row == 4 ? short_rows<4>
+                   : short_rows<0>;
   const AdamConstants<S> c = constants(a);
   const int64_t size = (kChunk / (a.row + 1) / kLanes + 1) * kLanes;
   parallel_for((a.N + size - 1) / size, [&](int64_t chunk) {

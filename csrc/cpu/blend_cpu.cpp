@@ -1,9 +1,10 @@
 // Blending front to back, forward and backward, a tile per task. See blend_tile.h for the layout.
 //
-// Backward walks back to front: the light from behind, S̃, is summed as it comes, and the transmittance in front of a
-// splat is recovered by division, T_i = T_{i+1} / (1-α_i). Where a pixel was finished early, `last` says with which
-// splat. Each (splat, tile) pair writes its sums to a slot of its own, and a splat's slots lie side by side: no
-// atomics, and the same bits with any number of threads.
+// Forward has blocks of pixels as the outer loop, so that a block's transmittance and colour stay in registers.
+// Backward has splats as the outer loop, so that a splat's sums do. It walks back to front: the light from behind, S̃,
+// is summed as it comes, and the transmittance in front of a splat is recovered by division, T_i = T_{i+1} / (1-α_i).
+// Where a pixel was finished early, `last` says with which splat. Each (splat, tile) pair writes its sums to a slot of
+// its own, and a splat's slots lie side by side: no atomics, and the same bits with any number of threads.
 #include "blend_tile.h"
 #include "stage_table.h"
 
@@ -30,81 +31,101 @@ SR_INLINE const T* colors_of(const BlendArgs<T>& a, const Record<T>& r, int64_t 
   return D > 0 ? r.color : a.emission + id * a.D;
 }
 
+// Forward takes a stretch of the list at a time: first, for every splat of it, the blocks it reaches and its expansion
+// there; then, block by block, the splats that reach it, with the block's pixels in registers.
+constexpr int kStretch = 32;  // what is kept per splat fits the first-level cache
+
+template <class T>
+struct Stretch {
+  BlockExpansion<T> blocks[kStretch];
+  alignas(64) T bracket[kStretch][kPixels];
+  alignas(64) T seen[kStretch][lanes_of<T>];  // Σ over blocks of T α, when asked for
+  alignas(64) uint32_t reach[kStretch];       // bit per block
+  uint32_t hit[kStretch];
+  alignas(64) int32_t list[kStretch + 16];
+  const T* colors[kStretch];
+};
+
 template <int D, Response R, bool VISIBILITY, class T>
 void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile, T* seen, T* state) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
+  constexpr int64_t plane = kBlocks * kPixels;
   const int64_t channels = D > 0 ? D : a.D;
   const TilePlace place = place_of(a, tile);
   const Lattice<T> lattice = make_lattice<T>();
   const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
 
-  constexpr int64_t plane = kBlocks * kPixels;
-  T* Ts = state;               // [256] transmittance, 0 outside the image
-  T* last = state + plane;     // [256] how much of the list was blended, in full unless the pixel fills up before
-  T* Cs = state + 2 * plane;   // [channels, 256]
+  T* Ts = state;              // [256] transmittance, 0 outside the image
+  T* last = state + plane;    // [256] how much of the list was blended: all of it unless the pixel fills up before
+  T* Cs = state + 2 * plane;  // [channels, 256]
   for (int64_t i = 0; i < (2 + channels) * plane; ++i) state[i] = 0;
   uint32_t alive = 0;
-  for_pixels(a, place, [&](int p, int64_t) {
-    Ts[p] = 1, last[p] = T(end - begin), alive |= 1u << (p / kPixels);
-  });
+  for_pixels(a, place, [&](int p, int64_t) { Ts[p] = 1, last[p] = T(end - begin), alive |= 1u << (p / kPixels); });
 
-  // The reach of a few splats is found ahead of their turn: by the time the loop over blocks branches on it, it is
-  // known, and a mispredicted branch costs little.
-  constexpr int kAhead = 8;
-  BlockExpansion<T> blocks[kAhead];
-  uint32_t reach[kAhead];
-  const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)};
-  for (int64_t k0 = begin; k0 < end; k0 += kAhead) {
-    const int count = int(end - k0 < kAhead ? end - k0 : kAhead);
-    if (alive)
-      for (int j = 0; j < count; ++j) {
-        if (k0 + j + kAhead < end) __builtin_prefetch(records + a.splat_ids[k0 + j + kAhead]);
-        reach[j] = expand(records[a.splat_ids[k0 + j]], lattice, T(place.x0), T(place.y0), blocks[j]);
-      }
-    for (int j = 0; j < count; ++j) {
-      const int64_t k = k0 + j, id = a.splat_ids[k];
-      uint32_t hit = 0;
-      S sum_w(T(0));
-      uint32_t todo = alive ? reach[j] & alive : 0;
-      if (todo) {
-        const Record<T>& r = records[id];
-        const BlockExpansion<T>& block = blocks[j];
-        const T* color = colors_of<D>(a, r, id);
-        S bracket[kPixels / L];
-        for (int v = 0; v < kPixels / L; ++v)
-          bracket[v] = bracket_of(r, S::load(lattice.lx + v * L), S::load(lattice.ly + v * L));
-        while (todo) {
-          const int b = __builtin_ctz(todo);
-          todo &= todo - 1;
-          bool lives = false;
-          for (int v = 0; v < kPixels / L; ++v) {
-            const int at = b * kPixels + v * L;
-            const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
-            const S e = log2_response(block, b, bracket[v], lx, ly);
-            const S Tr = S::load(Ts + at);
-            const auto clear = Tr > opaque;
-            const auto ok = clear & (e >= cutoff);
-            lives |= any(clear);
-            if (!any(ok)) continue;
-            hit |= 1u << b;
-            const Opacity<S> o = opacity_of<R>(power_of_two(e));
-            const S w = mask_or_zero(ok, o.alpha * Tr), after = select(ok, o.passes * Tr, Tr);
-            if constexpr (VISIBILITY) sum_w += w;
-            after.store(Ts + at);
-            const auto full = ok & (after <= opaque);
-            if (any(full)) select(full, S(T(k + 1 - begin)), S::load(last + at)).store(last + at);
-            for (int64_t c = 0; c < channels; ++c) {
-              T* C = Cs + c * plane + at;
-              (S::load(C) + w * S(color[c])).store(C);
-            }
-          }
-          if (!lives) alive &= ~(1u << b);
-        }
-      }
-      a.hits[k] = int16_t(hit);
-      if constexpr (VISIBILITY) seen[a.slots[k]] = hit ? horizontal_sum(sum_w) : T(0);
+  const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)}, zero(T(0));
+  Stretch<T> stretch;
+  int64_t k0 = begin;
+  for (; k0 < end && alive; k0 += kStretch) {
+    const int n = int(end - k0 < kStretch ? end - k0 : kStretch);
+    for (int j = 0; j < n; ++j) {
+      if (k0 + j + 8 < end) __builtin_prefetch(records + a.splat_ids[k0 + j + 8]);
+      const int64_t id = a.splat_ids[k0 + j];
+      const Record<T>& r = records[id];
+      stretch.reach[j] = expand(r, lattice, T(place.x0), T(place.y0), stretch.blocks[j]);
+      stretch.hit[j] = 0;
+      stretch.colors[j] = colors_of<D>(a, r, id);
+      for (int v = 0; v < kPixels; v += L)
+        bracket_of(r, S::load(lattice.lx + v), S::load(lattice.ly + v)).store(stretch.bracket[j] + v);
+      if constexpr (VISIBILITY) zero.store(stretch.seen[j]);
     }
+    for (int j = n; j % 16; ++j) stretch.reach[j] = 0;
+
+    for (uint32_t todo = alive; todo; todo &= todo - 1) {
+      const int b = __builtin_ctz(todo);
+      const int count = list_of_block(stretch.reach, n, b, stretch.list);
+      bool lives = false;
+      for (int v = 0; v < kPixels; v += L) {
+        const int at = b * kPixels + v;
+        const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v);
+        S Tr = S::load(Ts + at), C[D > 0 ? D : 1];
+        if constexpr (D > 0)
+          for (int c = 0; c < D; ++c) C[c] = S::load(Cs + c * plane + at);
+        for (int i = 0; i < count; ++i) {
+          const int j = stretch.list[i];
+          const auto clear = Tr > opaque;
+          if (!any(clear)) break;
+          const S e = log2_response(stretch.blocks[j], b, S::load(stretch.bracket[j] + v), lx, ly);
+          const auto ok = clear & (e >= cutoff);
+          stretch.hit[j] |= uint32_t(any(ok)) << b;
+          const Opacity<S> o = opacity_of<R>(power_of_two(e));
+          const S w = mask_or_zero(ok, o.alpha * Tr);
+          Tr = select(ok, o.passes * Tr, Tr);
+          const auto full = ok & (Tr <= opaque);
+          if (any(full)) select(full, S(T(k0 + j + 1 - begin)), S::load(last + at)).store(last + at);
+          if constexpr (VISIBILITY) (S::load(stretch.seen[j]) + w).store(stretch.seen[j]);
+          const T* color = stretch.colors[j];
+          if constexpr (D > 0)
+            for (int c = 0; c < D; ++c) C[c] += w * S(color[c]);
+          else
+            for (int64_t c = 0; c < channels; ++c)
+              (S::load(Cs + c * plane + at) + w * S(color[c])).store(Cs + c * plane + at);
+        }
+        Tr.store(Ts + at);
+        if constexpr (D > 0)
+          for (int c = 0; c < D; ++c) C[c].store(Cs + c * plane + at);
+        lives |= any(Tr > opaque);
+      }
+      if (!lives) alive &= ~(1u << b);
+    }
+    for (int j = 0; j < n; ++j) {
+      a.hits[k0 + j] = int16_t(stretch.hit[j]);
+      if constexpr (VISIBILITY) seen[a.slots[k0 + j]] = horizontal_sum(S::load(stretch.seen[j]));
+    }
+  }
+  for (int64_t k = k0; k < end; ++k) {  // behind an opaque tile
+    a.hits[k] = 0;
+    if constexpr (VISIBILITY) seen[a.slots[k]] = 0;
   }
 
   const T* background = a.backgrounds + place.camera * channels;
@@ -112,8 +133,7 @@ void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile,
     const int64_t pixel = place.first_pixel + offset;
     a.transmittance[pixel] = Ts[p];
     a.last[pixel] = int32_t(last[p]);
-    for (int64_t c = 0; c < channels; ++c)
-      a.radiance[pixel * channels + c] = Cs[c * plane + p] + Ts[p] * background[c];
+    for (int64_t c = 0; c < channels; ++c) a.radiance[pixel * channels + c] = Cs[c * plane + p] + Ts[p] * background[c];
   });
 }
 
@@ -152,7 +172,7 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
     behind[p] = Ts[p] * beyond;
   });
 
-  const S cutoff{T(kLog2Cutoff)}, zero(T(0)), one(T(1));
+  const S cutoff{T(kLog2Cutoff)}, zero(T(0));
   BlockExpansion<T> block;
   for (int64_t k = end - 1; k >= begin; --k) {
     if (k - 4 >= begin) __builtin_prefetch(records + a.splat_ids[k - 4]);
@@ -181,7 +201,7 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
         if (kPixels != L && !any(ok)) continue;
         const S response = power_of_two(e);
         const Opacity<S> o = opacity_of<R>(response);
-        const S inverse = one / o.passes, after = S::load(Ts + at), Tr = after * inverse;
+        const S inverse = reciprocal(o.passes), after = S::load(Ts + at), Tr = after * inverse;
         const S w = mask_or_zero(ok, o.alpha * Tr);
         S f = zero;
         for (int64_t c = 0; c < channels; ++c) {
@@ -233,7 +253,8 @@ void blend_channels(const BlendArgs<T>& a) {
   const Record<T>* records = make_records(a, scratch.records);
   const int64_t state = (2 + a.D) * kBlocks * kPixels;
   if (!a.visibility) {
-    for_tiles(a, state, [&](int64_t tile, T* s) { forward_tile<D, R, false>(a, records, tile, static_cast<T*>(nullptr), s); });
+    for_tiles(a, state,
+              [&](int64_t tile, T* s) { forward_tile<D, R, false>(a, records, tile, static_cast<T*>(nullptr), s); });
     return;
   }
   T* seen = scratch.slots.template get<T>(a.P + 1);

@@ -2,8 +2,7 @@
 // tile's list that finds, for every splat, the 4x4 blocks of pixels it can reach.
 //
 // A tile is 16 blocks of 4x4 pixels. A block is one AVX-512 register of floats (or two AVX2, four SSE/NEON ones), so
-// a small round splat wastes few lanes. Splats are the outer loop, blocks the inner one: the splat's numbers stay in
-// registers, a block's state (transmittance, colour) comes from the first-level cache.
+// a small round splat wastes few lanes.
 //
 // The exponent of a splat, in units of log2, is a quadratic in the pixel's offset (lx, ly) from its block's centre:
 //   log2 a = [xx lx² + xy lx ly + yy ly² + log2 peak]  +  e00 + lx e10 + ly e01
@@ -43,9 +42,19 @@ inline void make_records(const BlendArgs<T>& a, int64_t first, int n, Record<T>*
   const S log2_peak = log_two(load_column<S>(a.peaks, 1, first, n, 0));
   const Ellipse<S> e = make_ellipse(q.x, q.y, q.z, cutoff_level(log2_peak));
   const S k(T(-0.5 * kLog2E));
-  const S numbers[12] = {load_column<S>(a.means2d, 2, first, n, 0), load_column<S>(a.means2d, 2, first, n, 1),
-                         k * q.x, k * (q.y + q.y), k * q.z, log2_peak, e.inverse_xx, e.xy_over_xx, e.scale, e.shrink,
-                         e.y_max, e.y_right};
+  const S numbers[12] = {
+      load_column<S>(a.means2d, 2, first, n, 0),
+      load_column<S>(a.means2d, 2, first, n, 1),
+      k * q.x,
+      k * (q.y + q.y),
+      k * q.z,
+      log2_peak,
+      e.inverse_xx,
+      e.xy_over_xx,
+      e.scale,
+      e.shrink,
+      e.y_max,
+      e.y_right};
   for (int f = 0; f < 12; ++f) numbers[f].store(fields[f]);
   const int channels = a.D <= 4 ? int(a.D) : 0;
   for (int lane = 0; lane < n; ++lane) {
@@ -144,6 +153,27 @@ SR_INLINE uint32_t expand(const Record<T>& r, const Lattice<T>& l, T x0, T y0, B
     (two * cy + bx).store(out.e01 + i);
   }
   return reach;
+}
+
+// The entries j < n with bit `block` in reach[j], in order, into list; returns how many. reach and list are padded
+// to a multiple of 16.
+SR_INLINE int list_of_block(const uint32_t* reach, int n, int block, int32_t* list) {
+  int count = 0;
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  const __m512i bit = _mm512_set1_epi32(1 << block), sixteen = _mm512_set1_epi32(16);
+  __m512i index = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  for (int j = 0; j < n; j += 16, index = _mm512_add_epi32(index, sixteen)) {
+    const __mmask16 in = _mm512_test_epi32_mask(_mm512_loadu_si512(reach + j), bit);
+    _mm512_storeu_si512(list + count, _mm512_maskz_compress_epi32(in, index));
+    count += __builtin_popcount(in);
+  }
+#else
+  for (int j = 0; j < n; ++j) {
+    list[count] = j;
+    count += int(reach[j] >> block & 1u);
+  }
+#endif
+  return count;
 }
 
 // log2 of the response at the pixels (lx, ly) of block b. Forward and backward must agree to the last bit on which

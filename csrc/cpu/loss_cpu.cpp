@@ -46,8 +46,8 @@ struct Tile {
   T* u(int y) const { return row(y & (kRing - 1)); }
   T* v(int y) const { return row(kRing + (y & (kRing - 1))); }
   T* slope(int k, int y) const { return row((2 + k) * kRing + (y & (kRing - 1))); }      // k < 3, windows along rows
-  T* mean(int k, int g) const { return row(5 * kRing + k * kGroup + g); }                // k < 4, windows along columns
-  T* pixel(int k) const { return row(5 * kRing + 4 * kGroup + k); }                      // k < 3 slopes, 3: 1 - S
+  T* mean(int k, int g) const { return row(5 * kRing + k * kGroup + g); }  // k < 4, windows along columns
+  T* pixel(int k) const { return row(5 * kRing + 4 * kGroup + k); }  // k < 3 slopes, 3: 1 - S
   bool inside(int y) const { return y >= 0 && y < a.height; }
   // numbers of the image among those that lie at most `reach` outside the tile
   int64_t first(int64_t reach) const { return 3 * int64_t(c0) < reach ? -3 * int64_t(c0) : -reach; }
@@ -102,8 +102,7 @@ SR_INLINE void windows_down(const S* rows, const S* weights, S* out) {
   for (int g = 0; g < kGroup; ++g) {
     S sum = rows[g + kSsimRadius];
 #pragma GCC unroll 8
-    for (int k = 1; k <= kSsimRadius; ++k)
-      sum += weights[k] * (rows[g + kSsimRadius - k] + rows[g + kSsimRadius + k]);
+    for (int k = 1; k <= kSsimRadius; ++k) sum += weights[k] * (rows[g + kSsimRadius - k] + rows[g + kSsimRadius + k]);
     out[g] = sum;
   }
 }

@@ -41,8 +41,8 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
       const S level = S(T(1.3862943611198906)) * log_two(select(keep, o.peak * S(T(1) / T(kCutoff)), one));  // 2 ln
       ex = square_root(smax(level * o.cov.xx, zero));
       ey = square_root(smax(level * o.cov.yy, zero));
-      keep = keep & (o.x + ex >= zero) & (o.x - ex <= S(T(a.width))) & (o.y + ey >= zero) &
-             (o.y - ey <= S(T(a.height)));
+      keep =
+          keep & (o.x + ex >= zero) & (o.x - ex <= S(T(a.width))) & (o.y + ey >= zero) & (o.y - ey <= S(T(a.height)));
       // a bump that just touches the cut-off still has a row to mark it as visible
       ex = mask_or_zero(keep, smax(ex, S(T(1e-6))));
       ey = mask_or_zero(keep, smax(ey, S(T(1e-6))));
@@ -112,8 +112,9 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
       g_mean += keep3(r.mean);
       for (int k = 0; k < 3; ++k) g_A.r[k] += keep3(r.A.r[k]);
       g_amplitude += keep(r.amplitude);
-      const S terms[16] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z, r.W.r[2].x, r.W.r[2].y,
-                           r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,      r.fx,       r.fy,       r.cx,       r.cy};
+      const S terms[16] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z,
+                           r.W.r[2].x, r.W.r[2].y, r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,
+                           r.fx,       r.fy,       r.cx,       r.cy};
       for (int k = 0; k < 16; ++k) {
         T* sum = sums + (c * 16 + k) * lanes_of<T>;
         (S::load(sum) + keep(terms[k])).store(sum);

@@ -96,9 +96,12 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
       sh_basis(u, a.degree, Y);
       // no gradient where the colour was clipped at 0
       Vec3<S> go;
-      go.x = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 0) > zero), load_column<S>(g.emission, 3, at, n, 0));
-      go.y = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 1) > zero), load_column<S>(g.emission, 3, at, n, 1));
-      go.z = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 2) > zero), load_column<S>(g.emission, 3, at, n, 2));
+      go.x = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 0) > zero),
+                          load_column<S>(g.emission, 3, at, n, 0));
+      go.y = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 1) > zero),
+                          load_column<S>(g.emission, 3, at, n, 1));
+      go.z = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 2) > zero),
+                          load_column<S>(g.emission, 3, at, n, 2));
       for (int k = 0; k < count; ++k) {
         g_sh[3 * k] += Y[k] * go.x, g_sh[3 * k + 1] += Y[k] * go.y, g_sh[3 * k + 2] += Y[k] * go.z;
         weights[k] = sh[3 * k] * go.x + sh[3 * k + 1] * go.y + sh[3 * k + 2] * go.z;
@@ -133,7 +136,8 @@ void shade_backward_loop(const ShadeArgs<T>& a, const ShadeGrads<T>& g) {
     T* m = g.viewmats + 16 * c;
     for (int row = 0; row < 3; ++row) {
       for (int col = 0; col < 3; ++col) m[4 * row + col] = T(double(v[4 * row + 3]) * sum[col]);
-      m[4 * row + 3] = T(double(v[4 * row]) * sum[0] + double(v[4 * row + 1]) * sum[1] + double(v[4 * row + 2]) * sum[2]);
+      m[4 * row + 3] =
+          T(double(v[4 * row]) * sum[0] + double(v[4 * row + 1]) * sum[1] + double(v[4 * row + 2]) * sum[2]);
     }
     for (int col = 0; col < 4; ++col) m[12 + col] = 0;
   }

@@ -65,7 +65,9 @@ struct Pack {
   V v;
 
   SR_INLINE Pack() = default;
-  SR_INLINE Pack(T x) : v(x - V{}) {}  // broadcast (x + 0 would not fold: it turns -0 into 0); implicit, so that constants read like numbers
+  SR_INLINE Pack(T x)
+      : v(x - V{}) {
+  }  // broadcast (x + 0 would not fold: it turns -0 into 0); implicit, so that constants read like numbers
   struct Raw {};
   SR_INLINE Pack(V x, Raw) : v(x) {}
   static SR_INLINE Pack load(const T* p) {
@@ -217,6 +219,21 @@ SR_INLINE Pack<T, L> multiply_add(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {
 #else
   return a * b + c;
 #endif
+}
+
+// 1 / x to the last bit or two.
+SR_INLINE float reciprocal(float x) { return 1.f / x; }
+SR_INLINE double reciprocal(double x) { return 1.0 / x; }
+template <class T, int L>
+SR_INLINE Pack<T, L> reciprocal(Pack<T, L> x) {
+#if defined(__AVX512F__) && defined(__AVX512DQ__)
+  if constexpr (sizeof(T) == 4) {  // a guess good to 14 bits and one Newton step: a third of a division's time
+    const __m512 guess = _mm512_rcp14_ps((__m512)x.v);
+    const __m512 error = _mm512_fnmadd_ps((__m512)x.v, guess, _mm512_set1_ps(1.f));
+    return {(typename Pack<T, L>::V)_mm512_fmadd_ps(guess, error, guess), typename Pack<T, L>::Raw{}};
+  }
+#endif
+  return Pack<T, L>(T(1)) / x;
 }
 
 SR_INLINE float square_root(float x) { return std::sqrt(x); }

@@ -37,8 +37,14 @@ SR_INLINE PinholeView<S> make_view(const T* viewmat, const T* intrinsics, int wi
   const T bx = T(kBorder) * T(width), by = T(kBorder) * T(height);
   return {{{{S(m[0]), S(m[1]), S(m[2])}, {S(m[4]), S(m[5]), S(m[6])}, {S(m[8]), S(m[9]), S(m[10])}}},
           {S(m[3]), S(m[7]), S(m[11])},
-          S(fx), S(fy), S(cx), S(cy),
-          S(-(cx + bx) / fx), S((T(width) - cx + bx) / fx), S(-(cy + by) / fy), S((T(height) - cy + by) / fy)};
+          S(fx),
+          S(fy),
+          S(cx),
+          S(cy),
+          S(-(cx + bx) / fx),
+          S((T(width) - cx + bx) / fx),
+          S(-(cy + by) / fy),
+          S((T(height) - cy + by) / fy)};
 }
 
 // ---- the factor from quaternion (wxyz, any norm) and scales ------------------------------------------------
@@ -89,8 +95,7 @@ SR_INLINE void factor_of_vjp(Quat<S> q, Vec3<S> s, const Mat3<S>& gA, Quat<S>& g
   gu.y = two * (u.w * d02 + u.x * s10 + u.z * s21) - S(4) * u.y * (g.r[0].x + g.r[2].z);
   gu.z = two * (u.w * d10 + u.x * s02 + u.y * s21) - S(4) * u.z * (g.r[0].x + g.r[1].y);
   const S along = gu.w * u.w + gu.x * u.x + gu.y * u.y + gu.z * u.z;  // the norm of q has no effect
-  gq = {inv * (gu.w - along * u.w), inv * (gu.x - along * u.x), inv * (gu.y - along * u.y),
-        inv * (gu.z - along * u.z)};
+  gq = {inv * (gu.w - along * u.w), inv * (gu.x - along * u.x), inv * (gu.y - along * u.y), inv * (gu.z - along * u.z)};
 }
 
 // ---- forward -----------------------------------------------------------------------------------------------

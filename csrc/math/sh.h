@@ -72,8 +72,7 @@ SR_INLINE Vec3<S> sh_direction_vjp(Vec3<S> d, int degree, const S* w) {
          w14 * two * x * z + w15 * three * (xx - yy);
   g.y += w9 * three * (xx - yy) + w10 * x * z + w11 * (five - two * yy) - w12 * six * y * z - w13 * two * x * y -
          w14 * two * y * z - w15 * six * x * y;
-  g.z += w10 * x * y + w11 * S(8) * y * z + w12 * (six * zz - three * (xx + yy)) + w13 * S(8) * x * z +
-         w14 * (xx - yy);
+  g.z += w10 * x * y + w11 * S(8) * y * z + w12 * (six * zz - three * (xx + yy)) + w13 * S(8) * x * z + w14 * (xx - yy);
   return g;
 }
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender import _extension as _extension
 from splatrender.operators.devices import require_one_device
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender import _extension as _extension
 from splatrender.operators.devices import require_one_device
 
 TILE = 16
@@ -48,9 +47,7 @@ def bin_splats(
         >>> offsets.tolist(), ids.tolist()
         ([0, 1, 1], [0])
     """
-    require_one_device(
-        means2d=means2d, conics=conics, depths=depths, peaks=peaks, extents=extents
-    )
+    require_one_device(means2d=means2d, conics=conics, depths=depths, peaks=peaks, extents=extents)
     return torch.ops.splatrender.bin(means2d, conics, depths, peaks, extents, width, height)
 
 

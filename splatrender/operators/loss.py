@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatrender import _extension as _extension
 from splatrender.operators.devices import require_one_device
 
 

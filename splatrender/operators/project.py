@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender import _extension as _extension
 from splatrender.operators.devices import require_one_device
 
 RESPONSES = {"gaussian": 0, "beer_lambert": 1}
@@ -64,9 +63,9 @@ def project(
     Example:
         >>> one = torch.ones(1)
         >>> means2d, conics, *_ = project(
-        ...     torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0, 0, 0]]), 0.1 * torch.ones(1, 3),
-        ...     None, 0.5 * one, torch.eye(4)[None], torch.tensor([[100.0, 100.0, 32.0, 24.0]]),
-        ...     64, 48, 0.01, 100.0, 0.0, False, 0)
+        ...     torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0, 0, 0]]),
+        ...     0.1 * torch.ones(1, 3), None, 0.5 * one, torch.eye(4)[None],
+        ...     torch.tensor([[100.0, 100.0, 32.0, 24.0]]), 64, 48, 0.01, 100.0, 0.0, False, 0)
         >>> means2d[0, 0].tolist(), round(float(1 / conics[0, 0, 0]), 3)  # variance (100·0.1/2)²
         ([32.0, 24.0], 25.0)
     """
@@ -91,7 +90,15 @@ def _project_backward_fake(means: Tensor, *args: Any) -> tuple[Tensor, ...]:
     by_factors = args[2] is not None
     n, c = means.shape[0], args[4].shape[0]
     shape_rows, factor_rows = (0, n) if by_factors else (n, 0)
-    shapes = ((n, 3), (shape_rows, 4), (shape_rows, 3), (factor_rows, 3, 3), (n,), (c, 4, 4), (c, 4))
+    shapes = (
+        (n, 3),
+        (shape_rows, 4),
+        (shape_rows, 3),
+        (factor_rows, 3, 3),
+        (n,),
+        (c, 4, 4),
+        (c, 4),
+    )
     return tuple(means.new_empty(s) for s in shapes)
 
 
@@ -109,6 +116,4 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     return (*out, *(None,) * len(ctx.options))
 
 
-torch.library.register_autograd(
-    "splatrender::project", _backward, setup_context=_setup_context
-)
+torch.library.register_autograd("splatrender::project", _backward, setup_context=_setup_context)

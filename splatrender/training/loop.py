@@ -165,9 +165,7 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
                 )
                 raise Interrupted(guard.received, message)
     if options.profile:
-        table = run.watch.table(state.iterations)
-        lines = [f"{part:>12} {spent:7.2f} ms" for part, spent in table.items()]
-        print("CPU time per step\n" + "\n".join(lines), file=sys.stderr)
+        print(run.watch.report(), file=sys.stderr)
 
 
 def _at_milestones(run: Run, folder: OutputFolder, bar: tqdm) -> None:

@@ -26,7 +26,7 @@ from splatrender.training.stopwatch import Stopwatch
 MORTON_INTERVAL = 1000  # iterations between spatial sorts: births scatter memory slowly
 FINITE_INTERVAL = 100  # iterations between searches for broken splats
 MSE_INTERVAL = 10  # iterations between looks at the PSNR for the progress line
-SMOOTHING = 0.98  # of the figures in the progress line
+SMOOTHING = 0.99  # of the figures in the progress line, per iteration
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818, an event like KeyboardInterrupt
@@ -48,7 +48,7 @@ class Run:
         self.optimizer = Optimizer(options.learning_rates.for_run(options.iterations))
         self.strategy = create_strategy(options.strategy, options.iterations, options.max_splats)
         self.samples = Samples(scene.train, generator)
-        self.watch = Stopwatch(options.profile)
+        self.watch = Stopwatch(options.profile, options.iterations)
         self.background = torch.tensor(options.background or (0.0, 0.0, 0.0))
         render_options = RenderOptions(antialiased=options.antialiased)
         self.render = partial(render, background=self.background, options=render_options)
@@ -78,9 +78,9 @@ class Run:
             TrainingDiverged: the loss or a splat is not finite.
         """
         state, options, watch = self.state, self.options, self.watch
-        watch.start()
         state.iteration += 1
         iteration = state.iteration
+        watch.start(iteration)
         state.set_degree(sh_degree_at(iteration, state.iterations, options.sh_degree))
         if iteration % MORTON_INTERVAL == 0:
             state.sort_spatially()
@@ -113,7 +113,8 @@ class Run:
 
         self.loss = _smoothed(self.loss, value)
         if iteration % MSE_INTERVAL == 0:
-            self.mse = _smoothed(self.mse, _mean_square(radiance.detach(), sample.photo))
+            mse = _mean_square(radiance.detach(), sample.photo)
+            self.mse = _smoothed(self.mse, mse, MSE_INTERVAL)
         return report
 
     def picture(self, camera: Camera) -> Tensor:
@@ -196,8 +197,9 @@ class Run:
         ]
 
 
-def _smoothed(before: float, now: float) -> float:
-    return now if math.isnan(before) else SMOOTHING * before + (1 - SMOOTHING) * now
+def _smoothed(before: float, now: float, iterations: int = 1) -> float:
+    memory = 0.0 if math.isnan(before) else SMOOTHING**iterations
+    return now if memory == 0 else memory * before + (1 - memory) * now
 
 
 def _mean_square(radiance: Tensor, photo: Tensor) -> float:
