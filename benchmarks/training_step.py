@@ -17,6 +17,7 @@ from splatrender.operators.render import render
 from splatrender.scenes.scene import Scene, Similarity, View, load_scene
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
+from splatrender.training.stopwatch import Stopwatch
 
 STAGES = ("project", "shade", "bin", "blend")
 BACKWARD = ("blend_backward", "shade_backward", "project_backward")
@@ -102,11 +103,11 @@ def step_breakdown(scene: Scene, splats: int, steps: int) -> dict[str, float]:
     run.state.iteration = START
     for _ in range(WARM_UP):
         run.step()
-    before, laps = run.watch.table(1), Laps()
+    run.watch, laps = Stopwatch(enabled=True, last=ITERATIONS), Laps()
     with timed_operators(laps):
         for _ in range(steps):
             run.step()
-    parts = {name: (ms - before[name]) / steps for name, ms in run.watch.table(1).items()}
+    parts = run.watch.parts()
     forward = {name: laps.total(name).cpu / steps for name in STAGES}
     backward = {name: laps.total(name).cpu / steps for name in BACKWARD}
     return {

@@ -122,11 +122,11 @@ def downscale_at(iteration: int, iterations: int, smallest_side: int) -> int:
         1, 2 or 4.
 
     Example:
-        >>> [downscale_at(i, 1000, 480) for i in (1, 101, 301, 1000)]
+        >>> [downscale_at(i, 1000, 480) for i in (1, 101, 401, 1000)]
         [4, 2, 1, 1]
     """
     fraction = (iteration - 1) / iterations
-    factor = 4 if fraction < 0.1 else 2 if fraction < 0.3 else 1
+    factor = 4 if fraction < 0.1 else 2 if fraction < 0.4 else 1
     while factor > 1 and smallest_side < 32 * factor:
         factor //= 2
     return factor
