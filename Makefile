@@ -11,8 +11,9 @@ TORCH_CPU_INDEX ?= https://download.pytorch.org/whl/cpu
 
 DEMO_SCENE ?= scenes/still_life
 DEMO_OUTPUT ?= output/demo
-DEMO_ITERATIONS ?= 3000
-DEMO_SPLATS ?= 30000
+DEMO_RESOLUTION ?= 480
+DEMO_ITERATIONS ?= 5000
+DEMO_SPLATS ?= 50000
 DEMO_PATH ?= interpolate
 DEMO_FRAMES ?= 90
 PYTEST_ARGS ?=
@@ -30,7 +31,7 @@ help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.built ## train the bundled scene, measure it on held-out views, render a video
-	$(PY) train.py $(DEMO_SCENE) -m $(DEMO_OUTPUT) --iterations $(DEMO_ITERATIONS) --max-splats $(DEMO_SPLATS) --overwrite
+	$(PY) train.py $(DEMO_SCENE) -m $(DEMO_OUTPUT) -r $(DEMO_RESOLUTION) --iterations $(DEMO_ITERATIONS) --max-splats $(DEMO_SPLATS) --overwrite
 	$(PY) render.py $(DEMO_OUTPUT) --path $(DEMO_PATH) --frames $(DEMO_FRAMES)
 	@$(PY) -c "import json; r = json.load(open('$(DEMO_OUTPUT)/results.json')); \
 	  print('\n%d %s views: PSNR %.2f dB, SSIM %.4f; %d splats, trained for %.0f s. Look at' % \

@@ -23,7 +23,6 @@ from splatrender.io.ply import read_ply
 from splatrender.model import Splats
 from splatrender.operators.render import render
 from splatrender.scenes.scene import Scene, Similarity, View
-from splatrender.schedules import downscale_at, exponential, scaled_interval, sh_degree_at
 from splatrender.training import Interrupted, TrainingDiverged, TrainOptions, train
 from splatrender.training import run as run_module
 from splatrender.training.data import Samples, reduced
@@ -423,55 +422,6 @@ def test_profile_prints_the_parts(
     printed = capsys.readouterr().err
     for part in ("data", "render", "loss", "optimizer", "strategy", "blend_backward", "bin"):
         assert part in printed
-
-
-class TestOptions:
-    @pytest.mark.parametrize(
-        ("change", "message"),
-        [
-            ({"iterations": 0}, "iterations: expected at least 1, found 0"),
-            ({"max_splats": 0}, "max_splats: expected at least 1, found 0"),
-            ({"seed": -1}, "seed: expected at least 0, found -1"),
-            ({"threads": -1}, "threads: expected at least 0"),
-            ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, found 4"),
-            ({"strategy": "adc"}, "strategy: expected one of mcmc, none; found 'adc'"),
-            ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),
-            ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),
-            ({"save_iterations": (0,)}, "save_iterations: .* found 0"),
-            ({"ssim_weight": 2.0}, "ssim_weight: expected 0 to 1, found 2"),
-            ({"background": "mauve"}, "background: expected black, white .* found 'mauve'"),
-            ({"background": (0.0, 2.0, 0.0)}, "background: .*2.0"),
-        ],
-    )
-    def test_out_of_range(self, tmp_path: Path, change: dict[str, Any], message: str) -> None:
-        with pytest.raises(InputError, match=message):
-            options(tmp_path, **change)
-
-    @pytest.mark.parametrize("value", ["white", "1,1,1", [1, 1, 1]])
-    def test_backgrounds(self, tmp_path: Path, value: Any) -> None:
-        assert options(tmp_path, background=value).background == (1.0, 1.0, 1.0)
-
-    def test_are_plain_json(self, tmp_path: Path) -> None:
-        plain = options(tmp_path, background="white").as_json()
-        assert json.loads(json.dumps(plain)) == plain
-
-
-class TestSchedules:
-    def test_exponential_ends(self) -> None:
-        assert exponential(2.0, 0.5, -1) == 2.0
-        assert exponential(2.0, 0.5, 2) == pytest.approx(0.5)
-
-    def test_intervals_never_vanish(self) -> None:
-        assert scaled_interval(100, 1) == 1
-
-    def test_every_degree_is_reached(self) -> None:
-        assert sh_degree_at(60, 60, 3) == 3
-        assert sh_degree_at(1, 60, 3) == 0
-
-    def test_small_photos_are_not_reduced(self) -> None:
-        assert downscale_at(1, 1000, 40) == 1
-        assert downscale_at(1, 1000, 64) == 2
-        assert downscale_at(1, 1000, 128) == 4
 
 
 class TestSamples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -45,6 +46,9 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
         name: how the user called it.
         arguments: of the command line; those of the process by default.
     """
+    # Threads that spin while they wait for one another slow everybody down on a busy machine. Read
+    # when torch is loaded, which no command has done yet.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _show_log()
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)

@@ -92,19 +92,25 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     _, transmittance, visibility, hits, last = output
     ctx.save_for_backward(*inputs[:9], transmittance, hits, last)
     ctx.options = inputs[9:12]
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(visibility, hits, last)
 
 
 def _backward(
-    ctx: Any, grad_radiance: Tensor, grad_transmittance: Tensor, *_: Any
+    ctx: Any, grad_radiance: Tensor | None, grad_transmittance: Tensor | None, *_: Any
 ) -> tuple[Any, ...]:
     saved = ctx.saved_tensors
+    transmittance = saved[9]
+    if grad_radiance is None:
+        grad_radiance = transmittance.new_zeros((*transmittance.shape, saved[3].shape[2]))
+    if grad_transmittance is None:
+        grad_transmittance = torch.zeros_like(transmittance)
     out = torch.ops.splatrender.blend_backward(
         *saved, grad_radiance.contiguous(), grad_transmittance.contiguous(), *ctx.options
     )
     grad_backgrounds = None
     if ctx.needs_input_grad[4]:
-        grad_backgrounds = torch.einsum("chwd,chw->cd", grad_radiance, saved[9])
+        grad_backgrounds = torch.einsum("chwd,chw->cd", grad_radiance, transmittance)
     return (*out, grad_backgrounds, *(None,) * 8)
 
 

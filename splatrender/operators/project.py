@@ -105,12 +105,18 @@ def _project_backward_fake(means: Tensor, *args: Any) -> tuple[Tensor, ...]:
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     ctx.save_for_backward(*inputs[:7], output[4])
     ctx.options = inputs[7:]
+    ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(output[4])
 
 
 def _backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     *tensors, extents = ctx.saved_tensors
-    flowing = [grad.contiguous() for grad in grads[:4]]
+    n, c = tensors[0].shape[0], tensors[5].shape[0]
+    shapes = ((c, n, 2), (c, n, 3), (c, n), (c, n))
+    flowing = [
+        extents.new_zeros(shape) if grad is None else grad.contiguous()
+        for grad, shape in zip(grads[:4], shapes, strict=True)
+    ]
     out = torch.ops.splatrender.project_backward(*tensors, extents, *flowing, *ctx.options)
     out = [None if tensor is None else grad for tensor, grad in zip(tensors, out, strict=True)]
     return (*out, *(None,) * len(ctx.options))
