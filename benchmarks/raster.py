@@ -35,6 +35,10 @@ def main() -> None:
     import torch
     from kernels import instruction_set
 
+    from splatrender.memory import keep_freed_memory
+
+    keep_freed_memory()  # as the trainer does
+
     results: dict[str, Any] = {
         "isa": instruction_set(),
         "cpu": cpu_name(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 import runpy
 import shutil
@@ -221,3 +222,12 @@ def test_wheel_is_for_every_python_and_holds_the_package_alone(tmp_path: Path) -
     library = "splatrender/_C.pyd" if sys.platform == "win32" else "splatrender/_C.abi3.so"
     assert library in names and "splatrender/cli/train.py" in names
     assert b"Requires-Dist: torch>=2.10" in metadata and b"License-File: LICENSE" in metadata
+
+
+def test_freed_memory_is_kept_where_the_c_library_can() -> None:
+    """On glibc every option must be taken; elsewhere the answer is an honest no."""
+    code = "from splatrender.memory import keep_freed_memory; print(keep_freed_memory())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=True
+    ).stdout.strip()
+    assert answer == str(platform.libc_ver()[0] == "glibc")

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from splatrender.errors import InputError
 from splatrender.flow import TrainState
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
+from splatrender.memory import keep_freed_memory
 from splatrender.scenes.scene import Scene, load_scene
 from splatrender.training.evaluate import Evaluation, evaluate
 from splatrender.training.interruption import Interrupted, InterruptionGuard
@@ -63,6 +64,7 @@ def train(
             _say(options, f"{folder.path} is finished: {_figures(results)}. Nothing left to do.")
             return TrainResult(folder.path, results)
 
+    keep_freed_memory()
     threads = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)
