@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, for programs that free and take the same blocks all the time."""
+"""Keeping freed memory, for programs that free and take the same blocks all the time."""
 
 from __future__ import annotations
 
