@@ -38,6 +38,7 @@ struct ProjectGrads {
   double* partial;  // [chunks, C, 16] sums of a chunk of splats for W (9), t (3), intrinsics (4)
 };
 constexpr int64_t kProjectChunk = 1024;  // splats a partial sum covers: fixed, so sums never depend on threads
+constexpr int64_t project_chunks(int64_t N) { return (N + kProjectChunk - 1) / kProjectChunk; }
 
 template <class T>
 struct ShadeArgs {

@@ -17,8 +17,6 @@ SR_INLINE Mat3<S> load_factor(const ProjectArgs<T>& a, int64_t first, int count)
   return factor_of(q, load_vec3<S>(a.scales, 3, first, count));
 }
 
-inline int64_t chunk_count(int64_t N) { return (N + kProjectChunk - 1) / kProjectChunk; }
-
 template <class T>
 void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t end) {
   using S = Pack<T, lanes_of<T>>;
@@ -61,7 +59,7 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
 
 template <class T>
 void project_loop(const ProjectArgs<T>& a) {
-  const int64_t chunks = chunk_count(a.N);
+  const int64_t chunks = project_chunks(a.N);
   parallel_for(chunks * a.C, [&](int64_t job) {
     const int64_t c = job / chunks, begin = job % chunks * kProjectChunk;
     project_chunk(a, c, begin, begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N);
@@ -143,7 +141,7 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
 
 template <class T>
 void project_backward_loop(const ProjectArgs<T>& a, const ProjectGrads<T>& g) {
-  const int64_t chunks = chunk_count(a.N);
+  const int64_t chunks = project_chunks(a.N);
   parallel_for(chunks, [&](int64_t chunk) { project_backward_chunk(a, g, chunk); });
   for (int64_t c = 0; c < a.C; ++c) {
     double sum[16] = {};

@@ -20,6 +20,7 @@ template <class S, class T>
 SR_INLINE void load_sh(const ShadeArgs<T>& a, int64_t i, int n, int count, S* out) {
   alignas(64) T buffer[3 * kMaxSh * lanes_of<T>];
   const int64_t stride = int64_t(a.K) * 3;
+  prefetch_rows<0>(a.sh + (i + lanes_of<T>)*stride, stride);
   rows_to_lanes(a.sh + i * stride, stride, n, 3 * count, buffer);
   for (int k = 0; k < 3 * count; ++k) out[k] = S::load(buffer + k * lanes_of<T>);
 }
@@ -52,11 +53,9 @@ void shade_chunk(const ShadeArgs<T>& a, int64_t c, int64_t begin, int64_t end) {
   }
 }
 
-inline int64_t chunk_count(int64_t N) { return (N + kProjectChunk - 1) / kProjectChunk; }
-
 template <class T>
 void shade_loop(const ShadeArgs<T>& a) {
-  const int64_t chunks = chunk_count(a.N);
+  const int64_t chunks = project_chunks(a.N);
   parallel_for(chunks * a.C, [&](int64_t job) {
     const int64_t begin = job % chunks * kProjectChunk;
     shade_chunk(a, job / chunks, begin, begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N);
@@ -118,6 +117,7 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
     const int written = loaded ? 3 * count : 0;
     alignas(64) T buffer[3 * kMaxSh * lanes_of<T>];
     for (int k = 0; k < written; ++k) g_sh[k].store(buffer + k * lanes_of<T>);
+    prefetch_rows<1>(g.sh + (i + lanes_of<T>)*stride, stride);
     lanes_to_rows(buffer, written, n, g.sh + i * stride, stride);
     for (int lane = 0; lane < n; ++lane)
       for (int k = written; k < 3 * a.K; ++k) g.sh[(i + lane) * stride + k] = 0;
@@ -126,7 +126,7 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
 
 template <class T>
 void shade_backward_loop(const ShadeArgs<T>& a, const ShadeGrads<T>& g) {
-  const int64_t chunks = chunk_count(a.N);
+  const int64_t chunks = project_chunks(a.N);
   parallel_for(chunks, [&](int64_t chunk) { shade_backward_chunk(a, g, chunk); });
   for (int64_t c = 0; c < a.C; ++c) {
     double sum[3] = {};

@@ -83,12 +83,15 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
     ctx.with_grad = inputs[4]
     ctx.save_for_backward(grad)
     ctx.mark_non_differentiable(l1, ssim, grad)
+    ctx.set_materialize_grads(False)
 
 
 @once_differentiable
-def _backward(ctx: Any, grad_loss: Tensor, *_: Any) -> tuple[Any, ...]:
+def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if not ctx.with_grad:
         raise RuntimeError("photometric_loss: with_grad: expected True for a gradient, found False")
+    if grad_loss is None:
+        return (None,) * 5
     (grad,) = ctx.saved_tensors
     return (grad * grad_loss, None, None, None, None)
 
