@@ -175,7 +175,12 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
   const S cutoff{T(kLog2Cutoff)}, zero(T(0));
   BlockExpansion<T> block;
   for (int64_t k = end - 1; k >= begin; --k) {
-    if (k - 4 >= begin) __builtin_prefetch(records + a.splat_ids[k - 4]);
+    const int64_t next = k - 12;
+    if (next >= begin && a.hits[next]) {  // records and slots lie all over memory
+      const T* to = slots + int64_t(a.slots[next]) * stride;
+      __builtin_prefetch(records + a.splat_ids[next]);
+      __builtin_prefetch(to, 1), __builtin_prefetch(to + stride - 1, 1);
+    }
     const uint32_t hit = uint16_t(a.hits[k]);
     if (!hit) continue;
     written[a.slots[k]] = 1;
