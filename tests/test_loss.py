@@ -335,3 +335,14 @@ def test_refuses_another_device(loss_kernel: Loss, position: int) -> None:
     name = ("radiance", "photo", "mask")[position]
     with pytest.raises(InputError, match=f"{name}: expected device cpu, found device meta"):
         loss_kernel(*args)
+
+
+def test_gradient_without_autograd_is_that_of_autograd() -> None:
+    radiance = torch.rand(20, 30, 3, requires_grad=True)
+    photo = torch.randint(0, 256, (20, 30, 3), dtype=torch.uint8)
+    mask = torch.rand(20, 30) > 0.3
+    expected = operators_loss.photometric_loss(radiance, photo, mask)
+    expected.loss.backward()
+    loss, gradient = operators_loss.photometric_gradient(radiance, photo, mask)
+    assert torch.equal(loss, expected.loss) and torch.equal(gradient, radiance.grad)
+    assert not loss.requires_grad and not gradient.requires_grad

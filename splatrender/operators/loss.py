@@ -61,13 +61,41 @@ def photometric_loss(
         >>> photometric_loss(torch.full((8, 8, 3), 0.75), photo, ssim_weight=0.0).loss
         tensor(0.2500)
     """
-    require_one_device(radiance=radiance, photo=photo, mask=mask)
     with_grad = torch.is_grad_enabled() and radiance.requires_grad
+    loss, l1, ssim, _ = _call(radiance, photo, mask, ssim_weight, with_grad)
+    return PhotometricLoss(loss, l1, ssim)
+
+
+def photometric_gradient(
+    radiance: Tensor, photo: Tensor, mask: Tensor | None = None, ssim_weight: float = 0.2
+) -> tuple[Tensor, Tensor]:
+    """`photometric_loss` and its gradient at once, outside of autograd: `radiance.backward(grad)`.
+
+    Args:
+        radiance, photo, mask, ssim_weight: see `photometric_loss`.
+
+    Returns:
+        The loss, a scalar, and its gradient to the radiance [H,W,3], both detached.
+
+    Example:
+        >>> photo = torch.zeros(8, 8, 3, dtype=torch.uint8)
+        >>> loss, grad = photometric_gradient(torch.full((8, 8, 3), 0.5), photo, ssim_weight=0.0)
+        >>> float(loss), round(float(grad.sum()), 4)
+        (0.5, 1.0)
+    """
+    with torch.no_grad():
+        loss, _, _, grad = _call(radiance.detach(), photo, mask, ssim_weight, True)
+    return loss, grad
+
+
+def _call(
+    radiance: Tensor, photo: Tensor, mask: Tensor | None, ssim_weight: float, with_grad: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    require_one_device(radiance=radiance, photo=photo, mask=mask)
     kept = mask.to(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
-    loss, l1, ssim, _ = torch.ops.splatrender.photometric_loss(
+    return torch.ops.splatrender.photometric_loss(
         radiance, photo.detach(), kept, ssim_weight, with_grad
     )
-    return PhotometricLoss(loss, l1, ssim)
 
 
 @torch.library.register_fake("splatrender::photometric_loss")

@@ -13,7 +13,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import Moments, StepReport, TrainState, create_strategy
 from splatrender.model import Splats
-from splatrender.operators.loss import photometric_loss
+from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
 from splatrender.scenes.scene import Scene
 from splatrender.schedules import downscale_at, sh_degree_at
@@ -90,16 +90,18 @@ class Run:
         watch.lap("data")
 
         rendering = self.render(state.splats, sample.camera)
-        radiance = rendering.radiance[0]
+        radiance = rendering.radiance.detach()[0]
         watch.lap("render")
-        loss = photometric_loss(radiance, sample.photo, sample.mask, options.ssim_weight).loss
-        value = float(loss.detach())
+        loss, gradient = photometric_gradient(
+            radiance, sample.photo, sample.mask, options.ssim_weight
+        )
+        value = float(loss)
         watch.lap("loss")
         if not math.isfinite(value):
             raise TrainingDiverged(
                 f"iteration {iteration}, view {sample.name}: the loss became {value}"
             )
-        loss.backward()
+        rendering.radiance.backward(gradient[None])
         watch.lap("backward")
 
         self.strategy.after_backward(state)
@@ -113,7 +115,7 @@ class Run:
 
         self.loss = _smoothed(self.loss, value)
         if iteration % MSE_INTERVAL == 0:
-            mse = _mean_square(radiance.detach(), sample.photo)
+            mse = _mean_square(radiance, sample.photo)
             self.mse = _smoothed(self.mse, mse, MSE_INTERVAL)
         return report
 
