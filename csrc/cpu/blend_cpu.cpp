@@ -189,6 +189,7 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
     const Record<T>& r = records[id];
     const T* color = colors_of<D>(a, r, id);
     expand(r, lattice, T(place.x0), T(place.y0), block);
+    const T ox = T(place.x0) - r.x, oy = T(place.y0) - r.y;
     S total[kMoments + D], *total_color = total + kMoments;
     for (int m = 0; m < kMoments + D; ++m) total[m] = zero;
     if constexpr (D == 0)
@@ -221,7 +222,7 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
         (rest + w * f).store(behind + at);
         select(ok, Tr, after).store(Ts + at);
         const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
-        const S X(block.dx[b]), Y(block.dy[b]);
+        const S X(lattice.bx[b] + ox), Y(lattice.by[b] + oy);  // block centre - splat
         const S dX = dE * X, dY = dE * Y;
         A0 += dE, A1 += dX, A2 += dY;
         A3 += dX * X, A4 += dX * Y, A5 += dY * Y;

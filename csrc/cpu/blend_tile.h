@@ -134,7 +134,6 @@ SR_INLINE Lattice<T> make_lattice() {
 template <class T>
 struct BlockExpansion {
   alignas(64) T e00[kBlocks], e10[kBlocks], e01[kBlocks];
-  alignas(64) T dx[kBlocks], dy[kBlocks];  // block centre - splat
 };
 template <class T>
 SR_INLINE uint32_t expand(const Record<T>& r, const Lattice<T>& l, T x0, T y0, BlockExpansion<T>& out) {
@@ -147,7 +146,6 @@ SR_INLINE uint32_t expand(const Record<T>& r, const Lattice<T>& l, T x0, T y0, B
     const auto meets = ellipse_in_strip(r.ellipse, dy - half, dy + half, lo, hi);
     reach |= bits(meets & (lo <= dx + half) & (hi >= dx - half)) << i;
     const S ax = xx * dx, cy = yy * dy, bx = xy * dx, by = xy * dy;
-    dx.store(out.dx + i), dy.store(out.dy + i);
     (ax * dx + (by * dx + cy * dy)).store(out.e00 + i);
     (two * ax + by).store(out.e10 + i);
     (two * cy + bx).store(out.e01 + i);
