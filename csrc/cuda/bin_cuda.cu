@@ -22,8 +22,6 @@
 #include "stages_cuda.h"
 
 namespace splatrender::cuda {
-namespace {
-
 template <class T>
 using DepthKey = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
@@ -123,8 +121,6 @@ __global__ void __launch_bounds__(256)
   if (k == count - 1)
     for (int64_t t = to + 1; t <= a.C * grid_of(a).tiles; ++t) a.tile_offsets[t] = int32_t(count);
 }
-
-}  // namespace
 
 template <class T>
 Status bin_count(const BinArgs<T>& a, Context& context, BinState& state) {

@@ -20,8 +20,6 @@
 #include "stages_cuda.h"
 
 namespace splatrender::cuda {
-namespace {
-
 // ---- forward -------------------------------------------------------------------------------------------------
 
 constexpr int kStretch = kTileThreads;  // entries that are fetched at once
@@ -333,10 +331,10 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
     __syncthreads();
 
     // The quadrants that a splat changed, added in order, go to the pair's slot.
-    for (int v = t; v < kBatch * kRow<D>; v += kTileThreads) {
-      const int e = v / kRow<D>, i = v % kRow<D>;
-      const unsigned hit = hits[e];
-      if (!hit) continue;
+    static_assert(kBatch * kRow<D> <= kTileThreads, "one quad per thread");
+    const int e = t / kRow<D>, i = t % kRow<D>;
+    const unsigned hit = t < kBatch * kRow<D> ? hits[e] : 0u;
+    if (hit) {
       Quad<T> total = {T(0), T(0), T(0), T(0)};
 #pragma unroll
       for (int w = 0; w < kWarps; ++w) {
@@ -402,8 +400,7 @@ Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p) {
   p.footprints = footprints, p.order = order;
   SR_TRY(launch_over("footprint_kernel", footprint_kernel<T>, a.C * a.N, context.stream, a, footprints));
   if (p.tiles == 0) return {};
-  return launch("tile_order_kernel", tile_order_kernel, dim3(1), dim3(1024), context.stream, a.tile_offsets, p.tiles,
-                order);
+  return launch("tile_order_kernel", tile_order_kernel<T>, dim3(1), dim3(1024), context.stream, a, p.tiles, order);
 }
 
 // f(channels of a pass, first channel) until all are done; float has kernels for 1, 3 and 4 channels at once.
@@ -452,8 +449,6 @@ Status blend_backward_response(const BlendArgs<T>& a, const BlendGrads<T>& g, co
                        static_cast<const Quad<T>*>(slots), static_cast<const uint8_t*>(written), first);
   });
 }
-
-}  // namespace
 
 template <class T>
 Status blend(const BlendArgs<T>& a, Context& context) {

@@ -48,12 +48,12 @@ __global__ void __launch_bounds__(256) footprint_kernel(BlendArgs<T> a, Footprin
 
 // The tiles of all cameras by falling length of their lists, in classes of powers of two: the heaviest start first, so
 // that none is left alone at the end. One block; the order within a class does not matter to any result.
-static __global__ void __launch_bounds__(1024)
-    tile_order_kernel(const int32_t* tile_offsets, int64_t tiles, int32_t* order) {
+template <class T>
+__global__ void __launch_bounds__(1024) tile_order_kernel(BlendArgs<T> a, int64_t tiles, int32_t* order) {
   constexpr int kClasses = 33;
   __shared__ int next[kClasses];
   const auto weight_class = [&](int64_t t) {
-    const int n = tile_offsets[t + 1] - tile_offsets[t];
+    const int n = a.tile_offsets[t + 1] - a.tile_offsets[t];
     return n > 0 ? __clz(n) : 32;
   };
   if (threadIdx.x < kClasses) next[threadIdx.x] = 0;
@@ -93,7 +93,6 @@ struct Place {
     warp = threadIdx.x / kWarp, lane = threadIdx.x % kWarp;
     x = x0 + quadrant_x() + lane % kQuadrant, y = y0 + quadrant_y() + lane / kQuadrant;
     px = T(x) + T(0.5), py = T(y) + T(0.5);
-    // The lists come from the caller and are not read on the host: a wrong one must not lead out of memory.
     begin = min(max(a.tile_offsets[tile], 0), int(a.P));
     end = min(max(a.tile_offsets[tile + 1], begin), int(a.P));
     for (int s = 0; s < kSlots; ++s) {
@@ -108,15 +107,14 @@ struct Place {
 };
 constexpr unsigned kQuadrantHits = 0x33;  // blocks (0,0), (0,1), (1,0), (1,1) of a quadrant, unshifted
 
+// Entries of the lists. They come from the caller unread: a wrong one gives a wrong picture, but stays in bounds.
 template <class T>
 __device__ __forceinline__ int64_t id_at(const BlendArgs<T>& a, int k) {
-  const int64_t id = a.splat_ids[k], most = a.C * a.N - 1;
-  return id < 0 ? 0 : id > most ? most : id;
+  return min(unsigned(a.splat_ids[k]), unsigned(a.C * a.N) - 1u);
 }
 template <class T>
 __device__ __forceinline__ int64_t slot_at(const BlendArgs<T>& a, int k) {
-  const int64_t slot = a.slots[k];
-  return slot < 0 ? 0 : slot >= a.P ? a.P - 1 : slot;
+  return min(unsigned(a.slots[k]), unsigned(a.P) - 1u);
 }
 
 // Channels first .. first + D - 1 of a row, 0 beyond the last.
