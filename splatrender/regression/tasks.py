@@ -169,7 +169,7 @@ def steady_profile(x: Array) -> Array:
 
 
 def rough_lipschitz(x: Array) -> Array:
-    """Lattices of cones in octaves, sum of 2^-j |t - round(t)| at t = 2^j R x: kinks at all scales."""
+    """Lattices of cones in octaves, the sum of 2^-j |t - round(t)| at t = 2^j R x + phase."""
     random = np.random.default_rng(7)  # one fixed function for each dimension
     total = np.zeros(len(x))
     for octave in range(OCTAVES):
