@@ -19,6 +19,7 @@ from splatrender.flow.birth_death import robust_cholesky
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition
 from splatrender.regression.linearise import (
+    NormalEquations,
     design_of,
     is_linear,
     loss_of,
@@ -34,30 +35,69 @@ REJECTIONS = 8  # of a step in a row before the place counts as a minimum
 class Prior:
     """What is asked of a measure besides the conditions.
 
+        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · |det A_i|^(−2 roughness / d)
+
+    With roughness > 0 small splats must have small amplitudes, as in a Sobolev norm.
+
     Attributes:
-        ridge: ρ of ½ ρ Σ |c|².
+        ridge: factor of the squared amplitudes.
+        roughness: power of the splats' mean scale.
         lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
         smallest: standard deviation below which no splat shrinks, in units of the inputs.
         largest: standard deviation above which no splat grows.
     """
 
     ridge: float = 0.0
+    roughness: float = 0.0
     lasso: float = 0.0
     smallest: float = 0.0
     largest: float = float("inf")
 
-    def penalty(self, amplitudes: Tensor) -> float:
-        """½ ρ Σ |c|² + lasso Σ |c|."""
-        total = 0.5 * self.ridge * float(amplitudes.square().sum())
-        return total + (self.lasso * float(amplitudes.abs().sum()) if self.lasso else 0.0)
+    def relative(self, measure: SplatMeasure) -> Tensor:
+        """[k] ρ_i / ridge."""
+        if not self.roughness:
+            return torch.ones_like(measure.mass)
+        volume = torch.linalg.det(measure.factors).abs()
+        return volume ** (-2 * self.roughness / measure.dims)
 
-    def ridges(self, amplitudes: Tensor) -> Tensor:
-        """[k, p] ridges whose sum of squares touches the penalty at these amplitudes."""
-        ridges = torch.full_like(amplitudes, self.ridge)
+    def penalty(self, measure: SplatMeasure) -> float:
+        """The penalty of a peak-normalised measure of mass one."""
+        squares = measure.weights.square().sum(dim=1)
+        total = 0.5 * self.ridge * float((self.relative(measure) * squares).sum())
+        return total + (self.lasso * float(measure.weights.abs().sum()) if self.lasso else 0.0)
+
+    def ridges(self, measure: SplatMeasure) -> Tensor:
+        """[k, p] ridges of a quadratic that touches the penalty from above."""
+        amplitudes = measure.weights
+        ridges = (self.ridge * self.relative(measure))[:, None].expand_as(amplitudes)
         if self.lasso:
             floor = 1e-3 * amplitudes.abs().mean() + torch.finfo(amplitudes.dtype).tiny
             ridges = ridges + self.lasso / amplitudes.abs().clamp(min=floor)
         return ridges
+
+    def add_to(self, system: NormalEquations, measure: SplatMeasure) -> None:
+        """Add the penalty's Gauss–Newton terms, in place: residuals √ρ_i c_i, −a/d by ε_jj."""
+        count, outputs, dims = len(measure), measure.outputs, measure.dims
+        ridges, amplitudes = self.ridges(measure).reshape(-1), measure.weights.reshape(-1)
+        size = count * outputs
+        system.hessian.diagonal()[:size].add_(ridges)
+        system.gradient[:size].add_(ridges * amplitudes)
+        if not self.roughness:
+            return
+        slope = -self.roughness / dims
+        rough = (self.ridge * self.relative(measure))[:, None] * measure.weights  # [k, p]
+        energy = (rough * measure.weights).sum(dim=1)
+        rows, columns = torch.triu_indices(dims, dims)
+        places = (rows == columns).nonzero()[:, 0]  # where ε_jj is kept among the strains
+        first = count * (outputs + dims)
+        splats = torch.arange(count)[:, None]
+        strains = first + splats * len(rows) + places  # [k, d]
+        heights = torch.arange(size).reshape(count, outputs)
+        system.gradient[strains] += slope * energy[:, None]
+        system.hessian[strains[:, :, None], strains[:, None, :]] += slope**2 * energy[:, None, None]
+        cross = slope * rough[:, :, None].expand(-1, -1, dims)
+        system.hessian[heights[:, :, None], strains[:, None, :]] += cross
+        system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
 
     def limited(self, measure: SplatMeasure) -> SplatMeasure:
         """The measure with every standard deviation between `smallest` and `largest`."""
@@ -121,7 +161,7 @@ def project(
     design = design_of(replace(measure, weights=torch.zeros_like(measure.weights)), conditions)
     columns, target = design.columns[..., 0], -design.residual
     gram, right = columns.T @ columns, columns.T @ target
-    ridges = prior.ridges(measure.weights)
+    ridges = prior.ridges(measure)
     if prior.lasso and measure.outputs > 1:
         amplitudes = torch.stack(
             [_solve(gram, right[:, j], ridges[:, j]) for j in range(measure.outputs)], dim=1
@@ -169,23 +209,21 @@ def levenberg_marquardt(
         measure, loss = project(measure, conditions, prior)
     else:
         loss = loss_of(measure, conditions)
-    objective = loss + prior.penalty(measure.weights)
+    objective = loss + prior.penalty(measure)
     damping, tried = options.damping, 0
     while tried < options.iterations:
         system = normal_equations(measure, conditions)
-        ridges = prior.ridges(measure.weights).reshape(-1)
-        system.hessian.diagonal()[: len(ridges)].add_(ridges)
-        system.gradient[: len(ridges)].add_(ridges * measure.weights.reshape(-1))
+        prior.add_to(system, measure)
         before = objective
         for _ in range(REJECTIONS):
             tried += 1
-            step = _damped_step(system.hessian, system.gradient, damping, len(ridges))
+            step = _damped_step(system.hessian, system.gradient, damping, measure.weights.numel())
             trial = prior.limited(moved(measure, step))
             if linear:
                 trial, trial_loss = project(trial, conditions, prior)
             else:
                 trial_loss = loss_of(trial, conditions)
-            trial_objective = trial_loss + prior.penalty(trial.weights)
+            trial_objective = trial_loss + prior.penalty(trial)
             if trial_objective < objective:
                 measure, loss, objective = trial, trial_loss, trial_objective
                 damping = max(damping / 5, 1e-12)
