@@ -9,13 +9,28 @@ residuals, R their number, q columns a splat has, s right-hand sides.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
+from splatrender.model.geometry import Twins, split_twins
+
+__all__ = [
+    "Births",
+    "Exchange",
+    "Twins",
+    "choose_deaths",
+    "duplicate_and_kill",
+    "exchange",
+    "removal_cost",
+    "removal_cost_refitted",
+    "robust_cholesky",
+    "split_twins",
+    "splitting_direction",
+    "steepest_atoms",
+]
 
 DEPENDENT = 1e-10  # a column this small after projection, relative to before, spans nothing new
 
@@ -239,49 +254,6 @@ def exchange(
         deaths, births = cheap[:pairs], gainful[: free + pairs]
     change = float(costs[deaths].sum()) - float(gains[births].sum())
     return Exchange(deaths, births, change)
-
-
-@dataclass(frozen=True, eq=False)
-class Twins:
-    """Two children for each of n parents, which together have the parent's first moments.
-
-    Attributes:
-        mass: [n] of either child, half the parent's.
-        means: [2, n, d] b ± δ.
-        factors: [n, d, d] of both children.
-    """
-
-    mass: Tensor
-    means: Tensor
-    factors: Tensor
-
-
-def split_twins(
-    mass: Tensor, means: Tensor, factors: Tensor, direction: Tensor, offset: float = 0.0
-) -> Twins:
-    """Split splats along a direction of their own coordinates, keeping mass, mean and covariance.
-
-        b ± A e δ,      A' = A (I − (1 − √(1 − δ²)) e eᵀ),      A' A'ᵀ = A Aᵀ − δ² (A e)(A e)ᵀ
-
-    At δ = 0 the twins coincide and the function is unchanged; transport separates them.
-
-    Args:
-        mass: [n] m.
-        means: [n, d] b.
-        factors: [n, d, d] A.
-        direction: [n, d] e in local coordinates, normalised here.
-        offset: δ in standard deviations, 0 <= δ < 1.
-
-    Returns:
-        The twins.
-    """
-    if not 0 <= offset < 1:
-        raise InputError(f"offset: expected a number in [0, 1), found {offset}")
-    e = direction / direction.norm(dim=1, keepdim=True)
-    along = (factors @ e[..., None])[..., 0]
-    shrink = 1 - math.sqrt(1 - offset**2)
-    narrower = factors - shrink * along[:, :, None] * e[:, None, :]
-    return Twins(mass / 2, torch.stack([means + offset * along, means - offset * along]), narrower)
 
 
 def splitting_direction(splitting: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

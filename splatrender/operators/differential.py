@@ -316,6 +316,11 @@ class Condition:
         """Whether residuals are linear in the amplitudes."""
         return self.residual is None
 
+    def width(self, outputs: int) -> int:
+        """Number of residuals at a point, m, for p = `outputs`."""
+        one = self.rows(slice(0, 1))
+        return one.residuals([self.points.new_zeros(1, outputs)] * len(self.operators)).shape[1]
+
     @property
     def root_weights(self) -> Tensor:
         """[n] √w."""

@@ -28,10 +28,19 @@ class Design:
     Attributes:
         residual: [R, s] r.
         columns: [R, k, q] Φ.
+        widths: rows that belong to each point, by condition.
     """
 
     residual: Tensor
     columns: Tensor
+    widths: tuple[int, ...]
+
+    def at_points(self, conditions: Sequence[Condition]) -> Tensor:
+        """[n] squared residuals at the points of all conditions in turn."""
+        energies = self.residual.square().sum(dim=1)
+        parts = energies.split([len(c) * w for c, w in zip(conditions, self.widths, strict=True)])
+        summed = [p.reshape(-1, w).sum(dim=1) for p, w in zip(parts, self.widths, strict=True)]
+        return torch.cat(summed)
 
     @property
     def flat(self) -> Tensor:
@@ -87,7 +96,8 @@ def design_of(
             columns.append(design.flatten(0, 1))
             residual = residual.reshape(-1, 1)
         residuals.append(residual)
-    return Design(torch.cat(residuals), torch.cat(columns))
+    widths = tuple(1 if linear else c.width(measure.outputs) for c in conditions)
+    return Design(torch.cat(residuals), torch.cat(columns), widths)
 
 
 def normal_equations(measure: SplatMeasure, conditions: Sequence[Condition]) -> NormalEquations:

@@ -230,7 +230,8 @@ def fit_evolving(
             iterations=marching.iterations, patience=100, shrinkage=0, polish=marching.polish,
         )  # fmt: skip
         solution = fit(
-            problem.conditions(problem.draw()), start, options, generator,
+            problem.conditions(torch.cat([problem.draw(), problem.anywhere(HARD_POINTS)])),
+            start, options, generator,
             progress=_numbered(progress, number), resample=problem.resample,
         )  # fmt: skip
         stop = (number + 1) * length
@@ -281,15 +282,15 @@ class _WindowProblem:
         x = -1 + 2 * (torch.arange(COLUMNS)[:, None] + jitter) / COLUMNS
         return torch.stack([x, self.times.expand(shape)], dim=2).reshape(-1, 2)
 
+    def anywhere(self, count: int) -> Tensor:
+        """Uniform points of the window."""
+        points = torch.rand(count, 2, generator=self.generator, dtype=torch.float64)
+        size = points.new_tensor([2.0, self.length])
+        return points * size + points.new_tensor([-1.0, self.start])
+
     def resample(self, measure: SplatMeasure, _: int) -> list[Condition]:
         """Fresh points, and more where the equation is violated."""
-
-        def anywhere(count: int) -> Tensor:
-            points = torch.rand(count, 2, generator=self.generator, dtype=torch.float64)
-            size = points.new_tensor([2.0, self.length])
-            return points * size + points.new_tensor([-1.0, self.start])
-
-        hard = _harder(anywhere, self.conditions, measure, self.generator, HARD_POINTS, 0)
+        hard = _harder(self.anywhere, self.conditions, measure, self.generator, HARD_POINTS, 0)
         return self.conditions(torch.cat([self.draw(), hard]))
 
     def frozen(self, count: int) -> SplatMeasure:

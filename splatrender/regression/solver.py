@@ -30,7 +30,7 @@ from splatrender.regression.levenberg import (
     levenberg_marquardt,
     project,
 )
-from splatrender.regression.linearise import design_of, is_linear, loss_of
+from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
 
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
 
@@ -239,7 +239,7 @@ class _Search:
     def steepest(self, measure: SplatMeasure, count: int) -> tuple[SplatMeasure, Tensor]:
         """The atoms that gain most among random candidates where the residual is large."""
         design = design_of(measure, self.conditions)
-        atoms = self.candidates(measure, design.residual, self.options.candidates + 4 * count)
+        atoms = self.candidates(measure, design, self.options.candidates + 4 * count)
         columns = design_of(measure, self.conditions, atoms).columns
         allowed = None
         if self.options.support:
@@ -263,24 +263,14 @@ class _Search:
         weights = -torch.linalg.solve(gram, flat.T @ residual[:, 0])
         return replace(atoms, weights=weights.reshape(len(atoms), -1))
 
-    def point_energies(self, residual: Tensor) -> Tensor:
-        """[n] squared residuals at the points of all conditions in turn."""
-        flat, parts, start = residual.square().sum(dim=1), [], 0
-        for condition in self.conditions:
-            width = 1 if len(flat) == self.rows else condition.width
-            stop = start + len(condition) * width
-            parts.append(flat[start:stop].reshape(len(condition), width).sum(dim=1))
-            start = stop
-        return torch.cat(parts)
-
-    def candidates(self, measure: SplatMeasure, residual: Tensor, count: int) -> SplatMeasure:
+    def candidates(self, measure: SplatMeasure, design: Design, count: int) -> SplatMeasure:
         """Random atoms at points drawn by squared residual, shaped like their neighbours.
 
         Their factors are those of the nearest splat, stretched by e^ε with a common stretch
         between e⁻² and e and a random strain.
         """
         points = torch.cat([condition.points for condition in self.conditions])
-        energy = self.point_energies(residual)
+        energy = design.at_points(self.conditions)
         odds = (energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny).double()
         means = points[torch.multinomial(odds, count, replacement=True, generator=self.generator)]
         gaps = torch.einsum(
