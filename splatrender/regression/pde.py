@@ -10,6 +10,7 @@ summed over their images at x ± 2, which makes every window periodic by constru
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
+from splatrender.io.atomic import atomic_write
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import (
     Condition,
@@ -32,7 +34,9 @@ from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquar
 from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
+FORMAT = "splatrender-pde-1"
 PERIOD = (2.0, 0.0)  # of the inputs (x, t)
+STEADY_ROUNDS = 40  # of births and deaths
 STEADY_POINTS = 1200  # of collocation; the equation has about four for each parameter
 BOUNDARY_POINTS = 101  # along every side
 BOUNDARY_WEIGHT = 100.0  # against the equation's mean square residual
@@ -102,9 +106,42 @@ class PdeFit:
                 out[part] = _values(self.value, window.measure, x[part])
         return out.numpy()
 
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the windows to a file, atomically."""
+        content = {
+            "format": FORMAT,
+            "periodic": len(self.value.terms) > 1,
+            "windows": [
+                {"start": w.start, "stop": w.stop, **dict(w.measure.items())} for w in self.windows
+            ],
+        }
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> PdeFit:
+        """Read what `save` wrote, without its history.
+
+        Raises:
+            InputError: the file is missing or is something else.
+        """
+        try:
+            content = torch.load(path, weights_only=True)
+            if content["format"] != FORMAT:
+                raise KeyError("format")
+        except FileNotFoundError:
+            raise InputError(f"{path}: expected a fitted solution, found no file") from None
+        except Exception as error:  # whatever unpickling another file runs into
+            raise InputError(f"{path}: expected a fitted solution, found something else") from error
+        value = identity().periodised(PERIOD) if content["periodic"] else identity()
+        windows = [
+            Window(w.pop("start"), w.pop("stop"), SplatMeasure(**w)) for w in content["windows"]
+        ]
+        return PdeFit(tuple(windows), value, [])
+
 
 def fit_steady(
-    n_splats: int = 50, seed: int = 0, rounds: int = 40, progress: Progress | None = None
+    n_splats: int = 50, seed: int = 0, rounds: int = STEADY_ROUNDS, progress: Progress | None = None
 ) -> PdeFit:
     """Solve the steady equation.
 
@@ -180,6 +217,11 @@ class Marching:
     later: int = 3
     iterations: int = 40
     polish: int = 60
+
+    @property
+    def total(self) -> int:
+        """Rounds of all windows, with the first and the last descent of each."""
+        return self.rounds + self.later * (self.windows - 1) + 2 * self.windows
 
 
 def fit_evolving(
