@@ -1,1 +1,1 @@
-"""The command line: `splatrender train`, `splatrender render`."""
+"""The command line: `splatrender train`, `splatrender render`, `splatrender regress`."""

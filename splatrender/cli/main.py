@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from splatrender import __version__
+from splatrender.cli.regress import regress
 from splatrender.cli.render import render
 from splatrender.cli.train import train
 from splatrender.errors import InputError
@@ -22,11 +23,12 @@ INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="splatrender")
 def cli() -> None:
-    """Photos with known cameras in, a scene of Gaussian splats and new views of it out."""
+    """Gaussian splats from photos (train), new views of them (render), and functions (regress)."""
 
 
 cli.add_command(train)
 cli.add_command(render)
+cli.add_command(regress)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -1,0 +1,198 @@
+"""`splatrender regress`: a function, a table or a differential equation in, fitted splats out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from splatrender.cli.options import SectionCommand, option
+
+if TYPE_CHECKING:
+    from splatrender.regression.solver import Round
+
+DATA = "Data"
+MODEL = "Model"
+OUTPUT = "Output"
+RUN = "Run"
+
+
+class Names(click.ParamType):
+    """Names of columns, separated by commas."""
+
+    name = "A,B,..."
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        """The names as a tuple."""
+        if isinstance(value, tuple):
+            return value
+        return tuple(part.strip() for part in str(value).split(",") if part.strip())
+
+
+class SplatCount(click.ParamType):
+    """A number of splats, or `auto`."""
+
+    name = "K|auto"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        """The number, or "auto"."""
+        if value == "auto" or (isinstance(value, int) and value > 0):
+            return value
+        if not str(value).isdecimal() or int(value) < 1:
+            self.fail(f"expected a whole number from 1 on, or auto, found {value!r}", param, ctx)
+        return int(value)
+
+
+@click.command(
+    cls=SectionCommand,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    no_args_is_help=True,
+)
+@click.argument("target", metavar="TASK|FILE.csv")
+@option(
+    "--inputs",
+    section=DATA,
+    type=Names(),
+    default=(),
+    show_default=False,
+    help="Columns of the file to learn from.",
+)
+@option(
+    "--outputs",
+    section=DATA,
+    type=Names(),
+    default=(),
+    show_default=False,
+    help="Columns of the file to predict.",
+)
+@option(
+    "--holdout",
+    section=DATA,
+    type=float,
+    default=0.2,
+    metavar="SHARE",
+    help="Share of the file's rows that is not fitted but measured on.",
+)
+@option(
+    "--samples",
+    section=DATA,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Number of samples of a task.  [default: the task's own]",
+)
+@option(
+    "-k",
+    "--splats",
+    section=MODEL,
+    type=SplatCount(),
+    help="Splats at most; auto: as many as the data support.  "
+    "[default: the task's own; auto for a file]",
+)
+@option(
+    "--method",
+    section=MODEL,
+    default="levenberg",
+    type=click.Choice(["levenberg", "adam", "wasserstein", "wfr"]),
+    help="Gauss-Newton transport with births and deaths, or a first-order flow.",
+)
+@option("--parent", section=MODEL, default="gaussian", metavar="NAME", help="Shape of the splats.")
+@option(
+    "--rounds",
+    section=MODEL,
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Rounds of births and deaths at most.  [default: what suits the task]",
+)
+@option(
+    "-o",
+    "--out",
+    section=OUTPUT,
+    metavar="FOLDER",
+    help="Folder to write to.  [default: output/regress/<task>]",
+)
+@option(
+    "--pictures/--no-pictures",
+    section=OUTPUT,
+    default=None,
+    help="Draw fit, splats and history.  [default: if matplotlib is installed]",
+)
+@option("--animation", section=OUTPUT, is_flag=True, help="Also draw the rounds as a .gif.")
+@option(
+    "--seed", section=RUN, type=click.IntRange(min=0), default=0, help="Of data, starts and births."
+)
+@option(
+    "--threads",
+    section=RUN,
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="N",
+    help="CPU threads; 0: one for each core.",
+)
+@option("-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings.")
+def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
+    """Fit splats to TASK, one of the known problems, or to columns of a table FILE.csv.
+
+    Tasks: chirp, chirp-rough, noisy2d, noisy2d-big, rates-1d, rates-2d, rates-3d, and the
+    differential equations allen-cahn-steady and allen-cahn. The folder gets results.json with the
+    errors and the history of every round, the model, and pictures. Ctrl-C ends the search and keeps
+    what has been found.
+
+    \b
+    Examples:
+      splatrender regress chirp --splats 30 --seed 0 --out output/chirp
+      splatrender regress noisy2d --splats auto --animation
+      splatrender regress data.csv --inputs x,y --outputs u
+    """
+    from splatrender.regression.job import RegressJob, run  # here: --help need not load torch
+    from splatrender.training.interruption import InterruptionGuard
+
+    if out is None:
+        out = str(Path("output/regress") / Path(target).stem)
+    with InterruptionGuard() as guard, _Bar(quiet, lambda: guard.received is not None) as bar:
+        results = run(RegressJob(target=target, out=out, **options), bar)
+    if not quiet:
+        click.echo(
+            f"{results['splats']} splats, {results['parameters']} parameters, "
+            f"{results['seconds']:.1f} s; on the {results['measured_on']}: "
+            f"RMSE {results['rmse']:.3g}, largest error {results['linf']:.3g}, "
+            f"relative L2 {results['relative_l2']:.3g}"
+        )
+        click.echo(f"{out}/results.json")
+
+
+class _Bar:
+    """A bar with the time left, one step for each round.
+
+    Args:
+        quiet: show nothing.
+        stop: whether the fit should end.
+    """
+
+    def __init__(self, quiet: bool, stop: Any) -> None:
+        self._quiet, self._stop = quiet, stop
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def begin(self, title: str, rounds: int) -> None:
+        """Show an empty bar."""
+        from tqdm import tqdm
+
+        self._bar = tqdm(total=rounds, desc=title, unit="round", disable=self._quiet, ncols=100)
+
+    def round(self, report: Round, window: int) -> bool:
+        """Move on by one round."""
+        self._bar.set_postfix_str(f"{report.splats} splats, loss {report.loss:.1e}", refresh=False)
+        if self._bar.n < self._bar.total:
+            self._bar.update()
+        return bool(self._stop())

@@ -1,0 +1,293 @@
+"""Births and deaths: what a splat is worth, where a new one pays, who is exchanged for whom.
+
+Everything here acts on masses, potentials, costs, gains and columns given as tensors. Where they
+come from, point samples, a differential equation or rendered views, does not matter.
+
+Legend: k splats, m mass, V potential, F loss, Φ = ∂r/∂c columns of the design, c amplitudes, r
+residuals, R their number, q columns a splat has, s right-hand sides.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.errors import InputError
+from splatrender.model.geometry import Twins, split_twins
+
+__all__ = [
+    "Births",
+    "Exchange",
+    "Twins",
+    "choose_deaths",
+    "duplicate_and_kill",
+    "exchange",
+    "removal_cost",
+    "removal_cost_refitted",
+    "robust_cholesky",
+    "split_twins",
+    "splitting_direction",
+    "steepest_atoms",
+]
+
+DEPENDENT = 1e-10  # a column this small after projection, relative to before, spans nothing new
+
+
+def removal_cost(mass: Tensor, potentials: Tensor, curvature: Tensor) -> Tensor:
+    """Predicted change of F when one splat is removed and the others stay as they are.
+
+        ΔF_i = −m_i V_i + ½ m_i² H_i,      H_i = ‖∂r/∂m_i‖²
+
+    Exact where residuals are linear in the masses.
+
+    Args:
+        mass: [k] masses.
+        potentials: [k] V = ∂F/∂m.
+        curvature: [k] H.
+
+    Returns:
+        [k] costs; negative where removal is a gain.
+    """
+    return -mass * potentials + 0.5 * mass.square() * curvature
+
+
+def removal_cost_refitted(amplitudes: Tensor, gram: Tensor) -> Tensor:
+    """Predicted change of F when one splat is removed and the others' amplitudes are refitted.
+
+        ΔF_i = ½ c_iᵀ [(G⁻¹)_ii]⁻¹ c_i,      G = ΦᵀΦ (+ ridge)
+
+    Exact at amplitudes that are optimal, where residuals are linear in them.
+
+    Args:
+        amplitudes: [k, q, s] c.
+        gram: [k q, k q] G, positive definite.
+
+    Returns:
+        [k] costs >= 0.
+
+    Source:
+        Hassibi and Stork, Second order derivatives for network pruning: optimal brain surgeon,
+        NIPS 1992.
+    """
+    count, width, _ = amplitudes.shape
+    inverse = torch.cholesky_inverse(robust_cholesky(gram)).reshape(count, width, count, width)
+    blocks = inverse.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
+    return 0.5 * (amplitudes * torch.linalg.solve(blocks, amplitudes)).sum(dim=(1, 2))
+
+
+def duplicate_and_kill(
+    potentials: Tensor, mass: Tensor, step: float, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Particle form of the Fisher–Rao flow: who dies and who duplicates within a step.
+
+    Splat i dies with probability 1 − exp(−η (V_i − V̄)⁺) and duplicates with probability
+    1 − exp(−η (V_i − V̄)⁻); the longer of the two lists is thinned so that the budget is kept.
+
+    Args:
+        potentials: [k] V.
+        mass: [k] weights of the mean V̄.
+        step: η, in units of 1/V.
+        generator: source of randomness.
+
+    Returns:
+        int64 deaths and duplications, equally many and disjoint.
+
+    Source:
+        Rotskoff, Jelassi, Bruna and Vanden-Eijnden, Global convergence of neuron birth-death
+        dynamics, 2019.
+    """
+    excess = potentials - (mass * potentials).sum() / mass.sum()
+    chance = torch.rand(len(excess), generator=generator, dtype=torch.float64)
+    happens = chance.to(excess) < 1 - (-step * excess.abs()).exp()
+    deaths = (happens & (excess > 0)).nonzero()[:, 0]
+    births = (happens & (excess < 0)).nonzero()[:, 0]
+    number = min(len(deaths), len(births))
+    return tuple(  # type: ignore[return-value]
+        ids[torch.randperm(len(ids), generator=generator)[:number]] for ids in (deaths, births)
+    )
+
+
+def choose_deaths(
+    costs: Tensor, count: int, generator: torch.Generator, temperature: float = 1.0
+) -> Tensor:
+    """The cheapest splats, or by chance some that are nearly as cheap.
+
+    Splat i falls to rank by ln cost_i − T · Gumbel noise: for T = 1 it is chosen with odds
+    1 / cost_i, for T = 0 the order is that of the costs.
+
+    Args:
+        costs: [k] of removal; those below zero count as zero.
+        count: how many are to die.
+        generator: source of randomness.
+        temperature: T >= 0.
+
+    Returns:
+        int64 [count] distinct splats.
+    """
+    tiny = torch.finfo(costs.dtype).tiny
+    uniform = torch.rand(len(costs), generator=generator, dtype=torch.float64).to(costs)
+    gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
+    return (costs.clamp(min=tiny).log() - temperature * gumbel).argsort()[:count]
+
+
+@dataclass(frozen=True, eq=False)
+class Births:
+    """Chosen candidates and what they are predicted to gain.
+
+    Attributes:
+        ids: int64 [b] candidates, in the order of choice.
+        gains: [b] decrease of F by each, given those before it.
+    """
+
+    ids: Tensor
+    gains: Tensor
+
+
+def steepest_atoms(
+    residual: Tensor,
+    columns: Tensor,
+    candidates: Tensor,
+    count: int,
+    ridge: float = 0.0,
+    allowed: Tensor | None = None,
+) -> Births:
+    """The new atoms that decrease F = ½ |r|² most once all amplitudes are refitted.
+
+    A candidate with columns ψ, orthogonalised against those that are there, ψ⊥ = ψ − Φ Φ⁺ ψ,
+    gains ½ (ψ⊥ᵀ r)² / (|ψ⊥|² + ridge): the steepest direction of F in the space of measures, per
+    unit of what the atom adds. After each choice the rest is orthogonalised against it.
+
+    Args:
+        residual: [R, s] r.
+        columns: [R, k q] Φ, of the splats that are there.
+        candidates: [R, a, q] ψ of a candidates.
+        count: how many are wanted.
+        ridge: of the amplitudes, >= 0.
+        allowed: bool [a], which may be chosen; all if None.
+
+    Returns:
+        At most `count` candidates with positive gain.
+
+    Source:
+        Chen, Billings and Luo, Orthogonal least squares methods, 1989.
+    """
+    if candidates.shape[0] != residual.shape[0]:
+        raise InputError(
+            f"candidates: expected {residual.shape[0]} rows, found {candidates.shape[0]}"
+        )
+    psi, r = candidates.clone(), residual
+    scale = psi.square().sum(dim=0)
+    if columns.shape[1]:
+        basis, _ = torch.linalg.qr(columns)
+        psi = psi - torch.einsum("rb,baq->raq", basis, torch.einsum("rb,raq->baq", basis, psi))
+        r = r - basis @ (basis.T @ r)
+    ids: list[int] = []
+    gains: list[float] = []
+    for _ in range(count):
+        norms = psi.square().sum(dim=0)
+        new = norms > DEPENDENT * scale
+        overlap = torch.einsum("raq,rs->aqs", psi, r).square().sum(dim=2)
+        gain = torch.where(new, 0.5 * overlap / (norms + ridge).clamp(min=1e-300), 0).sum(dim=1)
+        if allowed is not None:
+            gain = torch.where(allowed, gain, 0)
+        best = int(gain.argmax())
+        if not float(gain[best]) > 0:
+            break
+        ids.append(best)
+        gains.append(float(gain[best]))
+        for column in torch.linalg.qr(psi[:, best])[0].T:
+            psi = psi - column[:, None, None] * torch.einsum("r,raq->aq", column, psi)
+            r = r - column[:, None] * (column @ r)
+    return Births(torch.tensor(ids, dtype=torch.int64), residual.new_tensor(gains))
+
+
+@dataclass(frozen=True, eq=False)
+class Exchange:
+    """Pairs of a death and a birth.
+
+    Attributes:
+        deaths: int64 [b] splats.
+        births: int64 [b'] candidates.
+        predicted: change of F, cost of the deaths less gain of the births.
+    """
+
+    deaths: Tensor
+    births: Tensor
+    predicted: float
+
+
+def exchange(
+    costs: Tensor, gains: Tensor, budget: int, room: int = 0, price: float | None = None
+) -> Exchange:
+    """Swap cheap splats for gainful candidates while the gain exceeds the cost.
+
+    With a budget alone (balanced flow) free places are filled by falling gain and then births
+    are paired with deaths. With a `price` for each splat (unbalanced flow) births need
+    gain > price and deaths cost < price, and no pairing.
+
+    Args:
+        costs: [k] of removal.
+        gains: [a] of insertion.
+        budget: exchanges at most.
+        room: places that are free.
+        price: what a splat costs, in units of F; None for a balanced flow.
+
+    Returns:
+        Who dies and who is born.
+
+    Example:
+        >>> result = exchange(torch.tensor([1.0, 9.0]), torch.tensor([5.0, 2.0]), budget=2)
+        >>> result.deaths.tolist(), result.births.tolist(), result.predicted
+        ([0], [0], -4.0)
+    """
+    cheap, gainful = costs.argsort(), gains.argsort(descending=True)
+    if price is not None:
+        deaths = cheap[costs[cheap] < price][:budget]
+        births = gainful[gains[gainful] > price][: budget + room]
+    else:
+        free = min(room, len(gainful), int((gains > 0).sum()))
+        pairs = min(len(cheap), len(gainful) - free, budget)
+        pays = gains[gainful[free : free + pairs]] > costs[cheap[:pairs]]
+        pairs = int(pays.long().cumprod(dim=0).sum())
+        deaths, births = cheap[:pairs], gainful[: free + pairs]
+    change = float(costs[deaths].sum()) - float(gains[births].sum())
+    return Exchange(deaths, births, change)
+
+
+def splitting_direction(splitting: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
+    """Along which direction twins gain most at second order, and how much.
+
+    Moving twins to b ± A e δ changes the splat's loss by ½ δ² eᵀ (Aᵀ S A) e, S = E_ρ[∇²φ].
+
+    Args:
+        splitting: [n, d, d] S, symmetric.
+        factors: [n, d, d] A.
+
+    Returns:
+        Lowest eigenvalues [n] of Aᵀ S A (negative: a split pays) and their eigenvectors [n, d].
+    """
+    values, vectors = torch.linalg.eigh(factors.mT @ splitting @ factors)
+    return values[:, 0], vectors[:, :, 0]
+
+
+def robust_cholesky(matrix: Tensor) -> Tensor:
+    """The lower Cholesky factor, of the matrix plus as little of its diagonal as is needed.
+
+    Args:
+        matrix: [P, P], positive semidefinite up to rounding.
+
+    Raises:
+        InputError: the matrix is not finite.
+    """
+    lower, info = torch.linalg.cholesky_ex(matrix)
+    scale, jitter = matrix.diagonal().mean(), torch.finfo(matrix.dtype).eps
+    while int(info):
+        jitter *= 10
+        if not jitter < 1:
+            raise InputError("matrix: expected finite positive definite, found something else")
+        lifted = matrix.clone()
+        lifted.diagonal().add_(jitter * scale)
+        lower, info = torch.linalg.cholesky_ex(lifted)
+    return lower

@@ -1,0 +1,23 @@
+"""Point sampling: the forward operator of regression."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from splatrender.operators.differential import Condition, identity
+
+
+def observations(points: Tensor, values: Tensor, weights: Tensor | None = None) -> Condition:
+    """Data y at points x, as a condition with loss ½ Σ w |f(x) − y|² / Σ w.
+
+    Args:
+        points: [n, d], in units of the inputs.
+        values: [n, p].
+        weights: [n] >= 0, all equal if None.
+
+    Returns:
+        The condition.
+    """
+    total = len(points) if weights is None else weights.sum()
+    normal = 1 / total if weights is None else weights / total
+    return Condition(points, (identity(),), target=values, weights=normal)

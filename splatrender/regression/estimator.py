@@ -1,0 +1,437 @@
+"""The estimator: splat regression with scikit-learn's conventions, which it does not import."""
+
+from __future__ import annotations
+
+import inspect
+import math
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from splatrender.errors import InputError
+from splatrender.io.atomic import atomic_write
+from splatrender.model import SplatMeasure, create_parent, evaluate
+from splatrender.operators.differential import Condition
+from splatrender.operators.sampling import observations
+from splatrender.regression.checks import NotFittedError, check_inputs, check_targets, check_weights
+from splatrender.regression.descent import METHODS, DescentOptions, descend
+from splatrender.regression.levenberg import Prior
+from splatrender.regression.linearise import loss_of
+from splatrender.regression.solver import Round, Solution, SolverOptions, fit, initial_measure
+
+AUTO_SPLATS = 400  # what "auto" searches up to
+FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
+FORMAT = "splatrender-regressor-1"
+
+
+class SplatRegressor:
+    """Regression by a mixture of splats that move, are born and die until they fit the data.
+
+        f(x) = Σ_i c_i ρ(A_i⁻¹ (x − b_i))
+
+    Splats are born where they gain most and die where they cost least; Levenberg–Marquardt steps
+    with exact amplitudes move them in between. The corrected Akaike criterion decides how many are
+    kept, so that a larger budget does not overfit.
+
+    Args:
+        n_splats: number of splats at most, or "auto".
+        parent: shape of the splats, a key of `PARENTS`.
+        method: "levenberg", or "wfr", "wasserstein" or "adam" for first-order descent with a
+            fixed number of splats.
+        max_rounds: rounds of births and deaths at most (or hundreds of first-order steps).
+        patience: rounds without progress after which the search ends.
+        time_limit: seconds after which no round begins, None for no limit. Results then depend
+            on the speed of the machine.
+        selection: factor of the criterion's parameter count; 0 uses all splats there are.
+        shrinkage: prior standard deviation of amplitudes in units of their own; 0 for none.
+        roughness: how much smaller the amplitudes of small splats are expected to be.
+        mass_l1: weight of Σ |c|, relative to the targets' variance over their deviation.
+        entropy: weight of the masses' entropy (method "wfr" alone).
+        min_scale: smallest standard deviation of a splat, in units of the inputs.
+        learning_rate: step size of the first-order methods.
+        validation_fraction: part of the data held out to stop early; 0 for none.
+        random_state: seed.
+        verbose: whether to print every tenth round.
+
+    Attributes:
+        measure_: the fitted SplatMeasure.
+        history_: a `Round` for each round.
+        n_splats_: how many splats there are.
+        n_features_in_: number of inputs.
+        feature_names_in_: names of the inputs, if the data had any.
+
+    Source:
+        Splat Regression Models, ICLR 2026; criterion: Hurvich and Tsai, Biometrika 76, 1989.
+
+    Example:
+        >>> x = np.linspace(0, 1, 200)[:, None]
+        >>> model = SplatRegressor(n_splats=8).fit(x, np.sin(6 * x[:, 0]))
+        >>> model.score(x, np.sin(6 * x[:, 0])) > 0.999
+        True
+    """
+
+    def __init__(
+        self,
+        n_splats: int | str = 50,
+        *,
+        parent: str = "gaussian",
+        method: str = "levenberg",
+        max_rounds: int = 100,
+        patience: int = 25,
+        time_limit: float | None = None,
+        selection: float = 1.0,
+        shrinkage: float = 0.7,
+        roughness: float = 1.0,
+        mass_l1: float = 0.0,
+        entropy: float = 0.0,
+        min_scale: float = 0.0,
+        learning_rate: float = 1e-3,
+        validation_fraction: float = 0.0,
+        random_state: int | None = 0,
+        verbose: bool = False,
+    ) -> None:
+        self.n_splats = n_splats
+        self.parent = parent
+        self.method = method
+        self.max_rounds = max_rounds
+        self.patience = patience
+        self.time_limit = time_limit
+        self.selection = selection
+        self.shrinkage = shrinkage
+        self.roughness = roughness
+        self.mass_l1 = mass_l1
+        self.entropy = entropy
+        self.min_scale = min_scale
+        self.learning_rate = learning_rate
+        self.validation_fraction = validation_fraction
+        self.random_state = random_state
+        self.verbose = verbose
+
+    # Fitting
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+    ) -> SplatRegressor:
+        """Fit the splats to data.
+
+        Args:
+            X: [n, d] inputs.
+            y: [n] or [n, p] targets.
+            sample_weight: [n] weights >= 0, all one if None.
+
+        Returns:
+            This estimator.
+
+        Raises:
+            InputError: data or settings are at fault.
+        """
+        x, names = check_inputs(X)
+        targets = check_targets(y, len(x))
+        weights = check_weights(sample_weight, len(x))
+        self._check_settings()
+        self.n_features_in_ = x.shape[1]
+        self.__dict__.pop("feature_names_in_", None)
+        if names is not None:
+            self.feature_names_in_ = names
+        self._flat = targets.ndim == 1
+        points, values = torch.from_numpy(x), torch.from_numpy(targets.reshape(len(x), -1))
+        if weights is not None:
+            used = torch.from_numpy(weights > 0)
+            points, values = points[used], values[used]
+        weight = None if weights is None else torch.from_numpy(weights)[used]
+        generator = torch.Generator().manual_seed(self._seed())
+        train, validation = self._parts(points, values, weight, generator)
+        solution = self._solve(train, validation, generator)
+        self.measure_ = solution.measure
+        self.history_ = solution.history
+        self.n_splats_ = len(solution.measure)
+        self.loss_ = solution.loss
+        return self
+
+    def _check_settings(self) -> None:
+        if self.n_splats != "auto" and (
+            not isinstance(self.n_splats, (int, np.integer)) or self.n_splats < 1
+        ):
+            raise InputError(f"n_splats: expected 'auto' or at least 1, found {self.n_splats!r}")
+        if self.method != "levenberg" and self.method not in METHODS:
+            known = ", ".join(("levenberg", *METHODS))
+            raise InputError(f"method: expected one of {known}; found {self.method!r}")
+        if self.entropy and self.method != "wfr":
+            raise InputError(f"entropy: expected method 'wfr' with it, found {self.method!r}")
+        if not 0 <= self.validation_fraction < 1:
+            raise InputError(
+                f"validation_fraction: expected a number in [0, 1), found "
+                f"{self.validation_fraction}"
+            )
+        for name in ("selection", "shrinkage", "roughness", "mass_l1", "entropy", "min_scale"):
+            if not getattr(self, name) >= 0:
+                raise InputError(f"{name}: expected a number >= 0, found {getattr(self, name)}")
+        create_parent(self.parent).check_dims(1 if self.parent in ("box", "hat") else 2)
+
+    def _seed(self) -> int:
+        if self.random_state is None:
+            return int(np.random.default_rng().integers(2**31))
+        if hasattr(self.random_state, "randint"):
+            return int(self.random_state.randint(2**31 - 1))
+        return int(self.random_state)
+
+    def _parts(
+        self, points: Tensor, values: Tensor, weights: Tensor | None, generator: torch.Generator
+    ) -> tuple[Condition, Condition | None]:
+        """Training data, and those held out."""
+        held = int(self.validation_fraction * len(points))
+        if held == 0:
+            return observations(points, values, weights), None
+        order = torch.randperm(len(points), generator=generator)
+        parts = [
+            observations(points[ids], values[ids], None if weights is None else weights[ids])
+            for ids in (order[held:], order[:held])
+        ]
+        return parts[0], parts[1]
+
+    def _solve(
+        self, train: Condition, validation: Condition | None, generator: torch.Generator
+    ) -> Solution:
+        assert train.target is not None
+        count, dims = train.points.shape
+        outputs = train.target.shape[1]
+        each = outputs + dims * (dims + 3) // 2
+        affordable = max(1, (count * outputs - 3) // each)  # more numbers than data cannot be told
+        budget = AUTO_SPLATS if self.n_splats == "auto" else int(self.n_splats)
+        watch = _Watch(self, validation)
+        extent = float((train.points.amax(dim=0) - train.points.amin(dim=0)).max())
+        if self.method != "levenberg":
+            start = initial_measure(train.points, budget, outputs, generator, self.parent)
+            options = DescentOptions(
+                self.method, 100 * self.max_rounds, self.learning_rate, entropy=self.entropy
+            )
+            return watch.best(descend([train], start, options, generator, watch))
+        budget = min(budget, affordable)
+        first = min(FIRST_SPLATS, max(1, budget // 2))
+        start = initial_measure(train.points, first, outputs, generator, self.parent)
+        deviation = float(train.target.std(correction=0)) if count > 1 else 0.0
+        solver = SolverOptions(
+            n_splats=budget,
+            rounds=self.max_rounds,
+            seconds=math.inf if self.time_limit is None else self.time_limit,
+            patience=self.patience,
+            support=1 + dims,
+            penalty=_criterion(count, outputs, self.selection, first * each),
+            shrinkage=self.shrinkage,
+        )
+        prior = Prior(
+            roughness=self.roughness,
+            lasso=self.mass_l1 * deviation,
+            smallest=self.min_scale,
+            largest=extent if extent > 0 else 1.0,
+        )
+        return watch.best(fit([train], start, solver, generator, prior, watch))
+
+    # Prediction
+
+    def predict(self, X: ArrayLike) -> NDArray[np.float64]:
+        """f at new inputs.
+
+        Args:
+            X: [n, d].
+
+        Returns:
+            [n], or [n, p] if the targets had two axes.
+        """
+        self._check_fitted()
+        x, names = check_inputs(X, self.n_features_in_, type(self).__name__)
+        expected = getattr(self, "feature_names_in_", None)
+        if names is not None and expected is not None and list(names) != list(expected):
+            raise InputError(
+                f"X: The feature names should match those that were passed during fit: expected "
+                f"{list(expected)}, found {list(names)}"
+            )
+        with torch.no_grad():
+            values = evaluate(self.measure_, torch.from_numpy(x)).value.numpy()
+        return values[:, 0] if self._flat else values
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """The coefficient of determination R² = 1 − Σ w |y − f|² / Σ w |y − ȳ|², over outputs."""
+        predicted = self.predict(X)
+        targets = check_targets(y, len(predicted)).reshape(len(predicted), -1)
+        weights = check_weights(sample_weight, len(predicted))
+        w = np.ones(len(predicted)) if weights is None else weights
+        rest = w @ (targets - predicted.reshape(targets.shape)) ** 2
+        total = w @ (targets - np.average(targets, axis=0, weights=w)) ** 2
+        ratio = np.where(total > 0, rest / np.where(total > 0, total, 1), (rest > 0).astype(float))
+        return float(np.mean(1 - ratio))
+
+    def summary(self) -> str:
+        """A few lines for people: splats, parameters, scales, loss and how they came about."""
+        self._check_fitted()
+        scales = torch.linalg.svdvals(self.measure_.factors)
+        mass = self.measure_.amplitudes.norm(dim=1)
+        rounds = self.history_
+        lines = [
+            f"{self.n_splats_} {self.measure_.parent.name} splats, "
+            f"{self.measure_.parameters} parameters, {self.n_features_in_} inputs, "
+            f"{self.measure_.outputs} outputs",
+            f"root mean square residual {math.sqrt(2 * self.loss_):.4g}",
+            f"standard deviations of splats {float(scales.min()):.4g} to {float(scales.max()):.4g}",
+            f"amplitudes up to {float(mass.max()):.4g}, sum {float(mass.sum()):.4g}",
+        ]
+        if rounds:
+            kept = sum(entry.kept for entry in rounds)
+            births = sum(entry.births for entry in rounds if entry.kept)
+            deaths = sum(entry.deaths for entry in rounds if entry.kept)
+            lines.append(
+                f"{len(rounds)} rounds, {kept} kept, {births} births and {deaths} deaths in them, "
+                f"{rounds[-1].seconds:.1f} s"
+            )
+        return "\n".join(lines)
+
+    # Files
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write settings, splats and history to a file, atomically."""
+        self._check_fitted()
+        parent = self.measure_.parent
+        content = {
+            "format": FORMAT,
+            "settings": self.get_params(),
+            "measure": dict(self.measure_.items()),
+            "parent": {"name": parent.name, **vars(parent)},
+            "normalised": self.measure_.normalised,
+            "history": [asdict(entry) for entry in self.history_],
+            "names": list(map(str, getattr(self, "feature_names_in_", []))),
+            "flat": self._flat,
+            "loss": self.loss_,
+        }
+        with atomic_write(path) as temporary:
+            torch.save(content, temporary)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> SplatRegressor:
+        """Read what `save` wrote.
+
+        Raises:
+            InputError: the file is missing or is something else.
+        """
+        try:
+            content = torch.load(path, weights_only=True)
+            if content["format"] != FORMAT:
+                raise KeyError("format")
+        except FileNotFoundError:
+            raise InputError(f"{path}: expected a fitted model, found no file") from None
+        except Exception as error:  # whatever unpickling another file runs into
+            raise InputError(f"{path}: expected a fitted model, found something else") from error
+        model = cls(**content["settings"])
+        parent = dict(content["parent"])
+        kind = type(create_parent(parent.pop("name")))
+        model.measure_ = SplatMeasure(
+            **content["measure"], parent=kind(**parent), normalised=content["normalised"]
+        )
+        model.history_ = [Round(**entry) for entry in content["history"]]
+        model.n_splats_ = len(model.measure_)
+        model.n_features_in_ = model.measure_.dims
+        model.loss_, model._flat = content["loss"], content["flat"]
+        if content["names"]:
+            model.feature_names_in_ = np.array(content["names"], dtype=object)
+        return model
+
+    # scikit-learn's conventions
+
+    @classmethod
+    def _names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """All settings by name."""
+        return {name: getattr(self, name) for name in self._names()}
+
+    def set_params(self, **params: Any) -> SplatRegressor:
+        """Change settings; returns this estimator."""
+        for name, value in params.items():
+            if name not in self._names():
+                raise InputError(
+                    f"Invalid parameter {name!r} for estimator {type(self).__name__}: expected "
+                    f"one of {', '.join(self._names())}"
+                )
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [
+            f"{name}={getattr(self, name)!r}"
+            for name in self._names()
+            if getattr(self, name) != defaults[name].default
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "measure_")
+
+    def __sklearn_tags__(self) -> Any:
+        from sklearn.utils import InputTags, RegressorTags, Tags, TargetTags
+
+        return Tags(
+            estimator_type="regressor",
+            target_tags=TargetTags(required=True, multi_output=True),
+            regressor_tags=RegressorTags(),
+            input_tags=InputTags(),
+        )
+
+    def _check_fitted(self) -> None:
+        if not hasattr(self, "measure_"):
+            raise NotFittedError.create(type(self).__name__)
+
+
+class _Watch:
+    """Follows the rounds: prints, and keeps the measure that does best on held-out data."""
+
+    def __init__(self, model: SplatRegressor, validation: Condition | None) -> None:
+        self.model, self.validation = model, validation
+        self.history: list[Round] = []
+        self.lowest, self.measure, self.idle = math.inf, None, 0
+
+    def __call__(self, entry: Round, measure: SplatMeasure) -> bool:
+        held = None
+        if self.validation is not None:
+            held = loss_of(_peaks(measure), [self.validation])
+            self.idle = self.idle + 1
+            if held < self.lowest:
+                self.lowest, self.measure, self.idle = held, measure, 0
+        self.history.append(Round(**{**asdict(entry), "validation": held}))
+        if self.model.verbose and entry.round % 10 == 0:
+            rmse = math.sqrt(2 * entry.loss)
+            print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
+        return self.validation is not None and self.idle >= self.model.patience
+
+    def best(self, solution: Solution) -> Solution:
+        """The solution, or the best one on held-out data, with the history that was watched."""
+        measure = solution.measure if self.measure is None else self.measure
+        return Solution(measure, solution.loss, self.history)
+
+
+def _peaks(measure: SplatMeasure) -> SplatMeasure:
+    from splatrender.regression.levenberg import as_peaks
+
+    return as_peaks(measure)
+
+
+def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:
+    """AICc over the number of data: 2 q / (n − q − 1), q = factor · parameters; None if factor 0.
+
+    Too few data for the criterion (q >= n − 2 at the first splats) leave it out: the number of
+    splats is then bounded by the number of data alone.
+    """
+    rows = count * outputs
+    if not factor or factor * first >= rows - 2:
+        return None
+
+    def penalty(parameters: int) -> float:
+        q = factor * parameters
+        return 2 * q / (rows - q - 1) if q < rows - 2 else math.inf
+
+    return penalty

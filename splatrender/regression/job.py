@@ -1,0 +1,315 @@
+"""A whole run of `splatrender regress`: data, fit, figures, files.
+
+results.json   errors, sizes, times and the history of every round
+model.pt       the fitted model: `SplatRegressor.load`, or `PdeFit.load` for a differential equation
+fit.png  splats.png  loss.png  animation.gif
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splatrender.errors import InputError
+from splatrender.io.atomic import write_json
+from splatrender.model import SplatMeasure
+from splatrender.regression import pictures
+from splatrender.regression.estimator import SplatRegressor
+from splatrender.regression.pde import STEADY_ROUNDS, Marching, PdeFit, fit_evolving, fit_steady
+from splatrender.regression.solver import Round
+from splatrender.regression.table import Table, read_table
+from splatrender.regression.tasks import TASKS, Task, task
+
+Array = NDArray[np.float64]
+MOST_FRAMES = 80  # of the animation
+HOLDOUT_SEED = 1  # apart from the seed of the fit
+
+
+@dataclass(frozen=True)
+class RegressJob:
+    """What is asked for.
+
+    Attributes:
+        target: name of a task, or path of a .csv file.
+        splats: number of splats at most, "auto" for the data to choose, None for the task's own.
+        seed: of data, starts and births.
+        out: folder to write to.
+        inputs: columns of the file to learn from.
+        outputs: columns of the file to predict.
+        samples: number of samples, None for the task's own.
+        holdout: share of a file's rows that is not fitted but measured on.
+        method: of `SplatRegressor`.
+        parent: shape of the splats.
+        rounds: of births and deaths at most, None for what suits the task.
+        pictures: draw them; None: if matplotlib is installed.
+        animation: also draw the animation.
+        threads: of the CPU, 0 for one each core.
+    """
+
+    target: str
+    splats: int | str | None = None
+    seed: int = 0
+    out: str = "output/regress"
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    samples: int | None = None
+    holdout: float = 0.2
+    method: str = "levenberg"
+    parent: str = "gaussian"
+    rounds: int | None = None
+    pictures: bool | None = None
+    animation: bool = False
+    threads: int = 0
+
+
+class Watcher(Protocol):
+    """Follows a run."""
+
+    def begin(self, title: str, rounds: int) -> None:
+        """A fit of so many rounds at most begins."""
+
+    def round(self, report: Round, window: int) -> bool:
+        """A round has ended; True asks for the end of the fit."""
+
+
+class Silent:
+    """Nobody watches."""
+
+    def begin(self, title: str, rounds: int) -> None:
+        """Nothing to do."""
+
+    def round(self, report: Round, window: int) -> bool:
+        """Go on."""
+        return False
+
+
+@dataclass(frozen=True, eq=False)
+class _Outcome:
+    """A fit, whatever was fitted."""
+
+    predict: Callable[[Array], Array]
+    save: Callable[[Path], None]
+    measures: list[SplatMeasure]
+    history: list[tuple[int, Round]]
+    parameters: int
+    extra: dict[str, Any]
+    frames: list[tuple[Round, SplatMeasure]]
+
+
+def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
+    """Fit, measure and write.
+
+    Args:
+        job: what is asked for.
+        watcher: follows the rounds.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        InputError: the input is at fault.
+    """
+    if job.threads:
+        torch.set_num_threads(job.threads)
+    draw = pictures.have_matplotlib() if job.pictures is None else job.pictures
+    if (draw or job.animation) and not pictures.have_matplotlib():
+        raise InputError(pictures.HINT)
+    watcher = watcher or Silent()
+    out = Path(job.out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: expected a folder to write to, found a file")
+    cpu, wall = time.process_time(), time.perf_counter()
+    is_file = job.target not in TASKS and ("." in job.target or "/" in job.target)
+    if is_file:
+        outcome, shown, measured = _run_table(job, watcher)
+    else:
+        outcome, shown, measured = _run_task(job, task(job.target), watcher)
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    results: dict[str, Any] = {
+        "task": job.target,
+        "splats": sum(map(len, outcome.measures)),
+        "parameters": outcome.parameters,
+        "seed": job.seed,
+        "seconds": round(wall, 3),
+        "cpu_seconds": round(cpu, 3),
+        **measured,
+        "method": job.method,
+        **outcome.extra,
+        "history": [{"window": w, **_finite(asdict(r))} for w, r in outcome.history],
+    }
+    outcome.save(out / "model.pt")
+    if draw:
+        pictures.draw_fit(out / "fit.png", shown)
+        pictures.draw_splats(out / "splats.png", outcome.measures, shown)
+        pictures.draw_history(out / "loss.png", outcome.history, shown.title)
+    if job.animation:
+        pictures.draw_animation(out / "animation.gif", outcome.frames, shown)
+    write_json(out / "results.json", results)  # last: a folder with results is complete
+    return results
+
+
+def errors(predicted: Array, truth: Array) -> dict[str, float]:
+    """Root mean square, largest and relative L2 error.
+
+    Args:
+        predicted: [...] values.
+        truth: as many.
+
+    Returns:
+        rmse, linf and relative_l2 = |predicted - truth| / |truth|.
+
+    Example:
+        >>> errors(np.array([1.0, 3.0]), np.array([1.0, 1.0]))["linf"]
+        2.0
+    """
+    gap = predicted - truth
+    size = float(np.linalg.norm(truth))
+    return {
+        "rmse": float(np.sqrt(np.mean(gap**2))),
+        "linf": float(np.abs(gap).max()),
+        "relative_l2": float(np.linalg.norm(gap)) / size if size else math.inf,
+    }
+
+
+def _run_task(
+    job: RegressJob, problem: Task, watcher: Watcher
+) -> tuple[_Outcome, pictures.Shown, dict[str, Any]]:
+    grid = problem.grid()
+    data = None
+    if problem.is_pde:
+        if job.samples is not None:
+            raise InputError(f"samples: {problem.name} is a differential equation and has none")
+        outcome = _fit_pde(job, problem, watcher)
+        where = "exact solution" if problem.truth else "reference solution"
+    else:
+        data = problem.data(job.seed, job.samples)
+        splats = problem.splats if job.splats is None else job.splats
+        outcome = _fit_samples(job, splats, data.x, data.y, problem.title, watcher)
+        where = "dense clean grid"
+    fit = outcome.predict(grid.x)
+    shape = None
+    if problem.dimensions == 2:
+        first = len(np.unique(grid.x[:, 0]))
+        second = len(grid.x) // first
+        shape = (first, second) if problem.truth else (second, first)
+    shown = pictures.Shown(
+        problem.title, problem.inputs, grid.x, grid.y, fit, shape,
+        None if data is None else (data.x, data.y),
+    )  # fmt: skip
+    measured: dict[str, Any] = {**errors(fit, grid.y), "measured_on": where, "points": len(grid.y)}
+    if data is not None:
+        residual = errors(outcome.predict(data.x), data.y)["rmse"]
+        measured |= {"samples": len(data.y), "noise": problem.noise, "train_rmse": residual}
+    return outcome, shown, measured
+
+
+def _run_table(
+    job: RegressJob, watcher: Watcher
+) -> tuple[_Outcome, pictures.Shown, dict[str, Any]]:
+    if job.samples is not None:
+        raise InputError("samples: expected with a task only, found with a file")
+    if not 0 < job.holdout < 1:
+        raise InputError(f"holdout: expected a share between 0 and 1, found {job.holdout}")
+    table = read_table(job.target, job.inputs, job.outputs)
+    train, test = _split(table, job.holdout)
+    splats = "auto" if job.splats is None else job.splats
+    y = table.y[:, 0] if table.y.shape[1] == 1 else table.y
+    title = f"{', '.join(table.outputs)} of {', '.join(table.inputs)}"
+    outcome = _fit_samples(job, splats, table.x[train], y[train], title, watcher)
+    fit = outcome.predict(table.x[test])
+    flat = (fit[:, 0], y[test][:, 0]) if fit.ndim == 2 else (fit, y[test])
+    shown = pictures.Shown(title, table.inputs, table.x[test], flat[1], flat[0])
+    inside = errors(outcome.predict(table.x[train]), y[train])["rmse"]
+    measured = {
+        **errors(fit, y[test]),
+        "measured_on": "rows held out",
+        "points": len(test),
+        "samples": len(train),
+        "train_rmse": inside,
+        "inputs": list(table.inputs),
+        "outputs": list(table.outputs),
+    }
+    return outcome, shown, measured
+
+
+def _split(table: Table, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows to fit and rows to measure on, the latter in the order of the file."""
+    count = len(table.x)
+    held = min(max(1, round(share * count)), count - 2)
+    order = np.random.default_rng(HOLDOUT_SEED).permutation(count)
+    return np.sort(order[held:]), np.sort(order[:held])
+
+
+def _fit_samples(
+    job: RegressJob, splats: int | str, x: Array, y: Array, title: str, watcher: Watcher
+) -> _Outcome:
+    frames: list[tuple[Round, SplatMeasure]] = []
+    model = SplatRegressor(
+        splats, parent=job.parent, method=job.method, random_state=job.seed,
+        **({} if job.rounds is None else {"max_rounds": job.rounds}),
+    )  # fmt: skip
+
+    def progress(report: Round, measure: SplatMeasure) -> bool:
+        if job.animation and (report.kept or report.round == 0):
+            frames.append((report, measure.detach()))
+        return watcher.round(report, 0)
+
+    watcher.begin(title, model.max_rounds)
+    model.fit(x, y, progress=progress)
+    return _Outcome(
+        model.predict,
+        model.save,
+        [model.measure_],
+        [(0, r) for r in model.history_],
+        model.measure_.parameters,
+        {"splats_at_most": splats, "parent": job.parent},
+        frames[:: max(1, math.ceil(len(frames) / MOST_FRAMES))],
+    )
+
+
+def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
+    splats = problem.splats if job.splats is None else job.splats
+    if not isinstance(splats, int):
+        raise InputError(f"splats: expected a number for {problem.name}, found {splats!r}")
+    for name, usual in (("method", "levenberg"), ("parent", "gaussian")):
+        if getattr(job, name) != usual:
+            raise InputError(
+                f"{name}: expected {usual} for {problem.name}, found {getattr(job, name)}"
+            )
+    if job.animation:
+        raise InputError(f"animation: expected a regression task, found {problem.name}")
+    fitted: PdeFit
+    if problem.truth is not None:
+        rounds = STEADY_ROUNDS if job.rounds is None else job.rounds
+        watcher.begin(problem.title, rounds)
+        fitted = fit_steady(splats, job.seed, rounds, watcher.round)
+    else:
+        marching = Marching()
+        if job.rounds is not None:
+            marching = Marching(rounds=job.rounds, later=min(job.rounds, marching.later))
+        watcher.begin(problem.title, marching.total)
+        fitted = fit_evolving(splats, job.seed, marching, progress=watcher.round)
+    return _Outcome(
+        fitted.predict,
+        fitted.save,
+        [w.measure for w in fitted.windows],
+        fitted.history,
+        fitted.parameters,
+        {"windows": [w.stop for w in fitted.windows] if len(fitted.windows) > 1 else []},
+        [],
+    )
+
+
+def _finite(entry: dict[str, Any]) -> dict[str, Any]:
+    """JSON has no infinity."""
+    return {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()
+    }

@@ -1,0 +1,255 @@
+"""Levenberg–Marquardt transport with variable projection.
+
+Legend: θ = (c, u, ε) amplitudes, shifts and strains as in `linearise`, ρ ridge, λ damping.
+
+Shifts and strains are measured in each splat's own coordinates, where the step does not depend on
+how the inputs are scaled or rotated, and the damping λ diag(JᵀJ) divides a splat's gradient by its
+squared amplitude: light splats move as fast as heavy ones, as in the Wasserstein flow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.birth_death import robust_cholesky
+from splatrender.model import SplatMeasure
+from splatrender.operators.differential import Condition
+from splatrender.regression.linearise import (
+    NormalEquations,
+    design_of,
+    is_linear,
+    loss_of,
+    moved,
+    normal_equations,
+)
+
+LONGEST_STEP = 1.0  # of shifts [standard deviations] and strains [e-folds]: the model is local
+REJECTIONS = 8  # of a step in a row before the place counts as a minimum
+
+
+@dataclass(frozen=True)
+class Prior:
+    """What is asked of a measure besides the conditions.
+
+        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · |det A_i|^(−2 roughness / d)
+
+    With roughness > 0 small splats must have small amplitudes, as in a Sobolev norm.
+
+    Attributes:
+        ridge: factor of the squared amplitudes.
+        roughness: power of the splats' mean scale.
+        lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
+        smallest: standard deviation below which no splat shrinks, in units of the inputs.
+        largest: standard deviation above which no splat grows.
+    """
+
+    ridge: float = 0.0
+    roughness: float = 0.0
+    lasso: float = 0.0
+    smallest: float = 0.0
+    largest: float = float("inf")
+
+    def relative(self, measure: SplatMeasure) -> Tensor:
+        """[k] ρ_i / ridge."""
+        if not self.roughness:
+            return torch.ones_like(measure.mass)
+        volume = torch.linalg.det(measure.factors).abs()
+        return volume ** (-2 * self.roughness / measure.dims)
+
+    def penalty(self, measure: SplatMeasure) -> float:
+        """The penalty of a peak-normalised measure of mass one."""
+        squares = measure.weights.square().sum(dim=1)
+        total = 0.5 * self.ridge * float((self.relative(measure) * squares).sum())
+        return total + (self.lasso * float(measure.weights.abs().sum()) if self.lasso else 0.0)
+
+    def ridges(self, measure: SplatMeasure) -> Tensor:
+        """[k, p] ridges of a quadratic that touches the penalty from above."""
+        amplitudes = measure.weights
+        ridges = (self.ridge * self.relative(measure))[:, None].expand_as(amplitudes)
+        if self.lasso:
+            floor = 1e-3 * amplitudes.abs().mean() + torch.finfo(amplitudes.dtype).tiny
+            ridges = ridges + self.lasso / amplitudes.abs().clamp(min=floor)
+        return ridges
+
+    def add_to(self, system: NormalEquations, measure: SplatMeasure) -> None:
+        """Add the penalty's Gauss–Newton terms, in place: residuals √ρ_i c_i, −a/d by ε_jj."""
+        count, outputs, dims = len(measure), measure.outputs, measure.dims
+        ridges, amplitudes = self.ridges(measure).reshape(-1), measure.weights.reshape(-1)
+        size = count * outputs
+        system.hessian.diagonal()[:size].add_(ridges)
+        system.gradient[:size].add_(ridges * amplitudes)
+        if not self.roughness:
+            return
+        slope = -self.roughness / dims
+        rough = (self.ridge * self.relative(measure))[:, None] * measure.weights  # [k, p]
+        energy = (rough * measure.weights).sum(dim=1)
+        rows, columns = torch.triu_indices(dims, dims)
+        places = (rows == columns).nonzero()[:, 0]  # where ε_jj is kept among the strains
+        first = count * (outputs + dims)
+        splats = torch.arange(count)[:, None]
+        strains = first + splats * len(rows) + places  # [k, d]
+        heights = torch.arange(size).reshape(count, outputs)
+        system.gradient[strains] += slope * energy[:, None]
+        system.hessian[strains[:, :, None], strains[:, None, :]] += slope**2 * energy[:, None, None]
+        cross = slope * rough[:, :, None].expand(-1, -1, dims)
+        system.hessian[heights[:, :, None], strains[:, None, :]] += cross
+        system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
+
+    def limited(self, measure: SplatMeasure) -> SplatMeasure:
+        """The measure with every standard deviation between `smallest` and `largest`."""
+        if self.smallest <= 0 and self.largest == float("inf"):
+            return measure
+        if measure.dims == 1:
+            size = measure.factors.abs().clamp(self.smallest, self.largest)
+            return replace(measure, factors=size)
+        left, values, right = torch.linalg.svd(measure.factors)
+        if float(values.min()) >= self.smallest and float(values.max()) <= self.largest:
+            return measure
+        values = values.clamp(self.smallest, self.largest)
+        return replace(measure, factors=left * values[:, None, :] @ right)
+
+
+@dataclass(frozen=True)
+class LevenbergOptions:
+    """When to stop.
+
+    Attributes:
+        iterations: steps tried at most.
+        tolerance: relative decrease of the objective in one step below which it stops.
+        damping: λ at the start.
+    """
+
+    iterations: int = 100
+    tolerance: float = 1e-4
+    damping: float = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Minimum:
+    """Where a descent ended.
+
+    Attributes:
+        measure: the splats, peak-normalised with mass one.
+        loss: ½ Σ |r|² there.
+        objective: the loss plus the prior's penalty.
+        iterations: steps tried.
+    """
+
+    measure: SplatMeasure
+    loss: float
+    objective: float
+    iterations: int
+
+
+def project(
+    measure: SplatMeasure, conditions: Sequence[Condition], prior: Prior
+) -> tuple[SplatMeasure, float]:
+    """The best amplitudes for given places and shapes, by least squares, and the loss there.
+
+    Args:
+        measure: k splats; its amplitudes only matter for the lasso.
+        conditions: linear ones.
+        prior: its ridge makes the solution unique.
+
+    Returns:
+        The measure with those amplitudes, and ½ Σ |r|².
+    """
+    design = design_of(replace(measure, weights=torch.zeros_like(measure.weights)), conditions)
+    columns, target = design.columns[..., 0], -design.residual
+    gram, right = columns.T @ columns, columns.T @ target
+    ridges = prior.ridges(measure)
+    if prior.lasso and measure.outputs > 1:
+        amplitudes = torch.stack(
+            [_solve(gram, right[:, j], ridges[:, j]) for j in range(measure.outputs)], dim=1
+        )
+    else:
+        amplitudes = _solve(gram, right, ridges[:, 0])
+    loss = 0.5 * float((columns @ amplitudes - target).square().sum())
+    return replace(measure, weights=amplitudes), loss
+
+
+def _solve(gram: Tensor, right: Tensor, ridges: Tensor) -> Tensor:
+    lifted = gram.clone()
+    lifted.diagonal().add_(ridges)
+    columns = right if right.dim() == 2 else right[:, None]
+    return torch.cholesky_solve(columns, robust_cholesky(lifted)).reshape(right.shape)
+
+
+def levenberg_marquardt(
+    measure: SplatMeasure,
+    conditions: Sequence[Condition],
+    prior: Prior | None = None,
+    options: LevenbergOptions | None = None,
+) -> Minimum:
+    """Move splats to a minimum of ½ Σ |r|² + prior.
+
+    Each step solves (JᵀJ + ρ + λ diag) δθ = −(Jᵀr + ρ c). Where all conditions are linear, the
+    amplitudes are then set to their optimum (variable projection after Kaufman).
+
+    Args:
+        measure: where to start; peak-normalised with mass one (`as_peaks`).
+        conditions: the problem, in float64.
+        prior: regularisation, none if None.
+        options: when to stop.
+
+    Returns:
+        The minimum.
+
+    Source:
+        Golub and Pereyra, Separable nonlinear least squares, 2003; Kaufman, BIT 15, 1975.
+    """
+    prior, options = prior or Prior(), options or LevenbergOptions()
+    linear = is_linear(conditions)
+    measure = prior.limited(measure)
+    if linear:
+        measure, loss = project(measure, conditions, prior)
+    else:
+        loss = loss_of(measure, conditions)
+    objective = loss + prior.penalty(measure)
+    damping, tried = options.damping, 0
+    while tried < options.iterations:
+        system = normal_equations(measure, conditions)
+        prior.add_to(system, measure)
+        before = objective
+        for _ in range(REJECTIONS):
+            tried += 1
+            step = _damped_step(system.hessian, system.gradient, damping, measure.weights.numel())
+            trial = prior.limited(moved(measure, step))
+            if linear:
+                trial, trial_loss = project(trial, conditions, prior)
+            else:
+                trial_loss = loss_of(trial, conditions)
+            trial_objective = trial_loss + prior.penalty(trial)
+            if trial_objective < objective:
+                measure, loss, objective = trial, trial_loss, trial_objective
+                damping = max(damping / 5, 1e-12)
+                break
+            damping *= 4
+        if before - objective <= options.tolerance * before:
+            break
+    return Minimum(measure, loss, objective, tried)
+
+
+def _damped_step(hessian: Tensor, gradient: Tensor, damping: float, amplitudes: int) -> Tensor:
+    """[P] −(H + λ diag H)⁻¹ g, with shifts and strains kept below the longest step."""
+    diagonal = hessian.diagonal()
+    floor = 1e-12 * float(diagonal.max())  # splats without amplitude have no curvature
+    damped = hessian.clone()
+    damped.diagonal().add_(damping * diagonal.clamp(min=floor))
+    step = -torch.cholesky_solve(gradient[:, None], robust_cholesky(damped))[:, 0]
+    step[amplitudes:].clamp_(-LONGEST_STEP, LONGEST_STEP)
+    return step
+
+
+def as_peaks(measure: SplatMeasure) -> SplatMeasure:
+    """The same function with peak-normalised splats of mass one, whose weights are amplitudes."""
+    return replace(
+        measure,
+        mass=torch.ones_like(measure.mass),
+        weights=measure.amplitudes,
+        normalised=False,
+    )

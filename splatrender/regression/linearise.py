@@ -1,0 +1,207 @@
+"""A list of conditions around a measure: design matrix, Jacobian and normal equations.
+
+Legend: c amplitudes [k, p], u shifts [k, d], ε strains [k, d (d+1)/2], θ = (c, u, ε), r residuals,
+J = ∂r/∂θ, Φ = ∂r/∂c. Measures here are peak-normalised with mass one: their weights are c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from splatrender.model import SplatMeasure
+from splatrender.operators.differential import Condition, Rows, operator_rows, unpack
+
+CHUNK = 1 << 19  # point-splat pairs at a time: tens of MB for each intermediate in 2-D
+
+
+@dataclass(frozen=True, eq=False)
+class Design:
+    """Residuals and their columns by amplitudes, over all conditions.
+
+    Linear conditions treat the outputs as s = p right-hand sides of one column a splat (q = 1);
+    others couple them: s = 1 and q = p.
+
+    Attributes:
+        residual: [R, s] r.
+        columns: [R, k, q] Φ.
+        widths: rows that belong to each point, by condition.
+    """
+
+    residual: Tensor
+    columns: Tensor
+    widths: tuple[int, ...]
+
+    def at_points(self, conditions: Sequence[Condition]) -> Tensor:
+        """[n] squared residuals at the points of all conditions in turn."""
+        energies = self.residual.square().sum(dim=1)
+        parts = energies.split([len(c) * w for c, w in zip(conditions, self.widths, strict=True)])
+        summed = [p.reshape(-1, w).sum(dim=1) for p, w in zip(parts, self.widths, strict=True)]
+        return torch.cat(summed)
+
+    @property
+    def flat(self) -> Tensor:
+        """[R, k q] the columns as a matrix."""
+        return self.columns.flatten(1)
+
+
+@dataclass(frozen=True, eq=False)
+class NormalEquations:
+    """JᵀJ and Jᵀr at a measure.
+
+    Attributes:
+        hessian: [P, P] JᵀJ, P = k (p + d + d (d+1)/2), all of c first, then u, then ε.
+        gradient: [P] Jᵀr, the gradient of the loss.
+    """
+
+    hessian: Tensor
+    gradient: Tensor
+
+
+def is_linear(conditions: Sequence[Condition]) -> bool:
+    """Whether all residuals are linear in the amplitudes, so that these can be eliminated."""
+    return all(condition.linear for condition in conditions)
+
+
+def design_of(
+    measure: SplatMeasure, conditions: Sequence[Condition], atoms: SplatMeasure | None = None
+) -> Design:
+    """Residuals at a measure and the columns of `atoms` (of the measure's own splats if None).
+
+    Args:
+        measure: k splats.
+        conditions: the problem.
+        atoms: other splats whose columns are wanted.
+
+    Returns:
+        The design, whole: R k q numbers.
+    """
+    linear = is_linear(conditions)
+    residuals, columns = [], []
+    for part in chunks(measure if atoms is None else atoms, conditions):
+        rows = [operator_rows(op, measure, part.points).value for op in part.operators]
+        fields = [value @ measure.weights for value in rows]
+        residual, slopes = (part.residuals(fields), None) if linear else part.linearised(fields)
+        if atoms is not None:
+            rows = [operator_rows(op, atoms, part.points).value for op in part.operators]
+        if linear:
+            columns.append((part.root_weights[:, None] * rows[0])[..., None])
+        else:
+            if slopes is None:
+                slopes = _unit_slopes(part, residual)
+            design = torch.einsum("nmqp,nqk->nmkp", slopes, torch.stack(rows, dim=1))
+            columns.append(design.flatten(0, 1))
+            residual = residual.reshape(-1, 1)
+        residuals.append(residual)
+    widths = tuple(1 if linear else c.width(measure.outputs) for c in conditions)
+    return Design(torch.cat(residuals), torch.cat(columns), widths)
+
+
+def normal_equations(measure: SplatMeasure, conditions: Sequence[Condition]) -> NormalEquations:
+    """Sum JᵀJ and Jᵀr over all conditions; the Jacobian is never stored whole.
+
+    Args:
+        measure: k splats.
+        conditions: the problem.
+
+    Returns:
+        The normal equations of the Gauss–Newton step.
+    """
+    size = measure.parameters
+    hessian = measure.means.new_zeros(size, size)
+    gradient = measure.means.new_zeros(size)
+    for part in chunks(measure, conditions):
+        residual, jacobian = jacobian_rows(measure, part)
+        hessian.addmm_(jacobian.T, jacobian)
+        gradient.addmv_(jacobian.T, residual)
+    return NormalEquations(hessian, gradient)
+
+
+def jacobian_rows(measure: SplatMeasure, condition: Condition) -> tuple[Tensor, Tensor]:
+    """Residuals [n m] and their Jacobian [n m, P] by (c, u, ε) for one condition."""
+    rows = [operator_rows(op, measure, condition.points, True) for op in condition.operators]
+    amplitudes = measure.weights
+    residual, slopes = condition.linearised([row.value @ amplitudes for row in rows])
+    if slopes is None:
+        slopes = _unit_slopes(condition, residual)
+    if measure.outputs == 1 and residual.shape[1] == 1:  # the common case, without small products
+        blocks = [_scalar_block(rows, slopes[:, 0, :, 0], amplitudes, name) for name in _BLOCKS]
+    else:
+        values = torch.stack([row.value for row in rows], dim=1)
+        heights = torch.einsum("nmqp,kp->nmqk", slopes, amplitudes)
+        blocks = [torch.einsum("nmqp,nqk->nmkp", slopes, values)] + [
+            torch.einsum(
+                "nmqk,nqkg->nmkg", heights, torch.stack([getattr(r, name) for r in rows], dim=1)
+            )
+            for name in _BLOCKS[1:]
+        ]
+    return residual.reshape(-1), torch.cat([b.reshape(residual.numel(), -1) for b in blocks], dim=1)
+
+
+_BLOCKS = ("value", "shift", "strain")
+
+
+def _scalar_block(rows: list[Rows], slopes: Tensor, amplitudes: Tensor, name: str) -> Tensor:
+    """[n, k] or [n, k, g]: Σ_q slope_q ∂(L_q f)/∂(c, u or ε) for one output and one residual."""
+    total = None
+    for q, row in enumerate(rows):
+        part = getattr(row, name)
+        slope = slopes[:, q].reshape(-1, *(1,) * (part.dim() - 1))
+        total = slope * part if total is None else total + slope * part
+    assert total is not None
+    return total if name == "value" else total * amplitudes
+
+
+def _unit_slopes(condition: Condition, residual: Tensor) -> Tensor:
+    """[n, p, 1, p] derivatives of a linear condition's residuals by the field: √w times one."""
+    eye = torch.eye(residual.shape[1]).to(residual)
+    return condition.root_weights[:, None, None, None] * eye[None, :, None, :]
+
+
+def loss_of(measure: SplatMeasure, conditions: Sequence[Condition]) -> float:
+    """½ Σ |r|² of all conditions."""
+    total = 0.0
+    for part in chunks(measure, conditions):
+        fields = [
+            operator_rows(op, measure, part.points).value @ measure.weights for op in part.operators
+        ]
+        total += 0.5 * float(part.residuals(fields).square().sum())
+    return total
+
+
+def chunks(measure: SplatMeasure, conditions: Sequence[Condition]) -> Iterator[Condition]:
+    """The conditions cut into parts that bound memory."""
+    size = max(16, CHUNK // max(1, len(measure)))
+    for condition in conditions:
+        if len(condition) <= size:
+            yield condition
+            continue
+        for start in range(0, len(condition), size):
+            yield condition.rows(slice(start, start + size))
+
+
+def moved(measure: SplatMeasure, step: Tensor) -> SplatMeasure:
+    """The measure after a step θ = (c, u, ε): c + δc, b + A u, A exp(ε).
+
+    Args:
+        measure: k splats.
+        step: [P] in the order of `NormalEquations`.
+
+    Returns:
+        The new measure; factors stay invertible because exp(ε) is.
+    """
+    count, dims, outputs = len(measure), measure.dims, measure.outputs
+    change, shift, strain = step.split(
+        [count * outputs, count * dims, count * dims * (dims + 1) // 2]
+    )
+    matrix = unpack(strain.reshape(count, -1), dims)
+    stretch = matrix.exp() if dims == 1 else torch.linalg.matrix_exp(matrix)
+    return replace(
+        measure,
+        weights=measure.weights + change.reshape(count, outputs),
+        means=measure.means + (measure.factors @ shift.reshape(count, dims, 1))[..., 0],
+        factors=measure.factors @ stretch,
+    )

@@ -1,0 +1,266 @@
+"""Pictures of a fit: function and residual, splats, the history of the loss. Needs matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from splatrender.errors import InputError
+from splatrender.io.atomic import atomic_write
+from splatrender.model import SplatMeasure, evaluate
+from splatrender.regression.solver import Round
+
+Array = NDArray[np.float64]
+HINT = 'matplotlib is needed for pictures, found none: pip install "splatrender[plots]"'
+DPI = 120
+MOST_POINTS = 4000  # drawn of scattered data
+FRAMES_PER_SECOND = 8
+ELLIPSE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 49)), np.sin(a)])  # [2, 49]
+
+
+def have_matplotlib() -> bool:
+    """Whether pictures can be drawn."""
+    return find_spec("matplotlib") is not None
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What is to be seen.
+
+    Attributes:
+        title: over the pictures.
+        inputs: names of the inputs.
+        x: [m, d] points, a grid where `shape` says so.
+        truth: [m] values to compare with.
+        fit: [m] values of the model.
+        shape: of the grid in 2-D, or None for scattered points.
+        samples: [n, d] and [n] data that were fitted, if any.
+    """
+
+    title: str
+    inputs: tuple[str, ...]
+    x: Array
+    truth: Array
+    fit: Array
+    shape: tuple[int, int] | None = None
+    samples: tuple[Array, Array] | None = field(default=None)
+
+
+def draw_fit(path: Path, shown: Shown) -> None:
+    """Function, fit and residual.
+
+    Args:
+        path: .png to write.
+        shown: what to draw; one output.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be made.
+    """
+    plt = _pyplot()
+    dims = shown.x.shape[1]
+    if dims == 1:
+        figure, axes = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=(3, 2))
+        order = np.argsort(shown.x[:, 0])
+        if shown.samples is not None:
+            axes[0].plot(shown.samples[0][:, 0], shown.samples[1], ".", ms=3, c="0.6", label="data")
+        t = shown.x[order, 0]
+        axes[0].plot(t, shown.truth[order], lw=2.5, c="0.8", label="truth")
+        axes[0].plot(t, shown.fit[order], lw=1, c="C0", label="fit")
+        axes[0].legend(loc="upper right", fontsize=8)
+        axes[1].plot(t, (shown.fit - shown.truth)[order], lw=0.8, c="C3")
+        axes[1].set(xlabel=shown.inputs[0], ylabel="fit - truth")
+    elif dims == 2:
+        figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharex=True, sharey=True)
+        low, high = shown.truth.min(), shown.truth.max()
+        gap = shown.fit - shown.truth
+        most = max(float(np.abs(gap).max()), 1e-300)
+        for axis, values, name, limits, colours in (
+            (axes[0], shown.truth, "truth", (low, high), "viridis"),
+            (axes[1], shown.fit, "fit", (low, high), "viridis"),
+            (axes[2], gap, "fit - truth", (-most, most), "RdBu_r"),
+        ):
+            image = _surface(axis, shown, values, limits, colours)
+            axis.set(title=name, xlabel=shown.inputs[0], ylabel=shown.inputs[1])
+            figure.colorbar(image, ax=axis)
+    else:
+        figure, axis = plt.subplots(figsize=(5, 5))
+        some = np.linspace(0, len(shown.x) - 1, min(len(shown.x), MOST_POINTS)).astype(int)
+        axis.plot(shown.truth[some], shown.fit[some], ".", ms=2)
+        ends = [shown.truth.min(), shown.truth.max()]
+        axis.plot(ends, ends, c="0.5", lw=1)
+        axis.set(xlabel="truth", ylabel="fit")
+    figure.suptitle(shown.title, fontsize=10)
+    _save(figure, path)
+
+
+def draw_splats(path: Path, measures: Sequence[SplatMeasure], shown: Shown) -> None:
+    """Splats at one standard deviation, coloured by mass: ellipses, or bumps where d = 1.
+
+    Args:
+        path: .png to write.
+        measures: splats, of all windows if there are several.
+        shown: for title, names and extent.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be made.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(8, 4) if shown.x.shape[1] == 1 else (6.4, 5.6))
+    image = _splats(axis, measures, shown)
+    figure.colorbar(image, ax=axis, label="mass ∫|c ρ|")
+    axis.set_title(f"{shown.title}: {sum(map(len, measures))} splats", fontsize=10)
+    _save(figure, path)
+
+
+def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -> None:
+    """The loss by round, with births and deaths.
+
+    Args:
+        path: .png to write.
+        history: windows' numbers and rounds, in order.
+        title: over the picture.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be made.
+    """
+    plt = _pyplot()
+    figure, (top, low) = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=(3, 1.4))
+    steps = np.arange(len(history))
+    loss = np.array([r.loss for _, r in history])
+    kept = np.array([r.kept and (r.births > 0 or r.deaths > 0) for _, r in history])
+    top.semilogy(steps, loss, "-", lw=1.2, c="0.3")
+    top.semilogy(steps[kept], loss[kept], "o", ms=4, c="C2", label="births and deaths kept")
+    births = np.array([r.births for _, r in history])
+    deaths = np.array([r.deaths for _, r in history])
+    faint = np.where(kept, 1.0, 0.3)
+    for axis_values, colour, name in ((births, "C2", "births"), (-deaths, "C3", "deaths")):
+        bars = low.bar(steps, axis_values, color=colour, label=name)
+        for bar, alpha in zip(bars, faint, strict=True):
+            bar.set_alpha(alpha)
+    for i in range(1, len(history)):
+        if history[i][0] != history[i - 1][0]:
+            top.axvline(i - 0.5, c="0.8", lw=0.8)
+            low.axvline(i - 0.5, c="0.8", lw=0.8)
+    top.set(ylabel="loss ½Σr²", title=title)
+    low.set(xlabel="round (pale: tried and not kept)", ylabel="splats")
+    top.legend(fontsize=8)
+    low.legend(fontsize=8)
+    _save(figure, path)
+
+
+def draw_animation(path: Path, frames: Sequence[tuple[Round, SplatMeasure]], shown: Shown) -> None:
+    """Splats moving, dying and being born, round by round, as a .gif.
+
+    Args:
+        path: .gif to write.
+        frames: rounds and the measures after them.
+        shown: for title, names and extent.
+
+    Raises:
+        InputError: matplotlib is missing, or the file cannot be made.
+    """
+    plt = _pyplot()
+    from matplotlib.animation import FuncAnimation, PillowWriter
+
+    figure, axis = plt.subplots(figsize=(6.4, 4 if shown.x.shape[1] == 1 else 5.6))
+
+    def show(index: int) -> list[Any]:
+        entry, measure = frames[index]
+        axis.clear()
+        _splats(axis, [measure], shown)
+        axis.set_title(f"round {entry.round}: {entry.splats} splats, loss {entry.loss:.2e}")
+        return []
+
+    animation = FuncAnimation(figure, show, frames=len(frames), blit=False)
+    with atomic_write(path) as temporary:
+        animation.save(temporary, writer=PillowWriter(fps=FRAMES_PER_SECOND), dpi=80)
+    plt.close(figure)
+
+
+def masses(measure: SplatMeasure) -> Array:
+    """[k] |c| ∫ρ |det A|: the masses of the same measure with density-normalised splats."""
+    volume = torch.linalg.det(measure.factors).abs() * measure.parent.integral(measure.dims)
+    return (measure.amplitudes.norm(dim=1) * volume).detach().numpy()
+
+
+def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import LogNorm
+
+    mass = np.concatenate([masses(m) for m in measures])
+    top = max(float(mass.max()), 1e-300)
+    norm = LogNorm(max(float(mass.min()), 1e-4 * top), top)
+    lines: list[Array] = []
+    for measure in measures:
+        means, factors = measure.means.detach().numpy(), measure.factors.detach().numpy()
+        if measure.dims == 1:
+            u = np.linspace(-3, 3, 61)
+            one = SplatMeasure(*(t[:1] for _, t in measure.items()), parent=measure.parent)
+            flat = torch.tensor([[1.0]], dtype=measure.dtype)
+            bump = SplatMeasure(flat[0], flat, 0 * flat, flat[None], parent=one.parent)
+            profile = evaluate(bump, torch.from_numpy(u)[:, None]).value[:, 0].numpy()
+            heights = measure.amplitudes[:, 0].detach().numpy()
+            lines += [
+                np.stack([b[0] + a[0, 0] * u, c * profile], 1)
+                for b, a, c in zip(means, factors, heights, strict=True)
+            ]
+        else:  # the shadow on the first two inputs
+            shadows = [np.linalg.cholesky(f[:2] @ f[:2].T + 1e-300 * np.eye(2)) for f in factors]
+            lines += [(b[:2, None] + s @ ELLIPSE).T for b, s in zip(means, shadows, strict=True)]
+    collection = LineCollection(lines, colors=_colours("plasma", norm, mass), linewidths=0.9)
+    axis.add_collection(collection)
+    low, high = shown.x.min(axis=0), shown.x.max(axis=0)
+    axis.set_xlim(low[0], high[0])
+    axis.set_xlabel(shown.inputs[0])
+    if shown.x.shape[1] == 1:
+        height = 1.5 * max(float(np.abs(shown.truth).max()), 1e-12)
+        axis.set(ylim=(-height, height), ylabel="c ρ")
+        axis.plot(shown.x[:, 0], shown.truth, c="0.85", lw=1, zorder=0)
+    else:
+        axis.set(ylim=(low[1], high[1]), ylabel=shown.inputs[1])
+    return ScalarMappable(norm, "plasma")
+
+
+def _colours(name: str, norm: Any, values: Array) -> Any:
+    import matplotlib
+
+    return matplotlib.colormaps[name](norm(np.maximum(values, norm.vmin)))
+
+
+def _surface(axis: Any, shown: Shown, values: Array, limits: tuple[float, float], map_: str) -> Any:
+    style = {"vmin": limits[0], "vmax": limits[1], "cmap": map_}
+    if shown.shape is None:
+        some = np.linspace(0, len(values) - 1, min(len(values), MOST_POINTS)).astype(int)
+        return axis.scatter(*shown.x[some].T, c=values[some], s=6, **style)
+    a, b = shown.x.reshape(*shown.shape, 2)[:, :, 0], shown.x.reshape(*shown.shape, 2)[:, :, 1]
+    step = max(1, math.ceil(max(shown.shape) / 300))
+    cut = (slice(None, None, step), slice(None, None, step))
+    grid = values.reshape(shown.shape)[cut]
+    return axis.pcolormesh(a[cut], b[cut], grid, shading="nearest", rasterized=True, **style)
+
+
+def _pyplot() -> Any:
+    if not have_matplotlib():
+        raise InputError(HINT)
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.tight_layout()
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=DPI)
+    _pyplot().close(figure)

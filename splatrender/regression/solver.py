@@ -1,0 +1,373 @@
+"""The solver: Levenberg–Marquardt transport alternated with births and deaths.
+
+Transport converges, births and deaths leave local minima. A round removes splats whose removal
+costs least (amplitudes refitted), inserts the atoms that gain most, moves all of them to the next
+minimum, and is kept only if the score has fallen:
+
+    score = ln(loss + prior) + penalty(parameters)
+
+Without a penalty the number of splats grows to the budget; with one it is chosen on the way.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.birth_death import choose_deaths, removal_cost_refitted, steepest_atoms
+from splatrender.model import Parent, SplatMeasure, create_parent
+from splatrender.operators.differential import Condition, identity, operator_rows, unpack
+from splatrender.regression.levenberg import (
+    LevenbergOptions,
+    Minimum,
+    Prior,
+    as_peaks,
+    levenberg_marquardt,
+    project,
+)
+from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
+
+Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
+
+
+@dataclass(frozen=True)
+class SolverOptions:
+    """How long to search, and where.
+
+    Attributes:
+        n_splats: number of splats never to exceed.
+        rounds: rounds of births and deaths at most.
+        seconds: wall clock after which no round begins.
+        patience: rounds without progress after which the search ends.
+        iterations: Levenberg–Marquardt steps in a round.
+        polish: Levenberg–Marquardt steps at the end.
+        growth: fraction of new splats in a round while there is room.
+        candidates: atoms that compete for a birth.
+        support: a new splat must hold at least so many points, Σ ρ(x) >= support.
+        penalty: of the number of parameters, added to the logarithm of the objective.
+        shrinkage: prior standard deviation of amplitudes over their present root mean square; the
+            ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
+    """
+
+    n_splats: int = 50
+    rounds: int = 200
+    seconds: float = math.inf
+    patience: int = 30
+    iterations: int = 40
+    polish: int = 300
+    growth: float = 0.25
+    candidates: int = 100
+    support: float = 0.0
+    penalty: Callable[[int], float] | None = None
+    shrinkage: float = 3.0
+
+
+@dataclass(frozen=True)
+class Round:
+    """What a round did.
+
+    Attributes:
+        round: number, 0 is the first descent.
+        seconds: since the start.
+        loss: ½ Σ |r|² of the kept measure after the round.
+        splats: how many it has.
+        births: splats born in the trial.
+        deaths: splats removed in the trial.
+        kept: whether the trial was kept.
+        mass_moved: Σ |c| of what was removed and inserted.
+        predicted: change of the loss by deaths and births, before transport.
+        realised: change of the loss by the whole round.
+        validation: loss on the validation conditions, if there are any.
+    """
+
+    round: int
+    seconds: float
+    loss: float
+    splats: int
+    births: int = 0
+    deaths: int = 0
+    kept: bool = True
+    mass_moved: float = 0.0
+    predicted: float = 0.0
+    realised: float = 0.0
+    validation: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The fitted measure and how it came about.
+
+    Attributes:
+        measure: peak-normalised splats.
+        loss: ½ Σ |r|² there.
+        history: one entry for each round.
+    """
+
+    measure: SplatMeasure
+    loss: float
+    history: list[Round] = field(default_factory=list)
+
+
+Progress = Callable[[Round, SplatMeasure], "bool | None"]
+
+
+def initial_measure(
+    points: Tensor,
+    n_splats: int,
+    outputs: int = 1,
+    generator: torch.Generator | None = None,
+    parent: str | Parent = "gaussian",
+) -> SplatMeasure:
+    """Splats of amplitude zero at random points, each as wide as its share of the points' box.
+
+    Args:
+        points: [n, d] float64, in units of the inputs.
+        n_splats: how many.
+        outputs: p.
+        generator: source of randomness.
+        parent: bump.
+
+    Returns:
+        A peak-normalised measure of mass one.
+    """
+    dims = points.shape[1]
+    sizes = (points.amax(dim=0) - points.amin(dim=0)) * n_splats ** (-1 / dims)
+    ids = torch.randint(len(points), (n_splats,), generator=generator)
+    return SplatMeasure(
+        mass=points.new_ones(n_splats),
+        weights=points.new_zeros(n_splats, outputs),
+        means=points[ids].clone(),
+        factors=torch.diag(sizes).repeat(n_splats, 1, 1),
+        parent=create_parent(parent),
+    )
+
+
+class _Search:
+    """The state of a run: the best measure so far, its prior and score."""
+
+    def __init__(
+        self,
+        conditions: Sequence[Condition],
+        options: SolverOptions,
+        prior: Prior,
+        generator: torch.Generator,
+    ) -> None:
+        self.conditions, self.options, self.prior = list(conditions), options, prior
+        self.generator = generator
+        self.rows = sum(len(condition) for condition in conditions)
+        self.history: list[Round] = []
+        self.start = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self.start
+
+    def descend(self, measure: SplatMeasure, iterations: int, tolerance: float) -> Minimum:
+        """Transport to the next minimum."""
+        options = LevenbergOptions(iterations=iterations, tolerance=tolerance)
+        return levenberg_marquardt(measure, self.conditions, self.prior, options)
+
+    def score(self, minimum: Minimum) -> float:
+        """ln of the objective, plus the penalty of the parameters."""
+        penalty = self.options.penalty
+        extra = penalty(minimum.measure.parameters) if penalty else 0.0
+        return math.log(max(minimum.objective, 1e-300)) + extra
+
+    def adapt_prior(self, minimum: Minimum) -> Minimum:
+        """Let the ridge follow the noise level and the spread of the amplitudes."""
+        if self.options.shrinkage:
+            free = max(self.rows - minimum.measure.parameters, self.rows / 4)
+            noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
+            squares = minimum.measure.weights.square().mean(dim=1)
+            # the median: a pair of large opposite amplitudes must not loosen its own bounds
+            spread = float((squares * self.prior.relative(minimum.measure)).median())
+            spread *= self.options.shrinkage**2
+            self.prior = replace(self.prior, ridge=noise / (self.rows * max(spread, 1e-300)))
+        objective = minimum.loss + self.prior.penalty(minimum.measure)
+        return replace(minimum, objective=objective)
+
+    def trial(self, measure: SplatMeasure, deaths: int, births: int) -> tuple[Minimum, Round]:
+        """Remove, insert and transport; the report's loss is that of the trial."""
+        before = measure
+        predicted, mass = 0.0, 0.0
+        linear = is_linear(self.conditions)
+        if deaths:
+            costs = self.removal_costs(measure)
+            gone = choose_deaths(costs, deaths, self.generator)
+            keep = torch.ones(len(measure), dtype=torch.bool)
+            keep[gone] = False
+            predicted += float(costs[gone].sum())
+            mass += float(measure.weights[gone].abs().sum())
+            measure = measure.index(keep)
+            if linear:
+                measure, _ = project(measure, self.conditions, self.prior)
+        born = 0
+        if births:
+            atoms, gains = self.steepest(measure, births)
+            born = len(atoms)
+            predicted -= float(gains.sum())
+            measure = SplatMeasure.cat([measure, atoms])
+        minimum = self.descend(measure, self.options.iterations, 1e-3)
+        mass += float(minimum.measure.weights[len(measure) - born :].abs().sum())
+        realised = minimum.loss - loss_of(before, self.conditions)
+        report = Round(
+            round=len(self.history),
+            seconds=self.seconds(),
+            loss=minimum.loss,
+            splats=len(minimum.measure),
+            births=born,
+            deaths=deaths,
+            mass_moved=mass,
+            predicted=predicted,
+            realised=realised,
+        )
+        return minimum, report
+
+    def removal_costs(self, measure: SplatMeasure) -> Tensor:
+        """[k] what the loss would rise by if a splat were removed and the rest refitted."""
+        design = design_of(measure, self.conditions)
+        gram = design.flat.T @ design.flat
+        gram.diagonal().add_(self.prior.ridges(measure).mean())
+        count, width = len(measure), design.columns.shape[2]
+        return removal_cost_refitted(measure.weights.reshape(count, width, -1), gram)
+
+    def steepest(self, measure: SplatMeasure, count: int) -> tuple[SplatMeasure, Tensor]:
+        """The atoms that gain most among random candidates where the residual is large."""
+        design = design_of(measure, self.conditions)
+        atoms = self.candidates(measure, design, self.options.candidates + 4 * count)
+        columns = design_of(measure, self.conditions, atoms).columns
+        allowed = None
+        if self.options.support:
+            held = operator_rows(identity(), atoms, self.conditions[0].points).value.sum(dim=0)
+            allowed = held >= self.options.support
+        ridge = float(self.prior.ridges(measure).mean())
+        born = steepest_atoms(design.residual, design.flat, columns, count, ridge, allowed)
+        chosen = atoms.index(born.ids)
+        if not is_linear(self.conditions):
+            chosen = self.fitted(measure, chosen, design.residual, columns[:, born.ids])
+        return chosen, born.gains
+
+    def fitted(
+        self, measure: SplatMeasure, atoms: SplatMeasure, residual: Tensor, columns: Tensor
+    ) -> SplatMeasure:
+        """Atoms with their own least-squares amplitudes, for problems that are not linear."""
+        flat = columns.flatten(1)
+        gram = flat.T @ flat
+        ridge = float(self.prior.ridges(measure).mean())
+        gram.diagonal().add_(ridge + 1e-12 * float(gram.diagonal().max()))
+        weights = -torch.linalg.solve(gram, flat.T @ residual[:, 0])
+        return replace(atoms, weights=weights.reshape(len(atoms), -1))
+
+    def candidates(self, measure: SplatMeasure, design: Design, count: int) -> SplatMeasure:
+        """Random atoms at points drawn by squared residual, shaped like their neighbours.
+
+        Their factors are those of the nearest splat, stretched by e^ε with a common stretch
+        between e⁻² and e and a random strain.
+        """
+        points = torch.cat([condition.points for condition in self.conditions])
+        energy = design.at_points(self.conditions)
+        odds = (energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny).double()
+        means = points[torch.multinomial(odds, count, replacement=True, generator=self.generator)]
+        gaps = torch.einsum(
+            "kij,nkj->nki", measure.inverse_factors(), means[:, None] - measure.means
+        )
+        nearest = measure.index(gaps.square().sum(dim=2).argmin(dim=1))
+        dims = measure.dims
+        uniform = torch.rand(count, 1, 1, generator=self.generator, dtype=torch.float64)
+        strain = torch.randn(
+            count, dims * (dims + 1) // 2, generator=self.generator, dtype=torch.float64
+        )
+        stretch = (3 * uniform - 2) * torch.eye(dims, dtype=torch.float64)
+        if dims > 1:
+            stretch = stretch + 0.5 * unpack(strain, dims)
+        factors = nearest.factors @ torch.linalg.matrix_exp(stretch.to(points))
+        return self.prior.limited(
+            replace(
+                nearest, weights=torch.zeros_like(nearest.weights), means=means, factors=factors
+            )
+        )
+
+
+def fit(
+    conditions: Sequence[Condition],
+    start: SplatMeasure,
+    options: SolverOptions | None = None,
+    generator: torch.Generator | None = None,
+    prior: Prior | None = None,
+    progress: Progress | None = None,
+    resample: Resample | None = None,
+) -> Solution:
+    """Fit a splat measure to conditions: rounds of deaths, births and transport.
+
+    Args:
+        conditions: the problem, float64; weights should make each a mean over its points.
+        start: the first splats; fewer than `options.n_splats` leave room for births.
+        options: how long to search.
+        generator: source of all randomness.
+        prior: regularisation; its ridge is adapted unless `options.shrinkage` is 0.
+        progress: called after every round with its report and the best measure so far; returning
+            True ends the search.
+        resample: called before every round with the best measure and the round's number; may
+            return new conditions (residual-adaptive collocation).
+
+    Returns:
+        The best measure found.
+    """
+    options = options or SolverOptions()
+    generator = generator or torch.Generator().manual_seed(0)
+    search = _Search(conditions, options, prior or Prior(), generator)
+    best = search.adapt_prior(search.descend(as_peaks(start.detach()), options.iterations, 1e-3))
+    current, idle, stalled = best, 0, False
+
+    def report(entry: Round) -> bool:
+        search.history.append(entry)
+        return bool(progress(entry, best.measure)) if progress else False
+
+    stop = report(Round(0, search.seconds(), best.loss, len(best.measure)))
+    while not stop and len(search.history) <= options.rounds:
+        if search.seconds() > options.seconds or idle >= options.patience:
+            break
+        fresh = resample(best.measure, len(search.history)) if resample else None
+        if fresh is not None:
+            search.conditions = list(fresh)
+            best = current = search.adapt_prior(search.descend(best.measure, 3, 0.0))
+        growing = len(current.measure) < options.n_splats and not stalled
+        if growing:
+            deaths = 0
+            births = max(1, int(options.growth * len(current.measure)))
+            births = min(births, options.n_splats - len(current.measure))
+        else:
+            most = max(1, len(best.measure) // 10)
+            deaths = int(torch.randint(1, most + 1, (1,), generator=generator))
+            deaths = min(deaths, len(best.measure) - 1)
+            births = deaths + _imbalance(options, len(best.measure), generator)
+        trial, entry = search.trial(current.measure, deaths, max(births, 0))
+        previous, score = search.score(best), search.score(trial)
+        kept = score < previous
+        if kept:
+            best = search.adapt_prior(trial)
+        idle = 0 if score < previous - 1e-3 else idle + 1
+        if growing and not kept and idle < 4 and entry.births:
+            current = trial  # a plateau: the next births may lead across
+        else:
+            stalled = stalled or (growing and not kept)
+            current = best
+        stop = report(replace(entry, kept=kept, loss=best.loss, splats=len(best.measure)))
+    final = search.descend(best.measure, options.polish, 1e-6)
+    if final.objective <= best.objective:
+        best = final
+    report(Round(len(search.history), search.seconds(), best.loss, len(best.measure)))
+    return Solution(best.measure, best.loss, search.history)
+
+
+def _imbalance(options: SolverOptions, count: int, generator: torch.Generator) -> int:
+    """More or fewer births than deaths, where the number of splats is free."""
+    if options.penalty is None:
+        return 0
+    change = int(torch.randint(-1, 2, (1,), generator=generator))
+    return min(change, options.n_splats - count)

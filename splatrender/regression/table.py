@@ -1,0 +1,141 @@
+"""Tables of numbers with named columns: .csv files in, inputs and outputs out."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from splatrender.errors import InputError
+
+DELIMITERS = ",;\t"
+FEWEST_ROWS = 8  # fewer cannot be fitted and measured
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Columns to learn from, and columns to predict.
+
+    Attributes:
+        inputs: names of the columns of `x`.
+        outputs: names of the columns of `y`.
+        x: [n, d] float64.
+        y: [n, p] float64.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    x: NDArray[np.float64]
+    y: NDArray[np.float64]
+
+
+def read_table(
+    path: str | os.PathLike[str], inputs: Sequence[str], outputs: Sequence[str]
+) -> Table:
+    """Read the named columns of a .csv file with a header line.
+
+    Fields may be separated by commas, semicolons or tabs, whichever the header has most of.
+
+    Args:
+        path: the file, UTF-8.
+        inputs: names of the inputs.
+        outputs: names of the outputs.
+
+    Returns:
+        The columns.
+
+    Raises:
+        InputError: the file or a column is missing, a value is no finite number, a column is
+            constant, or there are too few rows; the message says where.
+    """
+    names, rows = _read(path)
+    wanted = [*inputs, *outputs]
+    if not inputs or not outputs:
+        raise InputError(
+            f"{path}: expected names for --inputs and --outputs out of {', '.join(names)}"
+        )
+    twice = sorted({name for name in wanted if wanted.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: expected every column once, found {twice[0]!r} twice")
+    columns = [_column(path, names, name) for name in wanted]
+    if len(rows) < FEWEST_ROWS:
+        raise InputError(f"{path}: expected at least {FEWEST_ROWS} rows, found {len(rows)}")
+    values = np.array(
+        [
+            [
+                _number(path, line, name, row[column])
+                for name, column in zip(wanted, columns, strict=True)
+            ]
+            for line, row in rows
+        ]
+    )
+    for name, column in zip(wanted, values.T, strict=True):
+        if np.ptp(column) == 0:
+            raise InputError(
+                f"{path}: column {name!r}: expected values that differ, found {column[0]:g} "
+                f"in every row"
+            )
+    count = len(inputs)
+    return Table(tuple(inputs), tuple(outputs), values[:, :count], values[:, count:])
+
+
+def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Names of the columns, and the lines' numbers and fields."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as file:
+            header = file.readline()
+            delimiter = max(DELIMITERS, key=header.count)
+            names = [name.strip() for name in next(csv.reader([header], delimiter=delimiter), [])]
+            reader = csv.reader(file, delimiter=delimiter)
+            rows = [(i, row) for i, row in enumerate(reader, 2) if any(f.strip() for f in row)]
+    except FileNotFoundError:
+        raise InputError(f"{path}: expected a .csv file, found none") from None
+    except OSError as error:
+        raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path}: expected a text file of numbers, found: {error}") from error
+    if not names or not all(names):
+        raise InputError(f"{path}: expected a first line with names of columns, found {header!r}")
+    if all(_is_number(name) for name in names):
+        raise InputError(
+            f"{path}: expected names of columns in the first line, found numbers: {header.strip()}"
+        )
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise InputError(f"{path}: expected different names of columns, found {twice[0]!r} twice")
+    for line, row in rows:
+        if len(row) != len(names):
+            raise InputError(f"{path}: line {line}: expected {len(names)} fields, found {len(row)}")
+    return names, rows
+
+
+def _column(path: str | os.PathLike[str], names: list[str], name: str) -> int:
+    if name in names:
+        return names.index(name)
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise InputError(f"{path}: expected a column {name!r}, found {', '.join(names)}{hint}")
+
+
+def _number(path: str | os.PathLike[str], line: int, name: str, text: str) -> float:
+    value = float(text) if _is_number(text) else math.nan
+    if not math.isfinite(value):
+        found = repr(text.strip()) if text.strip() else "nothing"
+        raise InputError(
+            f"{path}: line {line}, column {name!r}: expected a finite number, found {found}"
+        )
+    return value
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
