@@ -9,9 +9,10 @@ import torch
 
 from splatrender.errors import InputError
 from splatrender.flow import MCMC, TrainState, create_strategy
-from splatrender.flow.mcmc import DEAD_OPACITY, MAX_SHARERS, _rotate, shared
+from splatrender.flow.mcmc import DEAD_OPACITY, MAX_SHARERS, shared
 from splatrender.flow.state import morton_order
 from splatrender.model import Splats
+from splatrender.model.quaternions import rotate
 from splatrender.reference import rasterize
 
 ITERATIONS = 7000
@@ -212,7 +213,7 @@ class TestNoise:
         state = TrainState.start(splats, ITERATIONS, torch.Generator().manual_seed(3))
         state.iteration, state.means_lr = 1, 2e-6
         MCMC(ITERATIONS, max_splats=count).step(state)
-        axes = _rotate(torch.nn.functional.normalize(quat, dim=0).expand(3, 4), torch.eye(3)).T
+        axes = rotate(torch.nn.functional.normalize(quat, dim=0).expand(3, 4), torch.eye(3)).T
         covariance = axes @ torch.diag(deviations**2) @ axes.T
         gate = torch.sigmoid(torch.tensor(100 * 0.005))
         expected = (gate * covariance) @ (gate * covariance)  # 5e5 * 2e-6 = 1
@@ -222,12 +223,12 @@ class TestNoise:
     def test_rotation_and_its_inverse(self) -> None:
         quats = torch.nn.functional.normalize(torch.randn(5, 4, dtype=torch.float64), dim=1)
         vectors = torch.randn(5, 3, dtype=torch.float64)
-        turned = _rotate(quats, vectors)
+        turned = rotate(quats, vectors)
         torch.testing.assert_close(turned.norm(dim=1), vectors.norm(dim=1))
-        torch.testing.assert_close(_rotate(quats, turned, inverse=True), vectors)
+        torch.testing.assert_close(rotate(quats, turned, inverse=True), vectors)
         half = torch.tensor([[math.sqrt(0.5), 0, 0, math.sqrt(0.5)]])  # 90 degrees about z
         torch.testing.assert_close(
-            _rotate(half, torch.tensor([[1.0, 0, 0]])), torch.tensor([[0.0, 1, 0]])
+            rotate(half, torch.tensor([[1.0, 0, 0]])), torch.tensor([[0.0, 1, 0]])
         )
 
 

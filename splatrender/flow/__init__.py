@@ -3,12 +3,15 @@
 from splatrender.flow.mcmc import MCMC
 from splatrender.flow.state import Moments, TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, NoStrategy, StepReport, Strategy, create_strategy
+from splatrender.flow.wfr_strategy import WFR, Scheme
 
 __all__ = [
     "MCMC",
     "STRATEGIES",
+    "WFR",
     "Moments",
     "NoStrategy",
+    "Scheme",
     "StepReport",
     "Strategy",
     "TrainState",

@@ -16,6 +16,7 @@ from torch import Tensor
 from splatrender.flow.state import TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.model import Splats
+from splatrender.model.quaternions import rotate
 from splatrender.schedules import scaled_interval
 
 DEAD_OPACITY = 0.005  # a splat as faint as this contributes less than a grey level
@@ -103,8 +104,8 @@ class MCMC(Strategy):
         eta *= (gate * (self.noise * state.means_lr))[:, None]
         quats = torch.nn.functional.normalize(splats.quats.index_select(0, ids), dim=1)
         variances = splats.log_scales.index_select(0, ids).mul_(2).exp_()
-        local = _rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
-        splats.means.index_add_(0, ids, _rotate(quats, local))
+        local = rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
+        splats.means.index_add_(0, ids, rotate(quats, local))
 
     def _unseen(self, state: TrainState) -> Tensor:
         """[N] bool: splats that no view saw in the last complete round of views.
@@ -207,15 +208,6 @@ def _mark_new(state: TrainState, ids: Tensor) -> None:
     """Newborn splats have not been looked for yet, so they are not unseen."""
     state.rows["mcmc/unseen"][ids] = False
     state.rows["mcmc/steps"][ids] = -1
-
-
-def _rotate(quats: Tensor, vectors: Tensor, inverse: bool = False) -> Tensor:
-    """Rotate [M, 3] vectors by unit quaternions [M, 4] wxyz: v + 2 u × (u × v + w v)."""
-    w, u = quats[:, :1], quats[:, 1:]
-    if inverse:
-        w = -w
-    inner = torch.linalg.cross(u, vectors).addcmul_(w, vectors)
-    return torch.add(vectors, torch.linalg.cross(u, inner), alpha=2)
 
 
 STRATEGIES[MCMC.name] = MCMC

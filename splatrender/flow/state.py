@@ -11,6 +11,7 @@ from torch import Tensor
 
 from splatrender.camera import Camera
 from splatrender.model import Splats
+from splatrender.operators.render import DEFAULTS, RenderOptions
 
 MORTON_BITS = 16  # per axis; 2^-16 of the scene is finer than any splat that matters
 
@@ -67,6 +68,9 @@ class TrainState:
         rows: further tensors [N, ...] that belong to splats; a strategy keeps its own here under
             a name of its own. They are saved with the checkpoint; new splats get zeros.
         views: training views at full resolution.
+        samples: the same at the resolution that the run trains on at the moment.
+        background: [3] colour behind the splats.
+        options: approximations that the splats are rendered with.
         render: `render(splats, camera, **options) -> Rendering` with the run's settings.
     """
 
@@ -79,6 +83,9 @@ class TrainState:
     means_lr: float = 0.0
     rows: dict[str, Tensor] = field(default_factory=dict)
     views: Sequence[TrainingView] = ()
+    samples: Sequence[TrainingView] = ()
+    background: Tensor = field(default_factory=lambda: torch.zeros(3))
+    options: RenderOptions = DEFAULTS
     render: Callable[..., Any] | None = None
 
     @classmethod

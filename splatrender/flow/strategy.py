@@ -29,7 +29,7 @@ class StepReport:
     born: int = 0
     moved: int = 0
     died: int = 0
-    details: dict[str, float] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
 
 
 class Strategy(ABC):

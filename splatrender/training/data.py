@@ -79,6 +79,11 @@ class Samples:
             self._order = torch.randperm(len(self.views), generator=self._generator).tolist()
         return self._samples[self._order.pop()]
 
+    @property
+    def current(self) -> Sequence[Sample]:
+        """All views, in the size that was asked for last."""
+        return self._samples
+
     def memory(self) -> list[int]:
         """What is left of the round, for a checkpoint."""
         return list(self._order)

@@ -95,6 +95,7 @@ def _train(
     run = Run(options, scene)
     if memory is not None:
         run.recall(memory)
+        folder.cut_reports(run.state.iteration)
         _say(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
     else:
         folder.write_config(options.as_json())
@@ -147,10 +148,12 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
     with bar, InterruptionGuard() as guard:
         while state.iteration < state.iterations:
             wall, cpu = time.perf_counter(), time.process_time()
-            run.step()
+            report = run.step()
             run.seconds += time.perf_counter() - wall
             run.cpu_seconds += time.process_time() - cpu
             bar.update()
+            if report is not None:
+                folder.add_report(report)
             if state.iteration % POSTFIX_INTERVAL == 0:
                 bar.set_postfix_str(
                     f"loss {run.loss:.4f}, train {run.psnr:.2f} dB, {len(state):,} splats",

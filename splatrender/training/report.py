@@ -6,14 +6,16 @@ cameras.json             where the photos were taken, in world coordinates
 point_cloud/iteration_N/point_cloud.ply
 test/ours_N/{renders,gt}/00000.png     (train/ where no views are held out)
 results.json  per_view.json  overview.png
+flow.jsonl               what the strategy did, a line for each of its reports
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch import Tensor
 
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.flow import TrainingView
+from splatrender.flow import StepReport, TrainingView
 from splatrender.io.atomic import read_json, write_json
 from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import comparison, stack, write_image
@@ -38,6 +40,8 @@ OURS = (
     "results.json",
     "per_view.json",
     "overview.png",
+    "flow.jsonl",
+    "flow.png",
     "point_cloud",
     "test",
     "train",
@@ -83,6 +87,11 @@ class OutputFolder:
     def results(self) -> Path:
         """The figures, written last: a run with results is finished."""
         return self.path / "results.json"
+
+    @property
+    def flow(self) -> Path:
+        """What the strategy did, a line for each of its reports."""
+        return self.path / "flow.jsonl"
 
     def ply(self, iteration: int) -> Path:
         """The splats after `iteration`."""
@@ -134,6 +143,20 @@ class OutputFolder:
     def write_splats(self, splats: Splats, iteration: int) -> None:
         """Write splats, in world coordinates, as a .ply file."""
         write_ply(self.ply(iteration), splats)
+
+    def add_report(self, report: StepReport) -> None:
+        """Append what a strategy did as a line of flow.jsonl."""
+        line = {k: v for k, v in asdict(report).items() if k != "details"} | report.details
+        with self.flow.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    def cut_reports(self, iteration: int) -> None:
+        """Drop the lines of flow.jsonl that came after `iteration`: they are to come again."""
+        if not self.flow.exists():
+            return
+        lines = self.flow.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
+        self.flow.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
 
     def write_results(self, results: dict[str, Any], evaluation: Evaluation) -> None:
         """Write per_view.json, then results.json."""

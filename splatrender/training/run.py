@@ -57,6 +57,7 @@ class Run:
         )
         self.state = TrainState.start(splats, options.iterations, generator)
         self.state.views, self.state.render = scene.train, self.render
+        self.state.background, self.state.options = self.background, render_options
         self.history: list[dict[str, Any]] = []
         self.loss = math.nan  # smoothed
         self.mse = math.nan  # smoothed
@@ -86,6 +87,7 @@ class Run:
             state.sort_spatially()
         factor = downscale_at(iteration, state.iterations, self.samples.smallest_side)
         sample = self.samples.next(factor)
+        state.samples = self.samples.current
         self.optimizer.schedule(state)
         watch.lap("data")
 

@@ -1,0 +1,152 @@
+"""Splats, and probes behind them in the same lists, as one training view sees them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.camera import Camera
+from splatrender.model import Splats
+from splatrender.operators.bin import TILE, bin_splats
+from splatrender.operators.blend import blend
+from splatrender.operators.flow_statistics import Footprints
+from splatrender.operators.project import RESPONSES, project
+from splatrender.operators.render import RenderOptions
+from splatrender.operators.shade import shade
+
+RAYS_AT_ONCE = 2**22  # numbers in a table of rays by entries of their lists
+
+
+@dataclass(frozen=True, eq=False)
+class SeenSplats:
+    """One view's footprints, with the tile lists that they are in.
+
+    Attributes:
+        prints: of splats and, behind them, probes; C = 1.
+        bins: tile_offsets, splat_ids, slots, splat_offsets.
+        depths: [N] camera z.
+        visible: bool [N] whether the view can see the row at all.
+        camera: the view's.
+        response: 0 gaussian, 1 beer_lambert.
+    """
+
+    prints: Footprints
+    bins: tuple[Tensor, Tensor, Tensor, Tensor]
+    depths: Tensor
+    visible: Tensor
+    camera: Camera
+    response: int
+
+
+def see(
+    splats: Splats,
+    probes: Splats | None,
+    camera: Camera,
+    background: Tensor,
+    options: RenderOptions,
+) -> SeenSplats:
+    """Project, shade and bin splats and probes together.
+
+    Args:
+        splats: N of them.
+        probes: of degree 0, with the opacity of their largest mass; None for none.
+        camera: of the view.
+        background: [3].
+        options: as the splats are rendered with.
+
+    Returns:
+        Footprints in the order splats, probes.
+    """
+    parts = [splats] if probes is None else [splats, probes]
+    means, quats, scales, opacities = (
+        torch.cat([getattr(part.detach(), name) for part in parts])
+        for name in ("means", "quats", "scales", "opacities")
+    )
+    amplitudes = opacities
+    if options.response == "beer_lambert":  # as `render` has it
+        thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
+        amplitudes = -torch.log1p(-opacities) / thickness
+    response = RESPONSES[options.response]
+    viewmats, intrinsics = camera.viewmat[None].to(means), camera.intrinsics()[None].to(means)
+    size = (camera.width, camera.height)
+    means2d, conics, depths, peaks, extents = project(
+        means, quats, scales, None, amplitudes, viewmats, intrinsics, *size,
+        options.near, options.far, options.eps2d, options.antialiased, response,
+    )  # fmt: skip
+    first, emissions = 0, []
+    for part in parts:
+        rows = slice(first, first + len(part))
+        seen = extents[:, rows].contiguous()
+        part = part.detach()
+        emissions.append(shade(part.means, part.sh, viewmats, seen, part.degree))
+        first += len(part)
+    prints = Footprints(
+        means2d,
+        conics,
+        peaks,
+        torch.cat(emissions, dim=1),
+        background.to(means)[None],
+        0 if probes is None else len(probes),
+    )
+    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
+    return SeenSplats(prints, bins, depths[0], extents[0, :, 0] > 0, camera, response)
+
+
+def picture_of(seen: SeenSplats) -> Tensor:
+    """Radiance [H, W, 3] of footprints without probes."""
+    p, camera = seen.prints, seen.camera
+    size = (camera.width, camera.height)
+    with torch.no_grad():
+        return blend(
+            p.means2d, p.conics, p.peaks, p.emission, p.backgrounds, *seen.bins, *size,
+            seen.response, False,
+        )[0][0]  # fmt: skip
+
+
+def draw_on_rays(seen: SeenSplats, pixels: Tensor, chances: Tensor) -> Tensor:
+    """For each ray the splat at which a photon of the camera would be absorbed.
+
+    Splat i of a ray is drawn with probability T_i α_i / Σ_j T_j α_j, by inversion.
+
+    Args:
+        seen: footprints without probes.
+        pixels: int64 [P] flat indices of pixels.
+        chances: [P] uniform numbers in [0, 1).
+
+    Returns:
+        int64 [P] splats, or -1 where the ray meets none.
+    """
+    width, prints = seen.camera.width, seen.prints
+    offsets, ids = seen.bins[0].long(), seen.bins[1].long()
+    y, x = pixels // width, pixels % width
+    tiles = y // TILE * -(-width // TILE) + x // TILE
+    lengths = offsets[tiles + 1] - offsets[tiles]
+    chosen = torch.full_like(pixels, -1)
+    order = lengths.argsort()
+    order = order[lengths[order] > 0]
+    while len(order):
+        longest = int(lengths[order[-1]])
+        rays = order[-max(1, RAYS_AT_ONCE // longest) :]
+        order = order[: len(order) - len(rays)]
+        entry = torch.arange(longest, device=pixels.device)
+        listed = entry < lengths[rays, None]
+        rows = ids[(offsets[tiles[rays], None] + entry).clamp(max=len(ids) - 1)]
+        dx, dy = (
+            side[rays, None] + 0.5 - prints.means2d[0, rows, axis]
+            for axis, side in ((0, x), (1, y))
+        )
+        xx, xy, yy = prints.conics[0, rows].unbind(dim=2)
+        amount = prints.peaks[0, rows] * torch.exp(
+            -0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy)
+        )
+        alpha = -torch.expm1(-amount) if seen.response else amount.clamp(max=0.99)
+        alpha = alpha * (listed & (amount >= 1 / 255))
+        absorbed = 1 - (1 - alpha).cumprod(dim=1)
+        total = absorbed[:, -1:]
+        place = torch.searchsorted(absorbed, chances[rays, None] * total, right=True)
+        drawn = rows.gather(1, place.clamp(max=longest - 1))[:, 0]
+        chosen[rays] = torch.where(total[:, 0] > 0, drawn, -1)
+    return chosen

@@ -1,0 +1,185 @@
+"""Candidates for births: where a splat that is not there yet might pay.
+
+Proposals only have to cover; the sweep judges them by what they would change. A probe is a splat
+of degree 0 without mass.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.footprints import SeenSplats, draw_on_rays, picture_of, see
+from splatrender.flow.state import TrainingView
+from splatrender.model import Splats
+from splatrender.model.quaternions import rotate
+from splatrender.model.splats import SH_C0
+from splatrender.operators.render import RenderOptions
+
+CHILD, RAY, UNIFORM = range(3)
+KINDS = ("child", "ray", "uniform")
+CHILD_SCALE = 0.6  # of the parent: about what two children need to cover it
+SMALLEST = 0.5  # px, standard deviation of a probe on a ray
+LARGEST = 8.0  # px
+
+
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """Candidates.
+
+    Attributes:
+        splats: [M] of degree 0; opacities are not used.
+        kinds: int64 [M] CHILD, RAY or UNIFORM.
+    """
+
+    splats: Splats
+    kinds: Tensor
+
+    def __len__(self) -> int:
+        return len(self.splats)
+
+    @staticmethod
+    def cat(parts: Sequence[Probes]) -> Probes:
+        """All probes of several sets."""
+        return Probes(
+            Splats.cat([part.splats for part in parts]), torch.cat([part.kinds for part in parts])
+        )
+
+
+def children(splats: Splats, count: int, generator: torch.Generator) -> Probes:
+    """Probes of the shape of splats that are there: b + A ξ with ξ normal, 0.6 of the size.
+
+    Args:
+        splats: the parents, each as likely as another.
+        count: number of probes.
+        generator: source of randomness.
+
+    Returns:
+        `count` probes.
+    """
+    parents = torch.randint(len(splats), (count,), generator=generator)
+    family = splats.detach().index(parents)
+    xi = torch.randn(count, 3, generator=generator)
+    quats = torch.nn.functional.normalize(family.quats, dim=1)
+    means = family.means + rotate(quats, family.scales * xi)
+    log_scales = family.log_scales + math.log(CHILD_SCALE)
+    kinds = torch.full((count,), CHILD)
+    return Probes(
+        Splats(means, quats, log_scales, family.opacity_logits, family.sh[:, :1].clone()), kinds
+    )
+
+
+def on_rays(
+    splats: Splats,
+    views: Sequence[TrainingView],
+    count: int,
+    background: Tensor,
+    options: RenderOptions,
+    generator: torch.Generator,
+) -> Probes:
+    """Round probes on rays through large residuals, at depths drawn from the ray's own opacity.
+
+    A pixel is drawn with probability proportional to |r|², a splat of its ray as a photon would
+    be absorbed, and the probe sits on the ray at that splat's depth, as far before or behind it
+    as the splat is deep. Its standard deviation is log-uniform between 0.5 and 8 px.
+
+    Args:
+        splats: what is there.
+        views: views to look from; each gets an equal share.
+        count: number of probes; fewer come back where rays meet nothing.
+        background, options: as the splats are rendered with.
+        generator: source of randomness.
+
+    Returns:
+        At most `count` probes, in the colour of the photo's pixel.
+    """
+    parts = []
+    for view, number in zip(views, _shares(count, len(views)), strict=True):
+        seen = see(splats, None, view.camera, background, options)
+        photo = view.photo.reshape(-1, 3).float() / 255
+        residual = (picture_of(seen).reshape(-1, 3) - photo).square().sum(dim=1)
+        if view.mask is not None:
+            residual = residual * (view.mask.reshape(-1) != 0)
+        if not float(residual.sum()) > 0:
+            continue
+        pixels = torch.multinomial(residual, number, replacement=True, generator=generator)
+        hit = draw_on_rays(seen, pixels, torch.rand(number, generator=generator))
+        pixels, hit = pixels[hit >= 0], hit[hit >= 0]
+        spread = splats.detach().log_scales[hit].mean(dim=1).exp()
+        depths = seen.depths[hit] + spread * torch.randn(len(hit), generator=generator)
+        depths = depths.clamp(min=options.near)
+        parts.append(_at_pixels(seen, pixels, depths, photo[pixels], RAY, generator))
+    return Probes.cat(parts) if parts else _none(splats)
+
+
+def anywhere(
+    splats: Splats,
+    views: Sequence[TrainingView],
+    count: int,
+    background: Tensor,
+    options: RenderOptions,
+    generator: torch.Generator,
+) -> Probes:
+    """Round probes on rays of any pixel, log-uniform in depth: for geometry that is missing.
+
+    Args:
+        splats, views, count, background, options, generator: see `on_rays`.
+
+    Returns:
+        At most `count` probes.
+    """
+    parts = []
+    for view, number in zip(views, _shares(count, len(views)), strict=True):
+        seen = see(splats, None, view.camera, background, options)
+        there = seen.depths[seen.visible]
+        if number == 0 or len(there) == 0:
+            continue
+        photo = view.photo.reshape(-1, 3).float() / 255
+        pixels = torch.randint(len(photo), (number,), generator=generator)
+        nearest, farthest = there.quantile(torch.tensor([0.01, 0.99])).log().tolist()
+        along = torch.rand(number, generator=generator)
+        depths = torch.exp(nearest + along * (farthest - nearest))
+        parts.append(_at_pixels(seen, pixels, depths, photo[pixels], UNIFORM, generator))
+    return Probes.cat(parts) if parts else _none(splats)
+
+
+def _at_pixels(
+    seen: SeenSplats,
+    pixels: Tensor,
+    depths: Tensor,
+    colors: Tensor,
+    kind: int,
+    generator: torch.Generator,
+) -> Probes:
+    """Round probes within pixels [M] of a view at camera z `depths` [M]."""
+    camera, count = seen.camera, len(pixels)
+    jitter = torch.rand(count, 2, generator=generator)
+    x = (pixels % camera.width + jitter[:, 0] - camera.cx) / camera.fx
+    y = (pixels // camera.width + jitter[:, 1] - camera.cy) / camera.fy
+    places = torch.stack((x, y, torch.ones_like(x)), dim=1) * depths[:, None]
+    viewmat = camera.viewmat.to(places)
+    means = (places - viewmat[:3, 3]) @ viewmat[:3, :3]
+    along = torch.rand(count, generator=generator)
+    sizes = SMALLEST * (LARGEST / SMALLEST) ** along * depths / camera.fx
+    quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    probes = Splats(
+        means,
+        quats,
+        sizes.log()[:, None].repeat(1, 3),
+        torch.zeros(count),
+        ((colors - 0.5) / SH_C0)[:, None],
+    )
+    return Probes(probes, torch.full((count,), kind))
+
+
+def _shares(count: int, parts: int) -> list[int]:
+    return [(i + 1) * count // parts - i * count // parts for i in range(parts)]
+
+
+def _none(like: Splats) -> Probes:
+    nothing = like.detach().with_degree(0).index(torch.zeros(0, dtype=torch.int64))
+    return Probes(nothing, torch.zeros(0, dtype=torch.int64))

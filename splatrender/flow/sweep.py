@@ -1,0 +1,139 @@
+"""The sweep: what every death and every birth alone would change, over a set of training views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.footprints import see
+from splatrender.flow.probes import Probes
+from splatrender.flow.state import TrainingView
+from splatrender.model import Splats
+from splatrender.model.splats import SH_C0
+from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
+from splatrender.operators.render import RenderOptions
+
+
+@dataclass(frozen=True, eq=False)
+class Births:
+    """Probes at the mass and in the colour that gain most.
+
+    Attributes:
+        splats: [M] of degree 0, as they would be born.
+        gains: [V, M] decrease of F in each view.
+        significance: [M] mean gain of a view over its standard error.
+    """
+
+    splats: Splats
+    gains: Tensor
+    significance: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """Changes of F = 1/2 Σ |radiance - photo|², view by view.
+
+    Attributes:
+        views: V swept views.
+        error: [V] F.
+        costs: [V, N] change when a splat is removed.
+        seen: int64 [N] how many of the views can see a splat.
+        births: the probes.
+    """
+
+    views: Sequence[TrainingView]
+    error: Tensor
+    costs: Tensor
+    seen: Tensor
+    births: Births
+
+
+@torch.no_grad()
+def sweep(
+    splats: Splats,
+    probes: Probes,
+    views: Sequence[TrainingView],
+    background: Tensor,
+    options: RenderOptions,
+    masses: Sequence[float] = MASSES,
+) -> Sweep:
+    """Judge all splats and all probes in one pass over the views.
+
+    Args:
+        splats: N of them.
+        probes: M of them; where they are, how large, and a guess of their colour.
+        views: at least one.
+        background, options: as the splats are rendered with.
+        masses: peak optical depths at which probes are tried, increasing.
+
+    Returns:
+        Exact changes of F by each alone.
+    """
+    splats = splats.detach()
+    largest = -math.expm1(-masses[-1])
+    tried = probes.splats.detach()
+    tried = Splats(
+        tried.means,
+        tried.quats,
+        tried.log_scales,
+        torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest))),
+        tried.sh,
+    )
+    levels = torch.tensor(levels_of(masses, options.response)).to(splats.means)
+    errors, costs, quadratics = [], [], []
+    seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
+    for view in views:
+        seen = see(splats, tried, view.camera, background, options)
+        mask = None if view.mask is None else view.mask[None].contiguous()
+        found = flow_statistics(
+            seen.prints, seen.bins, view.photo[None].contiguous(), mask, levels,
+            view.camera.width, view.camera.height, seen.response,
+        )  # fmt: skip
+        errors.append(found.error[0])
+        costs.append(found.removal[0])
+        quadratics.append(found.insertion[0])
+        seen_by += seen.visible[: len(splats)]
+    births = best_births(tried, torch.stack(quadratics), masses)
+    return Sweep(views, torch.stack(errors), torch.stack(costs), seen_by, births)
+
+
+def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> Births:
+    """The mass and the colour of each probe that lower F most.
+
+    F changes by e + ⟨g, δ⟩ + 1/2 a |δ|² when a probe is inserted in its colour + δ, so the best
+    colour of a mass is at δ = -g / a, within [0, 1].
+
+    Args:
+        probes: [M] in the colours that the quadratics refer to.
+        quadratics: [V, M, K, 5] (e, g, a) by view and mass.
+        masses: K peak optical depths.
+
+    Returns:
+        Probes as they would be born, and what they gain.
+    """
+    total = quadratics.sum(dim=0)
+    slope, curvature = total[..., 1:4], total[..., 4:]
+    start = (0.5 + SH_C0 * probes.sh[:, 0])[:, None]
+    color = (start - slope / curvature.clamp(min=1e-12)).clamp(0, 1)
+    shift = color - start
+    square = 0.5 * shift.square().sum(dim=2)
+
+    def gain(q: Tensor) -> Tensor:
+        return -(q[..., 0] + (q[..., 1:4] * shift).sum(dim=-1) + q[..., 4] * square)
+
+    best = gain(total).argmax(dim=1)
+    rows = torch.arange(len(best), device=best.device)
+    gains = gain(quadratics)[:, rows, best]
+    views = len(gains)
+    mean = gains.mean(dim=0)
+    deviation = (gains - mean).square().sum(dim=0) / max(1, views * (views - 1))
+    significance = mean / deviation.sqrt().clamp(min=1e-12)
+    depths = torch.tensor(masses).to(mean)[best]
+    logits = torch.logit(-torch.expm1(-depths))
+    sh = ((color[rows, best] - 0.5) / SH_C0)[:, None]
+    born = Splats(probes.means, probes.quats, probes.log_scales, logits, sh)
+    return Births(born, gains, significance)
