@@ -50,6 +50,8 @@ class Sweep:
     costs: Tensor
     seen: Tensor
     births: Births
+    places: Tensor
+    sizes: Tensor
 
 
 @torch.no_grad()
@@ -84,7 +86,7 @@ def sweep(
         tried.sh,
     )
     levels = torch.tensor(levels_of(masses, options.response)).to(splats.means)
-    errors, costs, quadratics = [], [], []
+    errors, costs, quadratics, places, sizes = [], [], [], [], []
     seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
     for view in views:
         seen = see(splats, tried, view.camera, background, options)
@@ -96,9 +98,21 @@ def sweep(
         errors.append(found.error[0])
         costs.append(found.removal[0])
         quadratics.append(found.insertion[0])
+        xx, xy, yy = seen.prints.conics[0].unbind(dim=1)
+        det = (xx * yy - xy * xy).clamp(min=1e-30)
+        places.append(seen.prints.means2d[0])
+        sizes.append(torch.where(seen.visible, det.pow(-0.25), 0))
         seen_by += seen.visible[: len(splats)]
     births = best_births(tried, torch.stack(quadratics), masses)
-    return Sweep(views, torch.stack(errors), torch.stack(costs), seen_by, births)
+    return Sweep(
+        views,
+        torch.stack(errors),
+        torch.stack(costs),
+        seen_by,
+        births,
+        torch.stack(places),
+        torch.stack(sizes),
+    )
 
 
 def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> Births:

@@ -10,15 +10,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from splatrender.flow.birth_death import Exchange, exchange
 from splatrender.flow.footprints import picture_of, see
+from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import KINDS, Probes, anywhere, children, on_rays
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
-from splatrender.model import Splats
 from splatrender.operators.flow_statistics import MASSES
 
 
@@ -110,8 +109,23 @@ class WFR(Strategy):
         deaths = deaths[costs[deaths].argsort()]
         births = ((gains > 0) & (found.births.significance > scheme.significance)).nonzero()[:, 0]
         births = births[gains[births].argsort(descending=True)]
-        if scheme.neighbourhood > 0:
-            births = births[apart(found.births.splats.index(births), scheme.neighbourhood)]
+        factor, probes = scheme.neighbourhood, count + births
+        deaths = deaths[
+            apart(
+                found.places[:, deaths],
+                found.sizes[:, deaths],
+                found.costs[:, deaths].abs(),
+                factor,
+            )
+        ]
+        births = births[
+            apart(
+                found.places[:, probes],
+                found.sizes[:, probes],
+                found.births.gains[:, births].abs(),
+                factor,
+            )
+        ]
         limit = math.ceil(scheme.turnover * count)
         room = max(0, min(self.max_splats - count, math.ceil(scheme.growth * count)))
         result = exchange(costs[deaths], gains[births], limit, room, self.price)
@@ -159,27 +173,6 @@ class WFR(Strategy):
             state.iteration, len(state) + born - died, born=born, moved=swaps, died=died,
             details=details,
         )  # fmt: skip
-
-
-def apart(splats: Splats, factor: float) -> Tensor:
-    """The first splat of each cell of a lattice whose cells are as large as the splats in them.
-
-    Args:
-        splats: in the order of preference.
-        factor: side of a cell, in largest standard deviations (rounded to a power of two).
-
-    Returns:
-        int64 rows that are kept, in order.
-    """
-    if len(splats) == 0:
-        return torch.zeros(0, dtype=torch.int64)
-    level = splats.log_scales.amax(dim=1).div(math.log(2)).round()
-    cell = torch.floor(splats.means / (factor * torch.exp2(level))[:, None])
-    keys = torch.cat([level[:, None], cell], dim=1).long()
-    _, inverse = keys.unique(dim=0, return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1,), len(splats))
-    first.scatter_reduce_(0, inverse, torch.arange(len(splats)), "amin")
-    return first.sort().values
 
 
 def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:
