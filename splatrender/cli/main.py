@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from splatrender import __version__
+from splatrender.cli.plot_flow import plot_flow
 from splatrender.cli.regress import regress
 from splatrender.cli.render import render
 from splatrender.cli.train import train
@@ -29,6 +30,7 @@ def cli() -> None:
 cli.add_command(train)
 cli.add_command(render)
 cli.add_command(regress)
+cli.add_command(plot_flow)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -50,6 +50,22 @@ class Moments:
         return cls(zeros, zeros.clone())
 
 
+@dataclass(frozen=True, eq=False)
+class SeenFootprints:
+    """Where the view of this iteration saw the splats.
+
+    Attributes:
+        means2d: [1, N, 2] centres [px]; their gradient is in `.grad` after the backward pass.
+        extents: [1, N, 2] half-widths [px], 0 for splats out of sight.
+        width, height: of the picture [px].
+    """
+
+    means2d: Tensor
+    extents: Tensor
+    width: int
+    height: int
+
+
 @dataclass(eq=False)
 class TrainState:
     """The mutable state of a run that a strategy may read and change.
@@ -71,6 +87,7 @@ class TrainState:
         samples: the same at the resolution that the run trains on at the moment.
         background: [3] colour behind the splats.
         options: approximations that the splats are rendered with.
+        footprints: of this iteration's view, for strategies that watch them; else None.
         render: `render(splats, camera, **options) -> Rendering` with the run's settings.
     """
 
@@ -86,6 +103,7 @@ class TrainState:
     samples: Sequence[TrainingView] = ()
     background: Tensor = field(default_factory=lambda: torch.zeros(3))
     options: RenderOptions = DEFAULTS
+    footprints: SeenFootprints | None = None
     render: Callable[..., Any] | None = None
 
     @classmethod

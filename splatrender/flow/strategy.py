@@ -49,6 +49,7 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
+    watches_footprints: ClassVar[bool] = False  # whether `state.footprints` is to be filled
 
     def __init__(self, iterations: int, max_splats: int) -> None:
         self.iterations = iterations
@@ -92,22 +93,25 @@ class NoStrategy(Strategy):
     name = "none"
 
 
-STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {NoStrategy.name: NoStrategy}
+STRATEGIES: dict[str, Callable[..., Strategy]] = {NoStrategy.name: NoStrategy}
 
 
-def create_strategy(name: str, iterations: int, max_splats: int) -> Strategy:
+def create_strategy(
+    name: str, iterations: int, max_splats: int, price: float | None = None
+) -> Strategy:
     """The strategy of that name.
 
     Args:
         name: a key of `STRATEGIES`.
         iterations: length of the run.
         max_splats: number of splats never to exceed.
+        price: what a splat costs, for `wfr`; None leaves the number to the budget.
 
     Returns:
         A new strategy.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is none of that name, or it has no price.
 
     Example:
         >>> create_strategy("none", 7000, 50_000).name
@@ -116,4 +120,8 @@ def create_strategy(name: str, iterations: int, max_splats: int) -> Strategy:
     if name not in STRATEGIES:
         known = ", ".join(sorted(STRATEGIES))
         raise InputError(f"strategy: expected one of {known}; found {name!r}")
-    return STRATEGIES[name](iterations, max_splats)
+    if price is None:
+        return STRATEGIES[name](iterations, max_splats)
+    if name != "wfr":
+        raise InputError(f"price: expected strategy wfr with it, found {name!r}")
+    return STRATEGIES[name](iterations, max_splats, price=price)

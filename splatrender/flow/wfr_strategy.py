@@ -6,11 +6,14 @@ Legend: F squared error, N splats, M probes, λ price of a splat.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
 from splatrender.flow.footprints import picture_of, see
 from splatrender.flow.neighbourhood import apart
@@ -18,7 +21,9 @@ from splatrender.flow.probes import KINDS, Probes, anywhere, children, on_rays
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
+from splatrender.model import Splats
 from splatrender.operators.flow_statistics import MASSES
+from splatrender.operators.render import RenderOptions
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,7 @@ class Scheme:
     neighbourhood: float = 3.0
     ray_views: int = 16
     last: float = 0.85
+    descent: float = 0.25
 
 
 class WFR(Strategy):
@@ -63,6 +69,8 @@ class WFR(Strategy):
         scheme: Scheme = Scheme(),
     ) -> None:
         super().__init__(iterations, max_splats)
+        if price is not None and not 0 <= price < math.inf:
+            raise InputError(f"price: expected a number >= 0, found {price}")
         self.scheme, self.price = scheme, price
         self.interval = max(1, round(scheme.last * iterations / scheme.sweeps))
 
@@ -78,12 +86,39 @@ class WFR(Strategy):
             state.splats, probes, views, state.background, state.options, self.scheme.masses
         )
         chosen = self._choose(found, len(state), len(state.samples))
+        chosen, realised, trials = self._descend(state, found, chosen)
         report = self._report(state, probes, found, chosen)
+        report.details["realised"], report.details["trials"] = realised, trials
         self._apply(state, found, chosen)
-        every = views[::4]
-        realised = self._error(state, every) - float(found.error[::4].sum())
-        report.details["realised"] = realised * len(views) / len(every)
         return report
+
+    def _descend(
+        self, state: TrainState, found: Sweep, chosen: Exchange
+    ) -> tuple[Exchange, float, int]:
+        """The longest part of an exchange, by halving, that lowers F as was predicted, or nearly.
+
+        Returns:
+            The part, its realised change of F, and how many were tried.
+        """
+        before, trials = float(found.error.sum()), 0
+        while True:
+            tried = exchanged(state.splats, found, chosen)
+            after = error_of(tried, found.views, state.background, state.options)
+            trials += 1
+            realised = after - before
+            if realised <= self.scheme.descent * chosen.predicted or len(chosen.births) == 0:
+                return chosen, realised, trials
+            chosen = self._part(found, chosen, len(state))
+
+    def _part(self, found: Sweep, chosen: Exchange, count: int) -> Exchange:
+        """The better half of an exchange."""
+        births = chosen.births[: len(chosen.births) // 2]
+        if self.price is None:
+            deaths = chosen.deaths[: max(0, len(births) + count - self.max_splats)]
+        else:
+            deaths = chosen.deaths[: len(chosen.deaths) // 2]
+        change = found.costs[:, deaths].sum() - found.births.gains[:, births].sum()
+        return Exchange(deaths, births, float(change))
 
     def _propose(self, state: TrainState) -> Probes:
         scheme, splats, generator = self.scheme, state.splats.detach(), state.generator
@@ -143,17 +178,6 @@ class WFR(Strategy):
             kept[chosen.deaths[swaps:]] = False
             state.select(kept.nonzero()[:, 0])
 
-    def _error(self, state: TrainState, views: list[TrainingView]) -> float:
-        """F of the splats as they are now."""
-        total = 0.0
-        for view in views:
-            seen = see(state.splats, None, view.camera, state.background, state.options)
-            residual = picture_of(seen) - view.photo.float() / 255
-            if view.mask is not None:
-                residual = residual * (view.mask != 0)[..., None]
-            total += 0.5 * float(residual.square().sum())
-        return total
-
     def _report(
         self, state: TrainState, probes: Probes, found: Sweep, chosen: Exchange
     ) -> StepReport:
@@ -167,12 +191,48 @@ class WFR(Strategy):
         for kind, name in enumerate(KINDS):
             details[f"born_{name}"] = int((probes.kinds[chosen.births] == kind).sum())
             details[f"probes_{name}"] = int((probes.kinds == kind).sum())
+        details["mass"] = float(-torch.log1p(-state.splats.opacities).sum())
+        details["error_of_view"] = details["error"] / len(found.views)
+        details |= histograms(found)
         details["cost"] = float(found.costs[:, chosen.deaths].sum())
         details["gain"] = float(found.births.gains[:, chosen.births].sum())
         return StepReport(
             state.iteration, len(state) + born - died, born=born, moved=swaps, died=died,
             details=details,
         )  # fmt: skip
+
+
+def error_of(
+    splats: Splats, views: Sequence[TrainingView], background: Tensor, options: RenderOptions
+) -> float:
+    """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
+    total = 0.0
+    for view in views:
+        residual = picture_of(see(splats, None, view.camera, background, options))
+        residual -= view.photo.to(residual) / 255
+        if view.mask is not None:
+            residual *= (view.mask != 0)[..., None]
+        total += 0.5 * float(residual.square().sum())
+    return total
+
+
+def exchanged(splats: Splats, found: Sweep, chosen: Exchange) -> Splats:
+    """Splats without the dead, and the newborn behind them."""
+    kept = torch.ones(len(splats), dtype=torch.bool, device=splats.device)
+    kept[chosen.deaths] = False
+    born = found.births.splats.index(chosen.births).with_degree(splats.degree)
+    return Splats.cat([splats.detach().index(kept), born])
+
+
+def histograms(found: Sweep) -> dict[str, list[float]]:
+    """How many removals cost, and how many births gain, how much: by log10 of a view's ΔF."""
+    edges = torch.linspace(-8, 4, 49)
+    counts = {"log10": (0.5 * (edges[1:] + edges[:-1])).tolist()}
+    for name, values in (("costs", found.costs), ("gains", found.births.gains)):
+        mean = values.mean(dim=0)
+        logs = mean[mean > 0].log10().clamp(float(edges[0]), float(edges[-1]))
+        counts[name] = torch.histogram(logs.cpu().float(), edges).hist.tolist()
+    return counts
 
 
 def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.flow import Moments, StepReport, TrainState, create_strategy
+from splatrender.flow import Moments, SeenFootprints, StepReport, TrainState, create_strategy
 from splatrender.model import Splats
 from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
@@ -92,6 +92,10 @@ class Run:
         watch.lap("data")
 
         rendering = self.render(state.splats, sample.camera)
+        if self.strategy.watches_footprints:
+            rendering.means2d.retain_grad()
+            height, width = sample.photo.shape[:2]
+            state.footprints = SeenFootprints(rendering.means2d, rendering.extents, width, height)
         radiance = rendering.radiance.detach()[0]
         watch.lap("render")
         loss, gradient = photometric_gradient(

@@ -1,0 +1,21 @@
+"""`splatrender plot-flow`: a picture of the births and deaths of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("plot-flow", context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("model")
+@click.option("--out", metavar="FILE", help="Picture to write.  [default: MODEL/flow.png]")
+def plot_flow(model: str, out: str | None) -> None:
+    """Draw how splats were born, moved and removed while MODEL was trained.
+
+    MODEL is the output folder of `train`. The picture shows mass, births, deaths, teleports, what
+    removals cost and births gain, predicted against realised changes, and the loss over time.
+    """
+    from splatrender.training.flow_picture import plot_flow as draw  # here: --help stays quick
+
+    click.echo(draw(Path(model), None if out is None else Path(out)))

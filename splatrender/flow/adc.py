@@ -1,0 +1,144 @@
+"""Adaptive density control of 3D Gaussian splatting: clone, split, prune, reset.
+
+The heuristics that the other strategies are measured against, with the thresholds of the paper's
+code. One thing is added, because budgets are compared: births never exceed `max_splats`, those
+with the largest gradients come first.
+
+Source: Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023,
+    section 5.2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.state import TrainState
+from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
+from splatrender.model import Splats
+from splatrender.model.quaternions import rotate
+from splatrender.schedules import FULL_ITERATIONS, scaled_interval
+
+GRADIENT = "adc/gradient"  # Σ over views of the norm of the gradient in the picture
+VIEWS = "adc/views"  # how many
+RADIUS = "adc/radius"  # largest half-width in any view since the last densification [px]
+
+
+class ADC(Strategy):
+    """Clone what is small and split what is large where the gradient in the picture is large.
+
+    Until half of the run, every 100 iterations, splats whose mean gradient of the loss in their
+    place in the picture (in units of half a picture) exceeds 0.0002 are cloned if their largest
+    scale is below 1 % of the scene's extent, and otherwise split into two of 1/1.6 of the size,
+    drawn from the parent. Splats with opacity below 0.005 are removed, and after the first reset
+    also those larger than 10 % of the extent or 20 px. Every 3,000 iterations (of 30,000; in
+    proportion) opacities are cut to 0.01.
+
+    Args:
+        iterations: length of the run.
+        max_splats: number of splats never to exceed.
+
+    Source:
+        Kerbl et al. 2023, section 5.2, and the parameters of its code.
+    """
+
+    name = "adc"
+    watches_footprints = True
+    threshold = 2e-4  # of the mean gradient, in units of half a picture
+    dense = 0.01  # of the extent: below it splats are cloned, above it split
+    faint = 0.005  # opacity
+    big_in_world = 0.1  # of the extent
+    big_in_picture = 20.0  # px
+    reset_to = 0.01  # opacity
+    shrink = 1.6  # of both children of a split
+    from_iteration, interval_of_long_runs = 500, 100
+
+    def __init__(self, iterations: int, max_splats: int) -> None:
+        super().__init__(iterations, max_splats)
+        self.interval = scaled_interval(self.interval_of_long_runs, iterations)
+        self.first = scaled_interval(self.from_iteration, iterations)
+        self.last = iterations // 2  # 15,000 of 30,000
+        self.reset = max(1, round(iterations * 3000 / FULL_ITERATIONS))
+
+    @torch.no_grad()
+    def after_backward(self, state: TrainState) -> None:
+        """Collect gradients and sizes in the picture."""
+        prints = state.footprints
+        if prints is None or prints.means2d.grad is None or state.iteration > self.last:
+            return
+        for key in (GRADIENT, VIEWS, RADIUS):
+            if key not in state.rows:
+                state.rows[key] = torch.zeros(len(state), device=state.steps.device)
+        half = prints.means2d.grad.new_tensor([prints.width / 2, prints.height / 2])
+        seen = prints.extents[0, :, 0] > 0
+        state.rows[GRADIENT] += (prints.means2d.grad[0] * half).norm(dim=1) * seen
+        state.rows[VIEWS] += seen
+        state.rows[RADIUS] = torch.maximum(state.rows[RADIUS], prints.extents[0].amax(dim=1))
+
+    @torch.no_grad()
+    def step(self, state: TrainState) -> StepReport | None:
+        """Densify, prune and reset when it is time."""
+        iteration, report = state.iteration, None
+        if iteration > self.last or GRADIENT not in state.rows:
+            return None
+        if iteration > self.first and iteration % self.interval == 0:
+            extent = scene_extent(state)
+            born = self._densify(state, extent)
+            died = self._prune(state, extent)
+            for key in (GRADIENT, VIEWS, RADIUS):
+                state.rows[key] = torch.zeros(len(state), device=state.steps.device)
+            if born or died:
+                report = StepReport(iteration, len(state), born=born, died=died)
+        if iteration % self.reset == 0:
+            logits = state.splats.opacity_logits
+            logits.clamp_(max=math.log(self.reset_to / (1 - self.reset_to)))
+            moments = state.moments["opacity_logits"]
+            moments.exp_avg.zero_()
+            moments.exp_avg_sq.zero_()
+        return report
+
+    def _densify(self, state: TrainState, extent: float) -> int:
+        """Clone and split; returns how many splats there are more."""
+        gradient = state.rows[GRADIENT] / state.rows[VIEWS].clamp(min=1)
+        room = self.max_splats - len(state)
+        parents = (gradient >= self.threshold).nonzero()[:, 0]
+        parents = parents[gradient[parents].argsort(descending=True)][: max(0, room)]
+        if len(parents) == 0:
+            return 0
+        large = state.splats.scales[parents].amax(dim=1) > self.dense * extent
+        split, cloned = parents[large], parents[~large]
+        twins = state.splats.detach().index(cloned)
+        one, other = (self._child(state, split) for _ in range(2))
+        state.overwrite(split, one)
+        state.append(Splats.cat([twins, other]))
+        return len(parents)
+
+    def _child(self, state: TrainState, parents: Tensor) -> Splats:
+        family = state.splats.detach().index(parents)
+        xi = torch.randn(len(parents), 3, generator=state.generator)
+        quats = torch.nn.functional.normalize(family.quats, dim=1)
+        means = family.means + rotate(quats, family.scales * xi)
+        log_scales = family.log_scales - math.log(self.shrink)
+        return Splats(means, family.quats, log_scales, family.opacity_logits, family.sh)
+
+    def _prune(self, state: TrainState, extent: float) -> int:
+        """Remove what is faint or too big; returns how many."""
+        gone = state.splats.opacities < self.faint
+        if state.iteration > self.reset:
+            gone |= state.splats.scales.amax(dim=1) > self.big_in_world * extent
+            gone |= state.rows[RADIUS] > self.big_in_picture  # 0 for newborn splats
+        if bool(gone.all()):
+            return 0
+        state.select((~gone).nonzero()[:, 0])
+        return int(gone.sum())
+
+
+def scene_extent(state: TrainState) -> float:
+    """1.1 times the largest distance of a camera from the mean of all cameras."""
+    centers = torch.stack([view.camera.center for view in state.views])
+    return 1.1 * float((centers - centers.mean(dim=0)).norm(dim=1).max())
+
+
+STRATEGIES[ADC.name] = ADC
