@@ -53,7 +53,7 @@ class Scheme:
     neighbourhood: float = 3.0
     ray_views: int = 16
     last: float = 0.85
-    descent: float = 0.25
+    descent: float = 0.0
 
 
 class WFR(Strategy):
