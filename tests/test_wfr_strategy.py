@@ -291,29 +291,38 @@ class TestProbes:
         assert float(depths[:200].std()) > 0.2
 
 
+PICTURES = torch.tensor([[128, 64], [128, 64]])
+
+
 class TestApart:
     def test_the_better_of_two_neighbours_is_kept(self) -> None:
         places = torch.tensor([[[2.0, 2.0], [2.5, 2.5], [40.0, 2.0]]])
         ones = torch.ones(1, 3)
-        assert apart(places, ones, ones, 4.0).tolist() == [0, 2]
-        assert apart(places, ones, ones, 0.0).tolist() == [0, 1, 2]
+        assert apart(places, ones, ones, PICTURES, 4.0).tolist() == [0, 2]
+        assert apart(places, ones, ones, PICTURES, 0.0).tolist() == [0, 1, 2]
 
     def test_sizes_meet_across_levels(self) -> None:
         places = torch.tensor([[[5.0, 5.0], [6.0, 6.0]]])
         for sizes in ([1.0, 8.0], [8.0, 1.0]):
-            assert apart(places, torch.tensor([sizes]), torch.ones(1, 2), 4.0).tolist() == [0]
+            assert apart(
+                places, torch.tensor([sizes]), torch.ones(1, 2), PICTURES, 4.0
+            ).tolist() == [0]
 
     def test_views_vote_by_weight(self) -> None:
         near, far = [[3.0, 3.0], [3.2, 3.2]], [[3.0, 3.0], [90.0, 90.0]]
         places, sizes = torch.tensor([near, far]), torch.ones(2, 2)
-        assert apart(places, sizes, torch.tensor([[1.0, 3.0], [1.0, 1.0]]), 4.0).tolist() == [0]
-        assert apart(places, sizes, torch.tensor([[1.0, 1.0], [1.0, 3.0]]), 4.0).tolist() == [0, 1]
+        assert apart(
+            places, sizes, torch.tensor([[1.0, 3.0], [1.0, 1.0]]), PICTURES, 4.0
+        ).tolist() == [0]
+        assert apart(
+            places, sizes, torch.tensor([[1.0, 1.0], [1.0, 3.0]]), PICTURES, 4.0
+        ).tolist() == [0, 1]
 
     def test_views_that_do_not_see_a_row_have_no_vote(self) -> None:
         places = torch.tensor([[[3.0, 3.0], [3.2, 3.2]]] * 2)
         sizes = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
         weights = torch.tensor([[1.0, 0.1], [0.0, 1.0]])
-        assert apart(places, sizes, weights, 4.0).tolist() == [0, 1]
+        assert apart(places, sizes, weights, PICTURES, 4.0).tolist() == [0, 1]
 
 
 def test_exchanged_puts_the_newborn_behind() -> None:

@@ -13,7 +13,9 @@ LEVELS = 10  # sizes are told apart by powers of two, from half a pixel on
 SMALLEST = 0.5  # px
 
 
-def apart(places: Tensor, sizes: Tensor, weights: Tensor, factor: float) -> Tensor:
+def apart(
+    places: Tensor, sizes: Tensor, weights: Tensor, pictures: Tensor, factor: float
+) -> Tensor:
     """Rows that are the first of their neighbourhood in the views that count most for them.
 
     In a view a neighbourhood is a cell of a lattice as large as the footprint: `factor` standard
@@ -26,6 +28,7 @@ def apart(places: Tensor, sizes: Tensor, weights: Tensor, factor: float) -> Tens
         places: [V, K, 2] centres of footprints in V views [px]; rows in order of preference.
         sizes: [V, K] standard deviations [px], 0 where a view does not see the row.
         weights: [V, K] how much a view counts for a row, >= 0.
+        pictures: [V, 2] width and height of the views [px].
         factor: side of the cells, in standard deviations; 0 keeps all rows.
 
     Returns:
@@ -33,7 +36,8 @@ def apart(places: Tensor, sizes: Tensor, weights: Tensor, factor: float) -> Tens
 
     Example:
         >>> places = torch.tensor([[[1.0, 1.0], [1.2, 1.1], [9.0, 9.0]]])
-        >>> apart(places, torch.ones(1, 3), torch.ones(1, 3), factor=2.0).tolist()
+        >>> picture = torch.tensor([[16, 16]])
+        >>> apart(places, torch.ones(1, 3), torch.ones(1, 3), picture, factor=2.0).tolist()
         [0, 2]
     """
     views, count = sizes.shape
@@ -49,7 +53,7 @@ def apart(places: Tensor, sizes: Tensor, weights: Tensor, factor: float) -> Tens
         own, order = level[view, ids], rank[ids]
         alone = torch.ones_like(ids, dtype=torch.bool)
         for at in range(LEVELS):
-            cell = _cells(places[view, ids], factor * SMALLEST * 2.0**at)
+            cell = _cells(places[view, ids], factor * SMALLEST * 2.0**at, pictures[view])
             larger = _least(order, cell, own == at)
             smaller = _least(order, cell, own <= at)
             alone &= ((own > at) | (larger >= order)) & ((own != at) | (smaller >= order))
@@ -58,11 +62,11 @@ def apart(places: Tensor, sizes: Tensor, weights: Tensor, factor: float) -> Tens
     return kept.nonzero()[:, 0]
 
 
-def _cells(places: Tensor, side: float) -> Tensor:
-    """[K] consecutive numbers of the cells that places [K, 2] lie in."""
+def _cells(places: Tensor, side: float, picture: Tensor) -> Tensor:
+    """[K] numbers of the cells that places [K, 2] lie in; beyond the border all share a cell."""
+    columns, rows = (picture / side).floor().long().tolist()
     column, row = torch.floor(places / side).long().unbind(dim=1)
-    column, row = column - column.min(), row - row.min()
-    return (row * (column.max() + 1) + column).unique(return_inverse=True)[1]
+    return (row.clamp(-1, rows + 1) + 1) * (columns + 3) + column.clamp(-1, columns + 1) + 1
 
 
 def _least(order: Tensor, cell: Tensor, part: Tensor) -> Tensor:

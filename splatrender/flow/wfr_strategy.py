@@ -25,6 +25,9 @@ from splatrender.model import Splats
 from splatrender.operators.flow_statistics import MASSES
 from splatrender.operators.render import RenderOptions
 
+UNIFORM_VIEWS = 4  # from which the few uniform probes look
+LOOK_AHEAD = 4  # times the exchanges that may happen are looked at for neighbours
+
 
 @dataclass(frozen=True)
 class Scheme:
@@ -132,7 +135,7 @@ class WFR(Strategy):
         if ray:
             parts.append(on_rays(splats, views, ray, *look))
         if uniform:
-            parts.append(anywhere(splats, views, uniform, *look))
+            parts.append(anywhere(splats, views[:UNIFORM_VIEWS], uniform, *look))
         return Probes.cat(parts)
 
     def _choose(self, found: Sweep, count: int, all_views: int) -> Exchange:
@@ -144,27 +147,21 @@ class WFR(Strategy):
         deaths = deaths[costs[deaths].argsort()]
         births = ((gains > 0) & (found.births.significance > scheme.significance)).nonzero()[:, 0]
         births = births[gains[births].argsort(descending=True)]
-        factor, probes = scheme.neighbourhood, count + births
-        deaths = deaths[
-            apart(
-                found.places[:, deaths],
-                found.sizes[:, deaths],
-                found.costs[:, deaths].abs(),
-                factor,
-            )
-        ]
-        births = births[
-            apart(
-                found.places[:, probes],
-                found.sizes[:, probes],
-                found.births.gains[:, births].abs(),
-                factor,
-            )
-        ]
         limit = math.ceil(scheme.turnover * count)
         room = max(0, min(self.max_splats - count, math.ceil(scheme.growth * count)))
+        deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
+        deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
+        births = births[self._alone(found, count + births, found.births.gains[:, births])]
         result = exchange(costs[deaths], gains[births], limit, room, self.price)
         return Exchange(deaths[result.deaths], births[result.births], result.predicted)
+
+    def _alone(self, found: Sweep, rows: Tensor, changes: Tensor) -> Tensor:
+        """Which of the rows, in order of preference, may be exchanged together."""
+        sizes = [(view.camera.width, view.camera.height) for view in found.views]
+        return apart(
+            found.places[:, rows], found.sizes[:, rows], changes.abs(), torch.tensor(sizes),
+            self.scheme.neighbourhood,
+        )  # fmt: skip
 
     def _apply(self, state: TrainState, found: Sweep, chosen: Exchange) -> None:
         born = found.births.splats.index(chosen.births).with_degree(state.splats.degree)
