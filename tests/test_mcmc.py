@@ -257,8 +257,10 @@ class TestFactory:
         assert torch.equal(state.splats.means, before.means)
 
     def test_unknown_names_are_told_the_known_ones(self) -> None:
-        with pytest.raises(InputError, match=r"strategy: expected one of mcmc, none.*'adc'"):
-            create_strategy("adc", ITERATIONS, 10)
+        with pytest.raises(
+            InputError, match=r"strategy: expected one of adc, mcmc, none, wfr.*'best'"
+        ):
+            create_strategy("best", ITERATIONS, 10)
 
 
 class TestState:

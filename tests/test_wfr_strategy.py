@@ -15,12 +15,12 @@ from torch import Tensor
 from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import WFR, Scheme, TrainState, create_strategy
+from splatrender.flow.exchange import error_of, exchanged
 from splatrender.flow.footprints import draw_on_rays, picture_of, see
 from splatrender.flow.mcmc import shared
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
 from splatrender.flow.sweep import best_births, sweep
-from splatrender.flow.wfr_strategy import error_of, exchanged
 from splatrender.model import Splats
 from splatrender.operators.render import RenderOptions, render
 

@@ -102,7 +102,15 @@ RUN = "Run"
     "--strategy",
     section=MODEL,
     default="mcmc",
-    help="How splats are born, moved and removed.",
+    help="How splats are born, moved and removed: mcmc, wfr, adc or none.",
+)
+@option(
+    "--price",
+    section=MODEL,
+    type=float,
+    metavar="X",
+    help="For --strategy wfr: the squared error of a photo that a splat must be worth. Sets how "
+    "many there are, instead of --max-splats alone.",
 )
 @option(
     "--sh-degree",

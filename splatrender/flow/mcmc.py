@@ -73,7 +73,7 @@ class MCMC(Strategy):
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
         """Add noise; relocate and grow when it is time."""
-        self._diffuse(state)
+        diffuse(state, self.noise)
         unseen = self._unseen(state)
         due = self.first <= state.iteration <= self.last
         if not due or state.iteration % self.interval:
@@ -91,21 +91,6 @@ class MCMC(Strategy):
     def recall(self, memory: dict[str, int]) -> None:
         """Take back `memory`."""
         self._window_start = int(memory["window_start"])
-
-    def _diffuse(self, state: TrainState) -> None:
-        """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η."""
-        splats = state.splats
-        opacities = splats.opacity_logits.sigmoid()
-        ids = (opacities < NOISE_NEGLIGIBLE).nonzero()[:, 0]
-        if len(ids) == 0:
-            return
-        eta = torch.randn(len(ids), 3, generator=state.generator, device=ids.device)
-        gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities.index_select(0, ids)))
-        eta *= (gate * (self.noise * state.means_lr))[:, None]
-        quats = torch.nn.functional.normalize(splats.quats.index_select(0, ids), dim=1)
-        variances = splats.log_scales.index_select(0, ids).mul_(2).exp_()
-        local = rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
-        splats.means.index_add_(0, ids, rotate(quats, local))
 
     def _unseen(self, state: TrainState) -> Tensor:
         """[N] bool: splats that no view saw in the last complete round of views.
@@ -147,6 +132,27 @@ class MCMC(Strategy):
         state.append(twins)
         _mark_new(state, torch.cat([parents, torch.arange(count, count + born)]))
         return born
+
+
+def diffuse(state: TrainState, noise: float) -> None:
+    """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η: faint splats explore.
+
+    Args:
+        state: the run; its splats are changed in place.
+        noise: strength [1 / scene unit²], times the learning rate of the means.
+    """
+    splats = state.splats
+    opacities = splats.opacity_logits.sigmoid()
+    ids = (opacities < NOISE_NEGLIGIBLE).nonzero()[:, 0]
+    if len(ids) == 0:
+        return
+    eta = torch.randn(len(ids), 3, generator=state.generator, device=ids.device)
+    gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities.index_select(0, ids)))
+    eta *= (gate * (noise * state.means_lr))[:, None]
+    quats = torch.nn.functional.normalize(splats.quats.index_select(0, ids), dim=1)
+    variances = splats.log_scales.index_select(0, ids).mul_(2).exp_()
+    local = rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
+    splats.means.index_add_(0, ids, rotate(quats, local))
 
 
 def shared(opacities: Tensor, sharers: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,13 +61,13 @@ def children(splats: Splats, count: int, generator: torch.Generator) -> Probes:
     Returns:
         `count` probes.
     """
-    parents = torch.randint(len(splats), (count,), generator=generator)
+    parents = torch.randint(len(splats), (count,), generator=generator, device=splats.device)
     family = splats.detach().index(parents)
-    xi = torch.randn(count, 3, generator=generator)
+    xi = torch.randn(count, 3, generator=generator, device=splats.device)
     quats = torch.nn.functional.normalize(family.quats, dim=1)
     means = family.means + rotate(quats, family.scales * xi)
     log_scales = family.log_scales + math.log(CHILD_SCALE)
-    kinds = torch.full((count,), CHILD)
+    kinds = torch.full((count,), CHILD, device=splats.device)
     return Probes(
         Splats(means, quats, log_scales, family.opacity_logits, family.sh[:, :1].clone()), kinds
     )
@@ -107,10 +107,12 @@ def on_rays(
         if not float(residual.sum()) > 0:
             continue
         pixels = torch.multinomial(residual, number, replacement=True, generator=generator)
-        hit = draw_on_rays(seen, pixels, torch.rand(number, generator=generator))
+        chances = torch.rand(number, generator=generator, device=pixels.device)
+        hit = draw_on_rays(seen, pixels, chances)
         pixels, hit = pixels[hit >= 0], hit[hit >= 0]
         spread = splats.detach().log_scales[hit].mean(dim=1).exp()
-        depths = seen.depths[hit] + spread * torch.randn(len(hit), generator=generator)
+        off = torch.randn(len(hit), generator=generator, device=hit.device)
+        depths = seen.depths[hit] + spread * off
         depths = depths.clamp(min=options.near)
         parts.append(_at_pixels(seen, pixels, depths, photo[pixels], RAY, generator))
     return Probes.cat(parts) if parts else _none(splats)
@@ -139,9 +141,9 @@ def anywhere(
         if number == 0 or len(there) == 0:
             continue
         photo = view.photo.reshape(-1, 3).float() / 255
-        pixels = torch.randint(len(photo), (number,), generator=generator)
-        nearest, farthest = there.quantile(torch.tensor([0.01, 0.99])).log().tolist()
-        along = torch.rand(number, generator=generator)
+        pixels = torch.randint(len(photo), (number,), generator=generator, device=photo.device)
+        nearest, farthest = there.quantile(there.new_tensor([0.01, 0.99])).log().tolist()
+        along = torch.rand(number, generator=generator, device=photo.device)
         depths = torch.exp(nearest + along * (farthest - nearest))
         parts.append(_at_pixels(seen, pixels, depths, photo[pixels], UNIFORM, generator))
     return Probes.cat(parts) if parts else _none(splats)
@@ -157,23 +159,23 @@ def _at_pixels(
 ) -> Probes:
     """Round probes within pixels [M] of a view at camera z `depths` [M]."""
     camera, count = seen.camera, len(pixels)
-    jitter = torch.rand(count, 2, generator=generator)
+    jitter = torch.rand(count, 2, generator=generator, device=pixels.device)
     x = (pixels % camera.width + jitter[:, 0] - camera.cx) / camera.fx
     y = (pixels // camera.width + jitter[:, 1] - camera.cy) / camera.fy
     places = torch.stack((x, y, torch.ones_like(x)), dim=1) * depths[:, None]
     viewmat = camera.viewmat.to(places)
     means = (places - viewmat[:3, 3]) @ viewmat[:3, :3]
-    along = torch.rand(count, generator=generator)
+    along = torch.rand(count, generator=generator, device=pixels.device)
     sizes = SMALLEST * (LARGEST / SMALLEST) ** along * depths / camera.fx
-    quats = torch.tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    quats = sizes.new_tensor([1.0, 0, 0, 0]).repeat(count, 1)
     probes = Splats(
         means,
         quats,
         sizes.log()[:, None].repeat(1, 3),
-        torch.zeros(count),
+        torch.zeros_like(sizes),
         ((colors - 0.5) / SH_C0)[:, None],
     )
-    return Probes(probes, torch.full((count,), kind))
+    return Probes(probes, torch.full((count,), kind, device=pixels.device))
 
 
 def _shares(count: int, parts: int) -> list[int]:
@@ -181,5 +183,5 @@ def _shares(count: int, parts: int) -> list[int]:
 
 
 def _none(like: Splats) -> Probes:
-    nothing = like.detach().with_degree(0).index(torch.zeros(0, dtype=torch.int64))
-    return Probes(nothing, torch.zeros(0, dtype=torch.int64))
+    nothing = torch.zeros(0, dtype=torch.int64, device=like.device)
+    return Probes(like.detach().with_degree(0).index(nothing), nothing)

@@ -15,15 +15,14 @@ from torch import Tensor
 
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
-from splatrender.flow.footprints import picture_of, see
+from splatrender.flow.exchange import Rules, carry_out, descend
+from splatrender.flow.mcmc import MCMC, diffuse
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import KINDS, Probes, anywhere, children, on_rays
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
-from splatrender.model import Splats
 from splatrender.operators.flow_statistics import MASSES
-from splatrender.operators.render import RenderOptions
 
 UNIFORM_VIEWS = 4  # from which the few uniform probes look
 LOOK_AHEAD = 4  # times the exchanges that may happen are looked at for neighbours
@@ -57,6 +56,7 @@ class Scheme:
     ray_views: int = 16
     last: float = 0.85
     descent: float = 0.0
+    noise: float = 0.0
 
 
 class WFR(Strategy):
@@ -80,6 +80,8 @@ class WFR(Strategy):
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
         """Sweep and exchange when it is time."""
+        if self.scheme.noise > 0:
+            diffuse(state, self.scheme.noise * MCMC.noise)
         last = self.scheme.last * self.iterations
         if state.iteration % self.interval or state.iteration > last:
             return None
@@ -88,40 +90,14 @@ class WFR(Strategy):
         found = sweep(
             state.splats, probes, views, state.background, state.options, self.scheme.masses
         )
-        chosen = self._choose(found, len(state), len(state.samples))
-        chosen, realised, trials = self._descend(state, found, chosen)
+        price = None if self.price is None else self.price * _views_of_full_size(state, views)
+        rules = Rules(self.max_splats, price, self.scheme.descent)
+        chosen = self._choose(state, found, rules)
+        chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
         report.details["realised"], report.details["trials"] = realised, trials
-        self._apply(state, found, chosen)
+        carry_out(state, found, chosen)
         return report
-
-    def _descend(
-        self, state: TrainState, found: Sweep, chosen: Exchange
-    ) -> tuple[Exchange, float, int]:
-        """The longest part of an exchange, by halving, that lowers F as was predicted, or nearly.
-
-        Returns:
-            The part, its realised change of F, and how many were tried.
-        """
-        before, trials = float(found.error.sum()), 0
-        while True:
-            tried = exchanged(state.splats, found, chosen)
-            after = error_of(tried, found.views, state.background, state.options)
-            trials += 1
-            realised = after - before
-            if realised <= self.scheme.descent * chosen.predicted or len(chosen.births) == 0:
-                return chosen, realised, trials
-            chosen = self._part(found, chosen, len(state))
-
-    def _part(self, found: Sweep, chosen: Exchange, count: int) -> Exchange:
-        """The better half of an exchange."""
-        births = chosen.births[: len(chosen.births) // 2]
-        if self.price is None:
-            deaths = chosen.deaths[: max(0, len(births) + count - self.max_splats)]
-        else:
-            deaths = chosen.deaths[: len(chosen.deaths) // 2]
-        change = found.costs[:, deaths].sum() - found.births.gains[:, births].sum()
-        return Exchange(deaths, births, float(change))
 
     def _propose(self, state: TrainState) -> Probes:
         scheme, splats, generator = self.scheme, state.splats.detach(), state.generator
@@ -138,10 +114,10 @@ class WFR(Strategy):
             parts.append(anywhere(splats, views[:UNIFORM_VIEWS], uniform, *look))
         return Probes.cat(parts)
 
-    def _choose(self, found: Sweep, count: int, all_views: int) -> Exchange:
-        scheme = self.scheme
+    def _choose(self, state: TrainState, found: Sweep, rules: Rules) -> Exchange:
+        scheme, count = self.scheme, len(state)
         costs, gains = found.costs.sum(dim=0), found.births.gains.sum(dim=0)
-        complete = len(found.views) == all_views
+        complete = len(found.views) == len(state.samples)
         known = torch.ones_like(found.seen, dtype=torch.bool) if complete else found.seen > 0
         deaths = known.nonzero()[:, 0]
         deaths = deaths[costs[deaths].argsort()]
@@ -152,8 +128,11 @@ class WFR(Strategy):
         deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
         deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
         births = births[self._alone(found, count + births, found.births.gains[:, births])]
-        result = exchange(costs[deaths], gains[births], limit, room, self.price)
-        return Exchange(deaths[result.deaths], births[result.births], result.predicted)
+        result = exchange(costs[deaths], gains[births], limit, room, rules.price)
+        allowed = self.max_splats - count + len(result.deaths)
+        born = result.births[: max(0, allowed)]
+        predicted = result.predicted + float(gains[births[result.births[len(born) :]]].sum())
+        return Exchange(deaths[result.deaths], births[born], predicted)
 
     def _alone(self, found: Sweep, rows: Tensor, changes: Tensor) -> Tensor:
         """Which of the rows, in order of preference, may be exchanged together."""
@@ -162,18 +141,6 @@ class WFR(Strategy):
             found.places[:, rows], found.sizes[:, rows], changes.abs(), torch.tensor(sizes),
             self.scheme.neighbourhood,
         )  # fmt: skip
-
-    def _apply(self, state: TrainState, found: Sweep, chosen: Exchange) -> None:
-        born = found.births.splats.index(chosen.births).with_degree(state.splats.degree)
-        swaps = min(len(chosen.deaths), len(chosen.births))
-        first = torch.arange(swaps)
-        state.overwrite(chosen.deaths[:swaps], born.index(first))
-        if swaps < len(chosen.births):
-            state.append(born.index(torch.arange(swaps, len(chosen.births))))
-        if swaps < len(chosen.deaths):
-            kept = torch.ones(len(state), dtype=torch.bool)
-            kept[chosen.deaths[swaps:]] = False
-            state.select(kept.nonzero()[:, 0])
 
     def _report(
         self, state: TrainState, probes: Probes, found: Sweep, chosen: Exchange
@@ -199,28 +166,6 @@ class WFR(Strategy):
         )  # fmt: skip
 
 
-def error_of(
-    splats: Splats, views: Sequence[TrainingView], background: Tensor, options: RenderOptions
-) -> float:
-    """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
-    total = 0.0
-    for view in views:
-        residual = picture_of(see(splats, None, view.camera, background, options))
-        residual -= view.photo.to(residual) / 255
-        if view.mask is not None:
-            residual *= (view.mask != 0)[..., None]
-        total += 0.5 * float(residual.square().sum())
-    return total
-
-
-def exchanged(splats: Splats, found: Sweep, chosen: Exchange) -> Splats:
-    """Splats without the dead, and the newborn behind them."""
-    kept = torch.ones(len(splats), dtype=torch.bool, device=splats.device)
-    kept[chosen.deaths] = False
-    born = found.births.splats.index(chosen.births).with_degree(splats.degree)
-    return Splats.cat([splats.detach().index(kept), born])
-
-
 def histograms(found: Sweep) -> dict[str, list[float]]:
     """How many removals cost, and how many births gain, how much: by log10 of a view's ΔF."""
     edges = torch.linspace(-8, 4, 49)
@@ -230,6 +175,12 @@ def histograms(found: Sweep) -> dict[str, list[float]]:
         logs = mean[mean > 0].log10().clamp(float(edges[0]), float(edges[-1]))
         counts[name] = torch.histogram(logs.cpu().float(), edges).hist.tolist()
     return counts
+
+
+def _views_of_full_size(state: TrainState, views: Sequence[TrainingView]) -> float:
+    """How many photos of full size have as many pixels as the views."""
+    full = sum(view.photo.numel() for view in state.views) / len(state.views)
+    return sum(view.photo.numel() for view in views) / full
 
 
 def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:

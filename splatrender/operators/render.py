@@ -58,19 +58,19 @@ class Rendering:
         radiance: [C,H,W,D] colour (linear in the photos' own encoding), background included.
         transmittance: [C,H,W] what is left of the light from behind; `alpha` = 1 - transmittance.
         visible: bool [C,N] whether the camera can see the splat at all.
-        depth: [C,H,W] expected camera z, Σ w z / Σ w, 0 where nothing is; None if not asked for.
-        visibility: [C,N] Σ over pixels of T α; None if not asked for.
         means2d: [C,N,2] where the splats' centres are [px]; part of the graph.
         extents: [C,N,2] their half-widths [px], 0 where culled; no gradient.
+        depth: [C,H,W] expected camera z, Σ w z / Σ w, 0 where nothing is; None if not asked for.
+        visibility: [C,N] Σ over pixels of T α; None if not asked for.
     """
 
     radiance: Tensor
     transmittance: Tensor
     visible: Tensor
+    means2d: Tensor
+    extents: Tensor
     depth: Tensor | None = None
     visibility: Tensor | None = None
-    means2d: Tensor | None = None
-    extents: Tensor | None = None
 
     @property
     def alpha(self) -> Tensor:
@@ -143,8 +143,8 @@ def rasterize(
         expected_depth = torch.where(alpha > 0, radiance[..., channels] / alpha.clamp_min(1e-10), 0)
         radiance = radiance[..., :channels]
     return Rendering(
-        radiance, transmittance, extents[..., 0] > 0, expected_depth, seen if visibility else None,
-        means2d, extents,
+        radiance, transmittance, extents[..., 0] > 0, means2d, extents, expected_depth,
+        seen if visibility else None,
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from splatrender.errors import InputError
-from splatrender.flow import STRATEGIES
+from splatrender.flow import create_strategy
 from splatrender.schedules import LearningRates
 
 # options that change how a run is watched and not what it computes: free to differ on resuming
@@ -42,6 +42,9 @@ class TrainOptions:
         iterations: number of optimizer steps; every schedule is proportional to it.
         max_splats: budget.
         strategy: how splats are born and die, a name in `splatrender.flow.STRATEGIES`.
+        price: what a splat costs, for strategy wfr: births must gain and deaths cost more and less
+            than that, in squared error 1/2 Σ |r|² of a view at full size; None leaves the number of
+            splats to `max_splats`.
         seed: of all randomness of the run.
         eval: hold test views out.
         holdout: every how many views one is held out.
@@ -77,6 +80,7 @@ class TrainOptions:
     iterations: int = 7000
     max_splats: int = 50_000
     strategy: str = "mcmc"
+    price: float | None = None
     seed: int = 0
     eval: bool = True
     holdout: int = 8
@@ -121,9 +125,7 @@ class TrainOptions:
             raise InputError(f"sh_degree: expected 0, 1, 2 or 3, found {self.sh_degree}")
         if not 0 <= self.ssim_weight <= 1:
             raise InputError(f"ssim_weight: expected 0 to 1, found {self.ssim_weight}")
-        if self.strategy not in STRATEGIES:
-            known = ", ".join(sorted(STRATEGIES))
-            raise InputError(f"strategy: expected one of {known}; found {self.strategy!r}")
+        create_strategy(self.strategy, self.iterations, self.max_splats, self.price)  # checks it
         if self.resume not in ("auto", "never"):
             raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
         for name, rate in asdict(self.learning_rates).items():

@@ -46,7 +46,9 @@ class Run:
         self.scene = scene
         generator = torch.Generator().manual_seed(options.seed)
         self.optimizer = Optimizer(options.learning_rates.for_run(options.iterations))
-        self.strategy = create_strategy(options.strategy, options.iterations, options.max_splats)
+        self.strategy = create_strategy(
+            options.strategy, options.iterations, options.max_splats, options.price
+        )
         self.samples = Samples(scene.train, generator)
         self.watch = Stopwatch(options.profile, options.iterations)
         self.background = torch.tensor(options.background or (0.0, 0.0, 0.0))

@@ -1,0 +1,206 @@
+"""Strategies of density control: same scenes, seeds, starts, iterations and budgets for all.
+
+    python benchmarks/strategies.py                                the whole table: hours
+    python benchmarks/strategies.py --resolution 4 --iterations 1500 --budgets 2500
+    python benchmarks/strategies.py --strategies wfr --variants ablations
+    python benchmarks/strategies.py --strategies wfr --variants sensitivity
+    python benchmarks/strategies.py --strategies wfr --variants prices
+
+Every run is kept in the folder of --cache and never done twice: a benchmark that was stopped goes
+on where it was. A run is known by its options; delete the folder after a change of the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from splatrender.flow import STRATEGIES, WFR, Scheme
+from splatrender.io.atomic import read_json, write_json
+from splatrender.training import TrainOptions, train
+
+BUNDLED = Path(__file__).resolve().parent.parent / "scenes" / "still_life"
+ABLATIONS = {
+    "no rays": {"shares": (0.95, 0.0, 0.05)},
+    "no children": {"shares": (0.0, 0.95, 0.05)},
+    "none anywhere": {"shares": (0.55, 0.45, 0.0)},
+    "no neighbourhood": {"neighbourhood": 0.0},
+    "no significance": {"significance": 0.0},
+    "no line search": {"descent": -1e9},
+    "noise": {"noise": 1.0},
+}
+NUMBERS = (
+    "sweeps", "views", "probes", "turnover", "significance", "neighbourhood", "growth", "ray_views",
+)  # fmt: skip
+PRICES = (0.003, 0.01, 0.03, 0.1, 0.3)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    scene: str
+    label: str
+    strategy: str
+    scheme: dict[str, Any] | None
+    price: float | None
+    budget: int
+    seed: int
+    iterations: int
+    resolution: int
+    random_init: bool
+
+    @property
+    def key(self) -> str:
+        text = json.dumps(asdict(replace(self, label="")), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def variants(kind: str) -> dict[str, dict[str, Any]]:
+    """Names of variants of the scheme, and what they change."""
+    if kind == "ablations":
+        return {f"wfr, {name}": change for name, change in ABLATIONS.items()}
+    if kind == "sensitivity":
+        changed = {}
+        for name in NUMBERS:
+            for word, factor in (("half", 0.5), ("double", 2)):
+                value = getattr(Scheme(), name)
+                changed[f"wfr, {word} {name}"] = {name: type(value)(value * factor)}
+        halves = tuple(m / 2 for m in Scheme().masses)
+        doubles = tuple(m * 2 for m in Scheme().masses)
+        return changed | {
+            "wfr, half masses": {"masses": halves},
+            "wfr, double masses": {"masses": doubles},
+        }
+    return {}
+
+
+def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
+    """The figures of a run, from the cache if it was done before."""
+    file = cache / f"{job.key}.json"
+    if file.exists():
+        return read_json(file)
+    name = job.strategy
+    if job.scheme is not None:
+        name = f"{job.strategy} {job.key}"
+        STRATEGIES[name] = partial(WFR, scheme=replace(Scheme(), **job.scheme))
+    if job.price is not None:
+        name = "wfr"
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainOptions(
+            job.scene, Path(folder) / "run", resolution=job.resolution, iterations=job.iterations,
+            max_splats=job.budget, strategy=name, price=job.price, seed=job.seed,
+            random_init=job.random_init, checkpoint_interval=0, threads=threads, quiet=True,
+            test_iterations=(max(1, job.iterations // 2),),
+        )  # fmt: skip
+        results = train(options).results
+    half = results["history"][0]
+    figures = {
+        **asdict(job),
+        **{k: results[k] for k in ("psnr", "ssim", "splats", "seconds", "cpu_seconds", "threads")},
+        "psnr_half": half["psnr"],
+    }
+    write_json(file, figures)
+    return figures
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """`mean ± standard error`, or the value alone."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}      "
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.2f} ±{error:.2f}"
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One line for each scene, budget and strategy: means over seeds."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["scene"], row["budget"], row["label"]), []).append(row)
+    width = max(len(label) for _, _, label in groups)
+    before: tuple[str, int] | None = None
+    for (scene, budget, label), runs in groups.items():
+        if (scene, budget) != before:
+            before = scene, budget
+            click.echo(f"\n{Path(scene).name}, at most {budget:,} splats")
+            click.echo(
+                f"{'strategy':<{width}}  PSNR [dB]      half-way       SSIM    splats   wall [s]"
+                "  CPU [s]  seeds"
+            )
+        mean = {k: statistics.mean(r[k] for r in runs) for k in runs[0] if _is_figure(runs[0][k])}
+        click.echo(
+            f"{label:<{width}}  {mean_and_error([r['psnr'] for r in runs])}    "
+            f"{mean_and_error([r['psnr_half'] for r in runs])}    {mean['ssim']:.4f} "
+            f"{mean['splats']:8,.0f} {mean['seconds']:10.1f} {mean['cpu_seconds']:8.1f} "
+            f"{len(runs):6}"
+        )
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers like 1,2,3, found {value!r}") from None
+
+
+@click.command()
+@click.option("--scenes", default=str(BUNDLED), show_default=True, help="Folders, with commas.")
+@click.option("--strategies", default="wfr,mcmc,adc,none", show_default=True)
+@click.option("--variants", "kind", default="none",
+              type=click.Choice(["none", "ablations", "sensitivity", "prices"]),
+              help="Also run variants of wfr.")  # fmt: skip
+@click.option("--budgets", default="10000,30000,60000", callback=_numbers, show_default=True)
+@click.option("--seeds", default="0,1,2", callback=_numbers, show_default=True)
+@click.option("--iterations", default=7000, show_default=True)
+@click.option("-r", "--resolution", default=2, show_default=True)
+@click.option("--random-init", is_flag=True)
+@click.option("--threads", default=0, help="CPU threads of a run; 0: one for each core.")
+@click.option("--cache", default="output/strategies", show_default=True)
+def main(
+    scenes: str, strategies: str, kind: str, budgets: tuple[int, ...], seeds: tuple[int, ...],
+    iterations: int, resolution: int, random_init: bool, threads: int, cache: str,
+) -> None:  # fmt: skip
+    """Train every strategy on every scene, at every budget, with every seed; print one table."""
+    folder = Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    common = {"iterations": iterations, "resolution": resolution, "random_init": random_init}
+    entries: list[tuple[str, str, dict[str, Any] | None, float | None]] = [
+        (name, name, None, None) for name in strategies.split(",")
+    ]
+    entries += [(label, "wfr", change, None) for label, change in variants(kind).items()]
+    if kind == "prices":
+        entries += [(f"wfr, price {price:g}", "wfr", None, price) for price in PRICES]
+    jobs = [
+        Job(str(Path(scene).resolve()), label, strategy, scheme, price, budget, seed, **common)
+        for scene in scenes.split(",")
+        for budget in budgets
+        for seed in seeds  # seeds outside: a stopped table is complete for some of them
+        for label, strategy, scheme, price in entries
+    ]
+    rows = []
+    for number, job in enumerate(jobs, start=1):
+        row = run_job(job, folder, threads) | {"label": job.label}
+        rows.append(row)
+        click.echo(
+            f"[{number}/{len(jobs)}] {Path(job.scene).name} {job.budget} seed {job.seed} "
+            f"{job.label}: {row['psnr']:.2f} dB, {row['seconds']:.0f} s",
+            err=True,
+        )
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Carrying out an exchange: the splats after it, their error, and how much of it to do.
+
+The changes by single births and deaths are exact, their sum is not: what overlaps does not add up.
+So an exchange is tried before it is made, and halved while it does not lower what is minimised.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from splatrender.flow.birth_death import Exchange
+from splatrender.flow.footprints import picture_of, see
+from splatrender.flow.state import TrainingView, TrainState
+from splatrender.flow.sweep import Sweep
+from splatrender.model import Splats
+from splatrender.operators.render import RenderOptions
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What bounds an exchange.
+
+    Attributes:
+        max_splats: number of splats never to exceed.
+        price: of a splat, in units of F of all swept views; None for a balanced flow.
+        descent: part of the predicted change that must be realised at least.
+    """
+
+    max_splats: int
+    price: float | None
+    descent: float
+
+
+def descend(
+    state: TrainState, found: Sweep, chosen: Exchange, rules: Rules
+) -> tuple[Exchange, float, int]:
+    """The longest part of an exchange, by halving, that lowers F (plus the price of splats).
+
+    A part is taken if F + λ N changes by at most `descent` times what was predicted. Births are in
+    the order of gain and deaths in that of cost, so a half of the exchange is its better half.
+
+    Args:
+        state: what there is; not changed.
+        found: the sweep that the exchange comes from.
+        chosen: rows of splats that are to die, and of probes that are to be born.
+        rules: see `Rules`.
+
+    Returns:
+        The part, its realised change of F over the swept views, and how many parts were tried.
+    """
+    before, trials, price = float(found.error.sum()), 0, rules.price or 0.0
+    while len(chosen.births) + len(chosen.deaths):
+        tried = exchanged(state.splats, found, chosen)
+        realised = error_of(tried, found.views, state.background, state.options) - before
+        trials += 1
+        cost = price * (len(tried) - len(state))
+        if realised + cost <= rules.descent * (chosen.predicted + cost):
+            return chosen, realised, trials
+        chosen = _half(found, chosen, len(state), rules)
+    return chosen, 0.0, trials
+
+
+def _half(found: Sweep, chosen: Exchange, count: int, rules: Rules) -> Exchange:
+    births = chosen.births[: len(chosen.births) // 2]
+    if rules.price is None:
+        deaths = chosen.deaths[: max(0, len(births) + count - rules.max_splats)]
+    else:
+        deaths = chosen.deaths[: len(chosen.deaths) // 2]
+    change = found.costs[:, deaths].sum() - found.births.gains[:, births].sum()
+    return Exchange(deaths, births, float(change))
+
+
+def error_of(
+    splats: Splats, views: Sequence[TrainingView], background: Tensor, options: RenderOptions
+) -> float:
+    """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
+    total = 0.0
+    for view in views:
+        residual = picture_of(see(splats, None, view.camera, background, options))
+        residual -= view.photo.to(residual) / 255
+        if view.mask is not None:
+            residual *= (view.mask != 0)[..., None]
+        total += 0.5 * float(residual.square().sum())
+    return total
+
+
+def exchanged(splats: Splats, found: Sweep, chosen: Exchange) -> Splats:
+    """The splats without the dead, and the newborn behind them."""
+    kept = torch.ones(len(splats), dtype=torch.bool, device=splats.device)
+    kept[chosen.deaths] = False
+    born = found.births.splats.index(chosen.births).with_degree(splats.degree)
+    return Splats.cat([splats.detach().index(kept), born])
+
+
+def carry_out(state: TrainState, found: Sweep, chosen: Exchange) -> None:
+    """Let the chosen splats die and the chosen probes be born, in their rows while there are any.
+
+    Args:
+        state: changed in place; newborn splats have no moments.
+        found: the sweep that the exchange comes from.
+        chosen: rows of splats and of probes.
+    """
+    born = found.births.splats.index(chosen.births).with_degree(state.splats.degree)
+    rows = torch.arange(len(born), device=born.device)
+    swaps = min(len(chosen.deaths), len(born))
+    state.overwrite(chosen.deaths[:swaps], born.index(rows[:swaps]))
+    if swaps < len(born):
+        state.append(born.index(rows[swaps:]))
+    if swaps < len(chosen.deaths):
+        kept = torch.ones(len(state), dtype=torch.bool, device=born.device)
+        kept[chosen.deaths[swaps:]] = False
+        state.select(kept.nonzero()[:, 0])
