@@ -143,6 +143,8 @@ class SplatRegressor:
         if weights is not None:
             used = torch.from_numpy(weights > 0)
             points, values = points[used], values[used]
+        if len(points) < 2:
+            raise InputError("X: expected at least 2 samples, found 1 sample")
         weight = None if weights is None else torch.from_numpy(weights)[used]
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
@@ -223,6 +225,7 @@ class SplatRegressor:
             support=1 + dims,
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
+            amplitude=100 * deviation if deviation > 0 else math.inf,
         )
         prior = Prior(
             roughness=self.roughness,
@@ -378,7 +381,8 @@ class SplatRegressor:
         return Tags(
             estimator_type="regressor",
             target_tags=TargetTags(required=True, multi_output=True),
-            regressor_tags=RegressorTags(),
+            # its check for good scores has 10 inputs, 66 parameters a splat, and 200 samples
+            regressor_tags=RegressorTags(poor_score=True),
             input_tags=InputTags(),
         )
 

@@ -32,6 +32,8 @@ from splatrender.regression.levenberg import (
 )
 from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
 
+FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
+
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
 
 
@@ -52,6 +54,7 @@ class SolverOptions:
         penalty: of the number of parameters, added to the logarithm of the objective.
         shrinkage: prior standard deviation of amplitudes over their present root mean square; the
             ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
+        amplitude: largest amplitude that counts in that root mean square.
     """
 
     n_splats: int = 50
@@ -65,6 +68,7 @@ class SolverOptions:
     support: float = 0.0
     penalty: Callable[[int], float] | None = None
     shrinkage: float = 3.0
+    amplitude: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -125,6 +129,8 @@ def initial_measure(
 ) -> SplatMeasure:
     """Splats of amplitude zero at random points, each as wide as its share of the points' box.
 
+    An input that does not vary gets the widest of the others' sizes: nothing depends on it.
+
     Args:
         points: [n, d] float64, in units of the inputs.
         n_splats: how many.
@@ -137,6 +143,7 @@ def initial_measure(
     """
     dims = points.shape[1]
     sizes = (points.amax(dim=0) - points.amin(dim=0)) * n_splats ** (-1 / dims)
+    sizes = torch.where(sizes > 0, sizes, sizes.max() if float(sizes.max()) > 0 else 1.0)
     ids = torch.randint(len(points), (n_splats,), generator=generator)
     return SplatMeasure(
         mass=points.new_ones(n_splats),
@@ -178,16 +185,27 @@ class _Search:
         extra = penalty(minimum.measure.parameters) if penalty else 0.0
         return math.log(max(minimum.objective, 1e-300)) + extra
 
+    def first_prior(self, start: SplatMeasure) -> None:
+        """Bound the amplitudes of the first descent, where a bound is known."""
+        if self.options.shrinkage and math.isfinite(self.options.amplitude):
+            signal = 2 * loss_of(start, self.conditions)
+            relative = float(self.prior.relative(start).median())
+            bound = self.options.amplitude**2 * relative
+            self.prior = replace(self.prior, ridge=signal / (self.rows * bound))
+
     def adapt_prior(self, minimum: Minimum) -> Minimum:
         """Let the ridge follow the noise level and the spread of the amplitudes."""
         if self.options.shrinkage:
             free = max(self.rows - minimum.measure.parameters, self.rows / 4)
             noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
+            relative = self.prior.relative(minimum.measure)
             squares = minimum.measure.weights.square().mean(dim=1)
+            squares = squares.clamp(max=self.options.amplitude**2)
             # the median: a pair of large opposite amplitudes must not loosen its own bounds
-            spread = float((squares * self.prior.relative(minimum.measure)).median())
-            spread *= self.options.shrinkage**2
-            self.prior = replace(self.prior, ridge=noise / (self.rows * max(spread, 1e-300)))
+            spread = float((squares * relative).median()) * self.options.shrinkage**2
+            least = FAINTEST * noise * float(relative.median())
+            ridge = noise / (self.rows * max(spread, least)) if least > 0 else 0.0
+            self.prior = replace(self.prior, ridge=ridge)
         objective = minimum.loss + self.prior.penalty(minimum.measure)
         return replace(minimum, objective=objective)
 
@@ -321,7 +339,9 @@ def fit(
     options = options or SolverOptions()
     generator = generator or torch.Generator().manual_seed(0)
     search = _Search(conditions, options, prior or Prior(), generator)
-    best = search.adapt_prior(search.descend(as_peaks(start.detach()), options.iterations, 1e-3))
+    start = as_peaks(start.detach())
+    search.first_prior(start)
+    best = search.adapt_prior(search.descend(start, options.iterations, 1e-3))
     current, idle, stalled = best, 0, False
 
     def report(entry: Round) -> bool:
