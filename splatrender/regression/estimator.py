@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,9 +20,16 @@ from splatrender.operators.differential import Condition
 from splatrender.operators.sampling import observations
 from splatrender.regression.checks import NotFittedError, check_inputs, check_targets, check_weights
 from splatrender.regression.descent import METHODS, DescentOptions, descend
-from splatrender.regression.levenberg import Prior
+from splatrender.regression.levenberg import Prior, as_peaks
 from splatrender.regression.linearise import loss_of
-from splatrender.regression.solver import Round, Solution, SolverOptions, fit, initial_measure
+from splatrender.regression.solver import (
+    Progress,
+    Round,
+    Solution,
+    SolverOptions,
+    fit,
+    initial_measure,
+)
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
@@ -115,7 +122,12 @@ class SplatRegressor:
     # Fitting
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> SplatRegressor:
         """Fit the splats to data.
 
@@ -123,6 +135,8 @@ class SplatRegressor:
             X: [n, d] inputs.
             y: [n] or [n, p] targets.
             sample_weight: [n] weights >= 0, all one if None.
+            progress: called after every round with its report and the best measure so far;
+                returning True ends the search.
 
         Returns:
             This estimator.
@@ -148,7 +162,7 @@ class SplatRegressor:
         weight = None if weights is None else torch.from_numpy(weights)[used]
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
-        solution = self._solve(train, validation, generator)
+        solution = self._solve(train, _Watch(self, validation, progress), generator)
         self.measure_ = solution.measure
         self.history_ = solution.history
         self.n_splats_ = len(solution.measure)
@@ -196,16 +210,13 @@ class SplatRegressor:
         ]
         return parts[0], parts[1]
 
-    def _solve(
-        self, train: Condition, validation: Condition | None, generator: torch.Generator
-    ) -> Solution:
+    def _solve(self, train: Condition, watch: _Watch, generator: torch.Generator) -> Solution:
         assert train.target is not None
         count, dims = train.points.shape
         outputs = train.target.shape[1]
         each = outputs + dims * (dims + 3) // 2
         affordable = max(1, (count * outputs - 3) // each)  # more numbers than data cannot be told
         budget = AUTO_SPLATS if self.n_splats == "auto" else int(self.n_splats)
-        watch = _Watch(self, validation)
         extent = float((train.points.amax(dim=0) - train.points.amin(dim=0)).max())
         if self.method != "levenberg":
             start = initial_measure(train.points, budget, outputs, generator, self.parent)
@@ -394,34 +405,33 @@ class SplatRegressor:
 class _Watch:
     """Follows the rounds: prints, and keeps the measure that does best on held-out data."""
 
-    def __init__(self, model: SplatRegressor, validation: Condition | None) -> None:
-        self.model, self.validation = model, validation
+    def __init__(
+        self, model: SplatRegressor, validation: Condition | None, progress: Progress | None
+    ) -> None:
+        self.model, self.validation, self.progress = model, validation, progress
         self.history: list[Round] = []
-        self.lowest, self.measure, self.idle = math.inf, None, 0
+        self.measure: SplatMeasure | None = None
+        self.lowest, self.idle = math.inf, 0
 
     def __call__(self, entry: Round, measure: SplatMeasure) -> bool:
         held = None
         if self.validation is not None:
-            held = loss_of(_peaks(measure), [self.validation])
+            held = loss_of(as_peaks(measure), [self.validation])
             self.idle = self.idle + 1
             if held < self.lowest:
                 self.lowest, self.measure, self.idle = held, measure, 0
-        self.history.append(Round(**{**asdict(entry), "validation": held}))
+        entry = replace(entry, validation=held)
+        self.history.append(entry)
+        asked = bool(self.progress(entry, measure)) if self.progress else False
         if self.model.verbose and entry.round % 10 == 0:
             rmse = math.sqrt(2 * entry.loss)
             print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
-        return self.validation is not None and self.idle >= self.model.patience
+        return asked or (self.validation is not None and self.idle >= self.model.patience)
 
     def best(self, solution: Solution) -> Solution:
         """The solution, or the best one on held-out data, with the history that was watched."""
         measure = solution.measure if self.measure is None else self.measure
         return Solution(measure, solution.loss, self.history)
-
-
-def _peaks(measure: SplatMeasure) -> SplatMeasure:
-    from splatrender.regression.levenberg import as_peaks
-
-    return as_peaks(measure)
 
 
 def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:

@@ -36,7 +36,9 @@ from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
 FORMAT = "splatrender-pde-1"
 PERIOD = (2.0, 0.0)  # of the inputs (x, t)
-STEADY_ROUNDS = 40  # of births and deaths
+FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
+STARTS = 6  # random ones, of which the best grows
+STEADY_ROUNDS = 30  # of births and deaths
 STEADY_POINTS = 1200  # of collocation; the equation has about four for each parameter
 BOUNDARY_POINTS = 101  # along every side
 BOUNDARY_WEIGHT = 100.0  # against the equation's mean square residual
@@ -188,12 +190,21 @@ def fit_steady(
         return torch.rand(count, 2, generator=generator, dtype=torch.float64)
 
     points = draw(STEADY_POINTS)
-    start = initial_measure(torch.cat([points, border]), n_splats, 1, generator)
+    first = min(FIRST_SPLATS, n_splats)
+    problem = conditions(points)
+    starts = [
+        levenberg_marquardt(
+            initial_measure(torch.cat([points, border]), first, 1, generator),
+            problem, None, LevenbergOptions(60, tolerance=1e-3),
+        )
+        for _ in range(STARTS)
+    ]  # fmt: skip
+    start = min(starts, key=lambda minimum: minimum.loss).measure
     options = SolverOptions(
-        n_splats=n_splats, rounds=rounds, iterations=30, patience=rounds, shrinkage=0, polish=100
+        n_splats=n_splats, rounds=rounds, iterations=60, patience=rounds, shrinkage=0, polish=150
     )
     solution = fit(
-        conditions(points), start, options, generator,
+        problem, start, options, generator,
         progress=_numbered(progress, 0), resample=resample,
     )  # fmt: skip
     window = Window(-np.inf, np.inf, solution.measure)
@@ -213,10 +224,10 @@ class Marching:
     """
 
     windows: int = 8
-    rounds: int = 8
-    later: int = 3
-    iterations: int = 40
-    polish: int = 60
+    rounds: int = 16
+    later: int = 4
+    iterations: int = 60
+    polish: int = 100
 
     @property
     def total(self) -> int:
@@ -266,7 +277,7 @@ def fit_evolving(
             last = windows[-1].measure
             start = replace(last, means=last.means + ahead)
         else:
-            start = problem.frozen(int(count))
+            start = problem.frozen(min(FIRST_SPLATS, int(count)))
         options = SolverOptions(
             n_splats=int(count), rounds=marching.later if windows else marching.rounds,
             iterations=marching.iterations, patience=100, shrinkage=0, polish=marching.polish,
