@@ -236,7 +236,7 @@ class SplatRegressor:
             support=1 + dims,
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
-            amplitude=100 * deviation if deviation > 0 else math.inf,
+            signal=deviation,
         )
         prior = Prior(
             roughness=self.roughness,

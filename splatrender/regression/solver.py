@@ -32,6 +32,8 @@ from splatrender.regression.levenberg import (
 )
 from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
 
+LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other
+PLATEAU = 8  # births beyond twice the best number before growth is given up
 FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
 
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
@@ -54,7 +56,8 @@ class SolverOptions:
         penalty: of the number of parameters, added to the logarithm of the objective.
         shrinkage: prior standard deviation of amplitudes over their present root mean square; the
             ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
-        amplitude: largest amplitude that counts in that root mean square.
+        signal: standard deviation of what is fitted, where it is known; amplitudes are expected
+            to be between that and a hundred times as large.
     """
 
     n_splats: int = 50
@@ -68,7 +71,7 @@ class SolverOptions:
     support: float = 0.0
     penalty: Callable[[int], float] | None = None
     shrinkage: float = 3.0
-    amplitude: float = math.inf
+    signal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -187,11 +190,11 @@ class _Search:
 
     def first_prior(self, start: SplatMeasure) -> None:
         """Bound the amplitudes of the first descent, where a bound is known."""
-        if self.options.shrinkage and math.isfinite(self.options.amplitude):
-            signal = 2 * loss_of(start, self.conditions)
-            relative = float(self.prior.relative(start).median())
-            bound = self.options.amplitude**2 * relative
-            self.prior = replace(self.prior, ridge=signal / (self.rows * bound))
+        if self.options.shrinkage and self.options.signal:
+            energy = 2 * loss_of(start, self.conditions)
+            bound = (LARGEST * self.options.signal) ** 2
+            bound *= float(self.prior.relative(start).median())
+            self.prior = replace(self.prior, ridge=energy / (self.rows * bound))
 
     def adapt_prior(self, minimum: Minimum) -> Minimum:
         """Let the ridge follow the noise level and the spread of the amplitudes."""
@@ -200,7 +203,9 @@ class _Search:
             noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
             relative = self.prior.relative(minimum.measure)
             squares = minimum.measure.weights.square().mean(dim=1)
-            squares = squares.clamp(max=self.options.amplitude**2)
+            if self.options.signal:
+                low, high = self.options.signal, LARGEST * self.options.signal
+                squares = squares.clamp(low**2, high**2)
             # the median: a pair of large opposite amplitudes must not loosen its own bounds
             spread = float((squares * relative).median()) * self.options.shrinkage**2
             least = FAINTEST * noise * float(relative.median())
@@ -372,7 +377,8 @@ def fit(
         if kept:
             best = search.adapt_prior(trial)
         idle = 0 if score < previous - 1e-3 else idle + 1
-        if growing and not kept and idle < 4 and entry.births:
+        room = 2 * len(best.measure) + PLATEAU - len(trial.measure)
+        if growing and not kept and room > 0 and entry.births:
             current = trial  # a plateau: the next births may lead across
         else:
             stalled = stalled or (growing and not kept)
