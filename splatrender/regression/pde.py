@@ -10,6 +10,7 @@ summed over their images at x ± 2, which makes every window periodic by constru
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -221,6 +222,7 @@ class Marching:
         later: rounds in the others.
         iterations: Levenberg-Marquardt steps of a round.
         polish: those at the end of a window.
+        until: when to stop; the end of the window in which it lies.
     """
 
     windows: int = 8
@@ -228,11 +230,17 @@ class Marching:
     later: int = 4
     iterations: int = 60
     polish: int = 100
+    until: float = 1.0
+
+    @property
+    def count(self) -> int:
+        """Windows until the end."""
+        return math.ceil(self.until * self.windows - 1e-9)
 
     @property
     def total(self) -> int:
         """Rounds of all windows, with the first and the last descent of each."""
-        return self.rounds + self.later * (self.windows - 1) + 2 * self.windows
+        return self.rounds + self.later * (self.count - 1) + 2 * self.count
 
 
 def fit_evolving(
@@ -270,7 +278,7 @@ def fit_evolving(
     counts = np.diff(np.linspace(0, n_splats, marching.windows + 1).astype(int))
     windows: list[Window] = []
     history: list[tuple[int, Round]] = []
-    for number, count in enumerate(counts):
+    for number, count in enumerate(counts[: marching.count]):
         problem = _WindowProblem(number * length, length, x, initial, generator)
         if windows:
             ahead = torch.tensor([0.0, length], dtype=torch.float64)
