@@ -57,7 +57,7 @@ class SplatRegressor:
         selection: factor of the criterion's parameter count; 0 uses all splats there are.
         shrinkage: prior standard deviation of amplitudes in units of their own; 0 for none.
         roughness: how much smaller the amplitudes of small splats are expected to be.
-        mass_l1: weight of Σ |c|, relative to the targets' variance over their deviation.
+        mass_l1: weight of Σ |c|, relative to the targets' root mean square.
         entropy: weight of the masses' entropy (method "wfr" alone).
         min_scale: smallest standard deviation of a splat, in units of the inputs.
         learning_rate: step size of the first-order methods.
@@ -227,7 +227,7 @@ class SplatRegressor:
         budget = min(budget, affordable)
         first = min(FIRST_SPLATS, max(1, budget // 2))
         start = initial_measure(train.points, first, outputs, generator, self.parent)
-        deviation = float(train.target.std(correction=0)) if count > 1 else 0.0
+        signal = float(train.target.square().mean().sqrt())
         solver = SolverOptions(
             n_splats=budget,
             rounds=self.max_rounds,
@@ -236,11 +236,11 @@ class SplatRegressor:
             support=1 + dims,
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
-            signal=deviation,
+            signal=signal,
         )
         prior = Prior(
             roughness=self.roughness,
-            lasso=self.mass_l1 * deviation,
+            lasso=self.mass_l1 * signal,
             smallest=self.min_scale,
             largest=extent if extent > 0 else 1.0,
         )

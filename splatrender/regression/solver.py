@@ -34,6 +34,7 @@ from splatrender.regression.linearise import Design, design_of, is_linear, loss_
 
 LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other
 PLATEAU = 8  # births beyond twice the best number before growth is given up
+UNFITTED = 1e-3  # of the signal's variance: what counts as noise at most while splats are born
 FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
 
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
@@ -196,11 +197,13 @@ class _Search:
             bound *= float(self.prior.relative(start).median())
             self.prior = replace(self.prior, ridge=energy / (self.rows * bound))
 
-    def adapt_prior(self, minimum: Minimum) -> Minimum:
+    def adapt_prior(self, minimum: Minimum, growing: bool = False) -> Minimum:
         """Let the ridge follow the noise level and the spread of the amplitudes."""
         if self.options.shrinkage:
             free = max(self.rows - minimum.measure.parameters, self.rows / 4)
             noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
+            if growing and self.options.signal:  # what is not fitted yet is not noise
+                noise = min(noise, UNFITTED * self.options.signal**2)
             relative = self.prior.relative(minimum.measure)
             squares = minimum.measure.weights.square().mean(dim=1)
             if self.options.signal:
@@ -346,7 +349,7 @@ def fit(
     search = _Search(conditions, options, prior or Prior(), generator)
     start = as_peaks(start.detach())
     search.first_prior(start)
-    best = search.adapt_prior(search.descend(start, options.iterations, 1e-3))
+    best = search.adapt_prior(search.descend(start, options.iterations, 1e-3), growing=True)
     current, idle, stalled = best, 0, False
 
     def report(entry: Round) -> bool:
@@ -375,13 +378,15 @@ def fit(
         previous, score = search.score(best), search.score(trial)
         kept = score < previous
         if kept:
-            best = search.adapt_prior(trial)
+            best = search.adapt_prior(trial, growing)
         idle = 0 if score < previous - 1e-3 else idle + 1
         room = 2 * len(best.measure) + PLATEAU - len(trial.measure)
         if growing and not kept and room > 0 and entry.births:
             current = trial  # a plateau: the next births may lead across
         else:
-            stalled = stalled or (growing and not kept)
+            if growing and not kept and not stalled:  # now the prior is to be the data's
+                stalled = True
+                best = search.adapt_prior(search.descend(best.measure, options.iterations, 1e-3))
             current = best
         stop = report(replace(entry, kept=kept, loss=best.loss, splats=len(best.measure)))
     final = search.descend(best.measure, options.polish, 1e-6)
