@@ -233,7 +233,7 @@ class SplatRegressor:
             rounds=self.max_rounds,
             seconds=math.inf if self.time_limit is None else self.time_limit,
             patience=self.patience,
-            support=1 + dims,
+            support=each,
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
             signal=signal,
@@ -242,7 +242,7 @@ class SplatRegressor:
             roughness=self.roughness,
             lasso=self.mass_l1 * signal,
             smallest=self.min_scale,
-            largest=extent if extent > 0 else 1.0,
+            largest=3 * extent if extent > 0 else 1.0,
         )
         return watch.best(fit([train], start, solver, generator, prior, watch))
 
