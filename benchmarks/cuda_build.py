@@ -16,6 +16,7 @@ import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -69,6 +70,7 @@ def find_tool(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path=os.pathsep.join(search))
 
 
+@cache
 def disassemble(cubin: Path, *options: str) -> str:
     """What cuobjdump prints of a cubin: its machine code with -sass, its tables with -elf."""
     found = {name: find_tool(name) for name in ("cuobjdump", "nvdisasm")}
@@ -102,6 +104,7 @@ def threads_per_block(cubin: Path) -> dict[str, int]:
     return found
 
 
+@cache
 def nvcc_release() -> str:
     """Such as 13.0.88."""
     words = subprocess.run(

@@ -2,10 +2,10 @@
 //   architecture (such as 90), threads per block, registers per thread, shared memory per block [bytes]
 // and is answered by a line: blocks per multiprocessor, largest number of threads per multiprocessor, and what limits
 // (bits: 1 warps, 2 registers, 4 shared memory, 8 blocks).
+#include <cuda_occupancy.h>
 #include <cuda_runtime.h>
 
-#include <cuda_occupancy.h>
-
+#include <climits>
 #include <cstdio>
 
 namespace {
@@ -17,8 +17,8 @@ struct Architecture {
 };
 // CUDA C++ Programming Guide, "Compute Capabilities", technical specifications
 constexpr Architecture kArchitectures[] = {
-    {75, 1024, 64 << 10, 64 << 10, 0},       {80, 2048, 164 << 10, 163 << 10, 1024},
-    {86, 1536, 100 << 10, 99 << 10, 1024},   {89, 1536, 100 << 10, 99 << 10, 1024},
+    {75, 1024, 64 << 10, 64 << 10, 0},      {80, 2048, 164 << 10, 163 << 10, 1024},
+    {86, 1536, 100 << 10, 99 << 10, 1024},  {89, 1536, 100 << 10, 99 << 10, 1024},
     {90, 2048, 228 << 10, 227 << 10, 1024},
 };
 

@@ -47,6 +47,7 @@ GPUS = (
     Gpu("A100 SXM 80 GB", "sm_80", 108, 1.41e9, 2039e9),
     Gpu("H100 SXM 80 GB", "sm_90", 132, 1.98e9, 3350e9),
 )
+STRAIGHT = ("project_kernel<float>", "project_backward_kernel<float>")  # no loop per splat
 FLOPS = "flops"  # counted beside the classes of instructions
 ISSUED = 128  # thread instructions per clock and multiprocessor, of any kind: four warps
 # CUDA C++ Programming Guide, "Arithmetic Instructions", results per clock and multiprocessor
@@ -152,7 +153,7 @@ def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Sta
 
 
 def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
-    """Thread instructions: of the blend loops per pair, of other kernels the length of their code.
+    """Thread instructions: of the blend loops per pair, of `STRAIGHT` kernels all of their code.
 
     Args:
         archs: architectures.
@@ -167,11 +168,12 @@ def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
             costs = Counter({**one.classes, FLOPS: one.flops})
             found.setdefault(f"{loops.direction} {one.phase.name}", {})[loops.arch] = costs
     for file in compiled:
-        code = parse(disassemble(file.cubin, "-sass"))
-        for mangled, r in file.kernels.items():
+        wanted = {m: r.kernel for m, r in file.kernels.items() if r.kernel in STRAIGHT}
+        code = parse(disassemble(file.cubin, "-sass")) if wanted else {}
+        for mangled, kernel in wanted.items():
             instructions = code[mangled].instructions
-            counts = Counter({**count_by_class(instructions), FLOPS: flops(instructions)})
-            found.setdefault(r.kernel, {})[file.arch] = counts
+            costs = Counter({**count_by_class(instructions), FLOPS: flops(instructions)})
+            found.setdefault(kernel, {})[file.arch] = costs
     return found
 
 
@@ -186,7 +188,9 @@ def _times(counts: Counter[str], factor: float) -> Counter[str]:
 
 def report(c: ListCounts, found: list[Stage]) -> str:
     """Two tables in Markdown."""
-    text = _HEAD.format(nvcc=nvcc_release(), log_scale=LOG_SCALE, **vars(c), width=c.size[0], height=c.size[1])
+    text = _HEAD.format(
+        nvcc=nvcc_release(), log_scale=LOG_SCALE, **vars(c), width=c.size[0], height=c.size[1]
+    )
     for key, words in _COUNTS.items():
         text += f"| {words} | {getattr(c, key):,} |\n"
     text += _STAGES
@@ -226,7 +230,8 @@ _HEAD = """# Bounds on the time of a step
 
 Written by `python benchmarks/roofline.py --splats {splats} --size {width} {height}`, with nvcc
 {nvcc}. The scene is made as the workload W3 of `benchmarks/workloads.py`: random splats in a unit
-cube before the camera, mean logarithm of the scales {log_scale}. Pairs are counted on the CPU backend. Nothing here was measured on a GPU.
+cube before the camera, mean logarithm of the scales {log_scale}. Pairs are counted on the CPU
+backend. Nothing here was measured on a GPU.
 
 | count | |
 | --- | --- |

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 
 CLASSES = {
     "FP32": r"FFMA|FADD|FMUL|FSETP|FMNMX|FSEL|FSET|FCHK|FSWZADD",
@@ -54,7 +54,7 @@ class Instruction:
     @property
     def kind(self) -> str:
         """Its class, a key of `CLASSES`."""
-        return next(name for name, matcher in _MATCHERS.items() if matcher.match(self.word))
+        return _class_of(self.word)
 
     @property
     def width(self) -> int:
@@ -159,6 +159,11 @@ def parse(text: str) -> dict[str, Function]:
         if instructions:
             functions[name] = Function(name, tuple(instructions))
     return functions
+
+
+@cache
+def _class_of(word: str) -> str:
+    return next(name for name, matcher in _MATCHERS.items() if matcher.match(word))
 
 
 def count_by_class(instructions: tuple[Instruction, ...]) -> dict[str, int]:

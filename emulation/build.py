@@ -6,6 +6,7 @@ Kinds:
     asan, ubsan, tsan   program: every stage on a small scene (exercise.cpp) under a sanitizer
     toys                Python module: small kernels for tests of the emulation itself; needs pybind11
     toys-ptx            the same by way of PTX
+    toys-ucontext       the same on the stacks of CPUs that have no assembly for them here
     toys-asan, -ubsan, -tsan   program: one planted bug (toys.cu) under a sanitizer
 
 Objects are kept in build/emulation under a hash of their sources, headers and flags. Environment: CXX, and MAX_JOBS,
@@ -72,8 +73,8 @@ def build(kind: str) -> Path:
     variant = kind.removeprefix("toys").removeprefix("-") if toys else kind
     if variant in SANITIZERS:
         return _sanitized(kind, variant, toys)
-    if toys and variant in ("", "ptx"):
-        return _module(kind, by_ptx=bool(variant))
+    if toys and variant in ("", "ptx", "ucontext"):
+        return _module(variant)
     if kind in ("emulated", "ptx"):
         return _torch_library(kind)
     raise ValueError(f"kind: expected one of those in the docstring, found {kind!r}")
@@ -112,16 +113,17 @@ def _torch_library(kind: str) -> Path:
     return _link(OUTPUT / f"libsplatrender_{kind}.so", jobs, link)
 
 
-def _module(kind: str, by_ptx: bool) -> Path:
+def _module(variant: str) -> Path:
     import pybind11
 
-    name = "simt_toys_ptx" if by_ptx else "simt_toys"
+    name = f"simt_toys_{variant or 'plain'}"
     python = sysconfig.get_paths()["include"]
     flags = (*BASE, *LIBRARY, *_cpu_flags(), "-O1")
     bind = (*flags, f"-isystem{pybind11.get_include()}", f"-isystem{python}", f"-DMODULE={name}")
-    jobs = [Job(HERE / source, (*flags, "-O2")) for source in RUNTIME]
+    stacks = ("-DSIMT_UCONTEXT",) if variant == "ucontext" else ()
+    jobs = [Job(HERE / source, (*flags, "-O2", *stacks)) for source in RUNTIME]
     jobs += [Job(HERE / "toys_module.cpp", bind)]
-    jobs += _kernel_jobs([HERE / "toys.cu"], by_ptx)
+    jobs += _kernel_jobs([HERE / "toys.cu"], by_ptx=variant == "ptx")
     suffix = sysconfig.get_config_var("EXT_SUFFIX")
     return _link(OUTPUT / f"{name}{suffix}", jobs, ("-shared", "-Wl,-Bsymbolic"))
 

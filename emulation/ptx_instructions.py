@@ -70,6 +70,7 @@ class Operands:
     source: str
     symbols: dict[str, str]  # to the C++ expression of its address
     shared: dict[str, int]  # to its offset in the kernel's shared memory
+    registers: set[str] = field(default_factory=set)  # those whose names begin without %
     tables: dict[str, list[str]] = field(default_factory=dict)
     label: str = ""
 
@@ -93,7 +94,7 @@ class Operands:
             return f"({kind}){self.shared[text]}u"
         if text in self.symbols:
             return f"({kind})(uint64_t)({self.symbols[text]})"
-        if text.startswith("%") and re.fullmatch(r"%[\w$]+", text):
+        if re.fullmatch(r"%[\w$]+", text) or text in self.registers:
             return f"ptx::as<{kind}>({identifier(text)})"
         raise PtxError(f"operand {text!r} is not understood")
 
@@ -159,7 +160,7 @@ def statement(text: str, line: int, operands: Operands) -> str:
     Raises:
         PtxError: if it is unknown or uses an unknown modifier; the message has line and text.
     """
-    found = re.fullmatch(r"(?:@(!?)(%[\w$]+)\s+)?([\w.:]+)(?:\s+(.*))?", text)
+    found = re.fullmatch(r"(?:@(!?)(%?[\w$]+)\s+)?([\w.:]+)(?:\s+(.*))?", text)
     try:
         if not found:
             raise PtxError("this is no instruction")

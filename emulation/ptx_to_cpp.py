@@ -182,6 +182,7 @@ def _statement(text: str, line: int, operands: Operands, shared: Layout) -> str:
         for part in found[2].split(","):
             many = re.fullmatch(r"\s*(%?[\w$]+)<(\d+)>\s*", part)
             one = identifier(many[1] if many else part.strip())
+            operands.registers.add(part.strip())
             names += [f"{one}{i}" for i in range(int(many[2]))] if many else [one]
         return f"{cpp_type(found[1])} {', '.join(names)};"
     if found := re.fullmatch(r"\.(local|param|shared) (?:\.align (\d+) )?\.(\w+) ([\w$]+)((?:\[\d*\])*)", text):

@@ -1,7 +1,5 @@
 #include "toys.h"
 
-#include <climits>
-
 #include "../csrc/cuda/warp.h"
 
 namespace toys {
@@ -78,7 +76,7 @@ __global__ void partial_masks(const int* in, int* out, int64_t) {
     x += __shfl_sync(mask, x, 30);
   } else {
     const unsigned mask = 0xb6db6db6u;
-    for (int k = 0; k < 3; ++k) x += __shfl_sync(mask, x, 1 + k);
+    for (int k = 0; k < 3; ++k) x += __shfl_sync(mask, x, 1 + 3 * k);
     __syncwarp(mask);
   }
   __syncwarp();
@@ -175,6 +173,40 @@ Status run_layouts(const void* in, void* out, int64_t, Sizes s) {
   return splatrender::cuda::launch("layouts", layouts, dim3(s.grid[0]), dim3(s.block[0]), nullptr, pieces, 7);
 }
 
+// In which order threads get their turn.
+__global__ void turns(const int*, int* out, int64_t) { out[1 + atomicAdd(&out[0], 1)] = global_thread(); }
+
+// Instructions that nvcc seldom writes on its own; only for the translation of PTX.
+__global__ void instructions([[maybe_unused]] const unsigned* in, [[maybe_unused]] unsigned* out, int64_t) {
+#ifdef __CUDACC__
+  const int i = global_thread();
+  const unsigned a = in[3 * i], b = in[3 * i + 1], c = in[3 * i + 2];
+  unsigned* row = out + 20 * i;
+  asm("bfe.u32 %0, %1, %2, %3;" : "=r"(row[0]) : "r"(a), "r"(b & 31), "r"(c & 31));
+  asm("bfe.s32 %0, %1, %2, %3;" : "=r"(row[1]) : "r"(a), "r"(b & 31), "r"(c & 31));
+  asm("bfi.b32 %0, %1, %2, %3, %4;" : "=r"(row[2]) : "r"(a), "r"(b), "r"(c & 31), "r"(c >> 5 & 31));
+  asm("prmt.b32 %0, %1, %2, %3;" : "=r"(row[3]) : "r"(a), "r"(b), "r"(c));
+  asm("shf.l.wrap.b32 %0, %1, %2, %3;" : "=r"(row[4]) : "r"(a), "r"(b), "r"(c & 63));
+  asm("shf.r.clamp.b32 %0, %1, %2, %3;" : "=r"(row[5]) : "r"(a), "r"(b), "r"(c & 63));
+  asm("lop3.b32 %0, %1, %2, %3, 0xca;" : "=r"(row[6]) : "r"(a), "r"(b), "r"(c));
+  asm("add.cc.u32 %0, %2, %3;\n\taddc.u32 %1, %3, %4;" : "=r"(row[7]), "=r"(row[8]) : "r"(a), "r"(b), "r"(c));
+  asm("sub.cc.u32 %0, %2, %3;\n\tsubc.u32 %1, %3, %4;" : "=r"(row[9]), "=r"(row[10]) : "r"(a), "r"(b), "r"(c));
+  asm("mul.hi.u32 %0, %1, %2;" : "=r"(row[11]) : "r"(a), "r"(b));
+  asm("mul.hi.s32 %0, %1, %2;" : "=r"(row[12]) : "r"(a), "r"(b));
+  asm("bfind.u32 %0, %1;" : "=r"(row[13]) : "r"(a));
+  asm("bfind.shiftamt.s32 %0, %1;" : "=r"(row[14]) : "r"(a));
+  asm("mad.lo.cc.u32 %0, %2, %3, %4;\n\tmadc.hi.u32 %1, %2, %3, %4;" : "=r"(row[15]), "=r"(row[16]) : "r"(a), "r"(b), "r"(c));
+  asm("{ .reg .pred p, q; setp.lt.u32 p|q, %1, %2; selp.u32 %0, 7, 9, p; @q add.u32 %0, %0, 100; }"
+      : "=r"(row[17]) : "r"(a), "r"(b));
+  float lower, upper;
+  asm("div.rm.f32 %0, %2, %3;\n\tdiv.rp.f32 %1, %2, %3;"
+      : "=f"(lower), "=f"(upper) : "f"(float(a & 0xffff)), "f"(float((b & 0xffff) | 3)));
+  row[18] = __float_as_uint(lower), row[19] = __float_as_uint(upper);
+#else
+  simt::fail("inline PTX");
+#endif
+}
+
 // ---- mistakes --------------------------------------------------------------------------------------------------
 
 // Sums neighbours of a tile in shared memory, tile after tile, and adds the block's sum to a number of all blocks.
@@ -203,6 +235,23 @@ __global__ void tile_sums(const float* in, float* out, int64_t n) {
       atomicAdd(total, sum);
   }
   if (kBug == Bug::global_overrun && thread == 0 && blockIdx.x == 0) out[1] = sum;
+}
+
+// Every lane reads what its neighbour wrote: after nothing, after a shuffle, which orders no memory, or after a barrier.
+enum class Between { nothing, shuffle, barrier };
+template <Between kBetween>
+__global__ void neighbours(const float* in, float* out, int64_t) {
+  __shared__ float tile[kTile];
+  tile[threadIdx.x] = in[threadIdx.x];
+  float got = 0.f;
+  if (kBetween == Between::shuffle) got = 0.f * __shfl_sync(kAllLanes, in[threadIdx.x], 0);
+  if (kBetween == Between::barrier) __syncwarp();
+  got += tile[threadIdx.x ^ 1];
+  atomicAdd(&out[0], got);
+}
+// One thread of every block, none of them atomic.
+__global__ void plain_add_of_blocks(const float* in, float* out, int64_t) {
+  if (threadIdx.x == 0) out[0] += in[blockIdx.x];
 }
 
 __global__ void uninitialised_shared(const float* in, float* out, int64_t) {
@@ -265,7 +314,7 @@ __global__ void outside_mask(const float* in, float* out, int64_t) {
 }
 __global__ void misaligned(const float* in, float* out, int64_t) {
   const float4 v = *reinterpret_cast<const float4*>(in + threadIdx.x);
-  out[threadIdx.x] = v.x + v.y + v.z + v.w;
+  atomicAdd(&out[0], v.x + v.y + v.z + v.w);
 }
 
 // ---- the table -------------------------------------------------------------------------------------------------
@@ -298,12 +347,18 @@ const Toy kToys[] = {
     TOY("functions_double", functions<double>, double, double, 'd', 'd'),
     TOY("conversions", conversions, float, float, 'f', 'f'),
     {"layouts", 'f', 'f', &run_layouts},
+    TOY("turns", turns, int, int, 'i', 'i'),
+    TOY("instructions", instructions, unsigned, unsigned, 'I', 'I'),
     TOY("tile_sums", tile_sums<Bug::none>, float, float, 'f', 'f'),
     TOY("read_too_early", tile_sums<Bug::read_too_early>, float, float, 'f', 'f'),
     TOY("write_too_early", tile_sums<Bug::write_too_early>, float, float, 'f', 'f'),
     TOY("plain_add", tile_sums<Bug::plain_add>, float, float, 'f', 'f'),
     TOY("shared_overrun", tile_sums<Bug::shared_overrun>, float, float, 'f', 'f'),
     TOY("global_overrun", tile_sums<Bug::global_overrun>, float, float, 'f', 'f'),
+    TOY("neighbours", neighbours<Between::barrier>, float, float, 'f', 'f'),
+    TOY("neighbours_unordered", neighbours<Between::nothing>, float, float, 'f', 'f'),
+    TOY("neighbours_after_shuffle", neighbours<Between::shuffle>, float, float, 'f', 'f'),
+    TOY("plain_add_of_blocks", plain_add_of_blocks, float, float, 'f', 'f'),
     TOY("uninitialised_shared", uninitialised_shared, float, float, 'f', 'f'),
     TOY("uninitialised_in_helper", uninitialised_in_helper, double, double, 'd', 'd'),
     TOY("divergent_collective", divergent_collective, float, float, 'f', 'f'),

@@ -202,3 +202,34 @@ def test_occupancy_of_a_known_case(static: SimpleNamespace, compiled: list[Any])
     assert (full.blocks, full.share, full.limited_by) == (8, 1.0, "warps, registers")
     assert (part.blocks, part.share, part.limited_by) == (5, 0.625, "registers")
     assert (thin.blocks, thin.limited_by) == (4, "shared memory")  # 4 of 40 KB in 164 KB
+
+
+def test_tracked_table_is_that_of_the_kernels(
+    static: SimpleNamespace, compiled: list[Any], disassembler: None
+) -> None:
+    release = static.build.nvcc_release()
+    if release != LIMITS["nvcc"]:
+        pytest.skip(f"the table is that of nvcc {LIMITS['nvcc']}, this is {release}")
+    tracked = FOLDER.parent.joinpath("docs", "cuda_static.md").read_text()
+    loops = static.main.loops_of("splatrender", static.loops.OURS, compiled)
+    for x in loops:
+        row = next(
+            line
+            for line in tracked.splitlines()
+            if line.startswith(f"| {x.direction} | {x.arch} | **splatrender** |")
+        )
+        total = sum(x.per_pixel().values())
+        assert float(row.split("**")[-2]) == pytest.approx(total, abs=0.051), (row, UPDATE)
+
+
+def test_roofline_runs_to_the_end(disassembler: None, tmp_path: Path) -> None:
+    table = tmp_path / "roofline.md"
+    command = [sys.executable, str(FOLDER / "roofline.py"), "--markdown", str(table)]
+    command += ["--splats", "2000", "--size", "160", "90"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
+    named = {row[0].removeprefix("| "): row for row in rows}
+    assert named["splats"][1].startswith("2,000")
+    assert {"project", "blend", "blend backward", "Adam"} <= set(named)
+    assert named["blend backward"][-1].removesuffix(" |").endswith("issue")

@@ -94,20 +94,19 @@ class MCMC(Strategy):
     def _diffuse(self, state: TrainState) -> None:
         """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η, for o < 0.09."""
         splats = state.splats
-        means, *shape = splats.means, splats.opacity_logits, splats.quats, splats.log_scales
+        means, *shape = splats.means, splats.opacities, splats.quats, splats.log_scales
         if means.device.type == "cuda":
             # All of them at once: to gather the faint ones would mean to wait for their number.
             means.add_(self._noise(state, *shape))
             return
-        ids = (splats.opacities < NOISE_NEGLIGIBLE).nonzero()[:, 0]
+        ids = (shape[0] < NOISE_NEGLIGIBLE).nonzero()[:, 0]
         if len(ids):
             faint = self._noise(state, *(tensor.index_select(0, ids) for tensor in shape))
             means.index_add_(0, ids, faint)
 
-    def _noise(self, state: TrainState, logits: Tensor, quats: Tensor, logs: Tensor) -> Tensor:
-        """[M, 3] for M splats of opacity logits [M], quaternions [M, 4] and log scales [M, 3]."""
-        opacities = logits.sigmoid()
-        eta = torch.randn(len(logits), 3, generator=state.generator, device=logits.device)
+    def _noise(self, state: TrainState, opacities: Tensor, quats: Tensor, logs: Tensor) -> Tensor:
+        """[M, 3] for M splats of opacities [M], quaternions [M, 4] and log scales [M, 3]."""
+        eta = torch.randn(len(quats), 3, generator=state.generator, device=quats.device)
         gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities))
         gate.masked_fill_(opacities >= NOISE_NEGLIGIBLE, 0)
         eta *= (gate * (self.noise * state.means_lr))[:, None]
