@@ -89,7 +89,7 @@ class Random {
   uint64_t state_;
 };
 
-struct Rendezvous {  // of the lanes of one mask, kept at its lowest lane
+struct Rendezvous {  // of the lanes of one mask
   unsigned mask = 0, arrived = 0;
   Exchange kind = Exchange::none;
   Site site{};
@@ -100,6 +100,16 @@ struct Warp {
   uint64_t value[kWarp], result[kWarp];
   int source[kWarp];
   Rendezvous meeting[kWarp];
+  unsigned open = 0;  // those meetings at which somebody waits
+
+  // Groups of lanes may wait at the same time, each under its own mask: that of this one, or a free one, if possible
+  // the place of its lowest lane.
+  int slot_of(unsigned mask) const {
+    const int lowest = __builtin_ctz(mask);
+    for (unsigned rest = open; rest; rest &= rest - 1)
+      if (meeting[__builtin_ctz(rest)].mask == mask) return __builtin_ctz(rest);
+    return open >> lowest & 1 ? __builtin_ctz(~open) : lowest;
+  }
 };
 
 bool same_call(const Site& a, const Site& b) {
@@ -194,6 +204,7 @@ bool Worker::run_block(uint3 index, uint64_t number) {
     warps_[w].live = warps_[w].runnable = lanes == kWarp ? ~0u : (1u << lanes) - 1;
     warps_[w].at_barrier = 0;
     for (Rendezvous& m : warps_[w].meeting) m.arrived = 0;
+    warps_[w].open = 0;
   }
   order_handles_.reset(new char[2 + 2 * kWarp * warps_.size()]);
   poison(*shared_);
@@ -326,19 +337,20 @@ uint64_t Worker::exchange(Exchange kind, unsigned mask, uint64_t value, int sour
   if (kind == Exchange::shuffle && !(mask >> (source & 31) & 1))
     stop("divergent collective: reads lane " + std::to_string(source) + " outside mask " + text_of(mask) + ", " +
          text_of(site));
-  const int leader = __builtin_ctz(mask);
-  Rendezvous& meeting = warp.meeting[leader];
-  if (meeting.arrived && (meeting.mask != mask || meeting.kind != kind || !same_call(meeting.site, site)))
-    stop("divergent collective: lanes " + text_of(meeting.arrived) + " at " + text_of(meeting.site) + " with mask " +
-         text_of(meeting.mask) + ", lanes " + text_of(bit) + " at " + text_of(site) + " with mask " + text_of(mask));
+  const int slot = warp.slot_of(mask);
+  Rendezvous& meeting = warp.meeting[slot];
+  if (meeting.arrived && (meeting.kind != kind || !same_call(meeting.site, site)))
+    stop("divergent collective: lanes " + text_of(meeting.arrived) + " at " + text_of(meeting.site) + " and lanes " +
+         text_of(bit) + " at " + text_of(site) + ", both with mask " + text_of(mask));
   meeting.mask = mask;
   meeting.kind = kind;
   meeting.site = site;
   meeting.arrived |= bit;
+  warp.open |= 1u << slot;
   warp.value[lane] = value;
   warp.source[lane] = source;
   warp.runnable &= ~bit;
-  char* const order = &order_handles_[size_t(2 * (current_ - lane + leader + 1)) + (meeting.round & 1)];
+  char* const order = &order_handles_[size_t(2 * (current_ - lane + slot + 1)) + (meeting.round & 1)];
   if (kind == Exchange::none) release_order(order);
   if (meeting.arrived == mask) complete(warp, meeting);
   wait();
@@ -390,6 +402,7 @@ void Worker::complete(Warp& warp, Rendezvous& meeting) {
     case Exchange::odd: all(fold(warp, mask, [](U a, U b) { return a ^ b; })); break;
   }
   meeting.arrived = 0;
+  warp.open &= ~(1u << (&meeting - warp.meeting));
   ++meeting.round;
   warp.runnable |= mask;
 }

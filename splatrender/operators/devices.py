@@ -95,7 +95,8 @@ def device_name(device: torch.device) -> str:
 def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Copy a tensor to a device without waiting for the device to finish what it does.
 
-    Such a copy needs pinned memory, which torch keeps until the copy is done.
+    Such a copy needs pinned memory, which torch keeps until the copy is done. A tensor that carries
+    a gradient is copied in the ordinary way.
 
     Args:
         tensor: anything; returned as it is if nothing changes.
@@ -105,7 +106,9 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     Returns:
         The copy, for use on the device's current stream.
     """
-    if device.type == "cuda" and tensor.device.type == "cpu":
+    dtype = dtype or tensor.dtype
+    plain = tensor.requires_grad or torch.compiler.is_compiling()
+    if device.type == "cuda" and tensor.device.type == "cpu" and not plain:
         return tensor.to(dtype).pin_memory().to(device, non_blocking=True)
     return tensor.to(device, dtype)
 
