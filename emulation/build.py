@@ -1,16 +1,17 @@
-"""Compiles the CUDA kernels for the CPU: `python emulation/build.py KIND...` prints the path of each result.
+"""Compiles the CUDA kernels for the CPU: `python emulation/build.py KIND...` prints their paths.
 
 Kinds:
-    emulated            torch library: the .cu files as C++, ops in the namespace `splatrender_emulated`
-    ptx                 the same with kernel bodies translated from nvcc's PTX, ops in `splatrender_ptx`; needs nvcc
-    asan, ubsan, tsan   program: every stage on a small scene (exercise.cpp) under a sanitizer
-    toys                Python module: small kernels for tests of the emulation itself; needs pybind11
-    toys-ptx            the same by way of PTX
-    toys-ucontext       the same on the stacks of CPUs that have no assembly for them here
-    toys-asan, -ubsan, -tsan   program: one planted bug (toys.cu) under a sanitizer
+    emulated           torch library: the .cu files as C++, operators in `splatrender_emulated`
+    ptx                the same with the kernels' bodies translated from the PTX that nvcc makes of
+                       them, operators in `splatrender_ptx`
+    asan, ubsan, tsan  program: every stage on small scenes (exercise.cpp) under a sanitizer
+    toys               Python module: small kernels that test the emulation; needs pybind11
+    toys-ptx           the same by way of PTX
+    toys-ucontext      the same on the stacks for CPUs that fiber.cpp has no assembly for
+    toys-asan, toys-ubsan, toys-tsan  program: one of the small kernels under a sanitizer
 
-Objects are kept in build/emulation under a hash of their sources, headers and flags. Environment: CXX, and MAX_JOBS,
-the number of compilers at a time (default: the number of CPUs).
+Objects are kept in build/emulation under a hash of their sources, headers and flags. Environment:
+CXX, and MAX_JOBS, the number of compilers at a time (default: the number of CPUs).
 """
 
 from __future__ import annotations
@@ -37,9 +38,9 @@ OUTPUT = ROOT / "build/emulation"
 
 WARNINGS = ("-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Wno-maybe-uninitialized")
 BASE = ("-std=c++17", "-fno-math-errno", "-fno-trapping-math", "-DSPLATRENDER_EMULATED", *WARNINGS)
-# The linker must never mix two of these libraries in one process, so nothing but the settings is visible.
+# The linker must never mix two of these libraries in one process: only the settings are visible.
 LIBRARY = ("-fPIC", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-ipa-icf")
-# Every result of a PTX instruction is rounded, its registers are reinterpreted, and many stay unused.
+# Every result of a PTX instruction is rounded, registers are reinterpreted, and many stay unused.
 TRANSLATED = ("-O1", "-ffp-contract=off", "-fno-strict-aliasing", "-w")
 SANITIZERS = {
     "asan": ("-fsanitize=address",),
@@ -52,7 +53,7 @@ SANITIZER_MACROS = {
     "ubsan": ("-DSIMT_PLAIN_SHARED",),
     "tsan": ("-DSIMT_TSAN",),
 }
-RUNTIME = ("simt.cpp", "fiber.cpp", "symbols.cpp")
+RUNTIME = ("simt.cpp", "fiber.cpp", "settings.cpp", "symbols.cpp")
 
 
 class BuildError(RuntimeError):
@@ -68,7 +69,17 @@ class Job:
 
 
 def build(kind: str) -> Path:
-    """Compiles what is out of date for `kind`, one of those listed above, and returns the library or program."""
+    """Compiles what is out of date for `kind`, one of those listed above.
+
+    Returns:
+        The library, module or program.
+
+    Raises:
+        BuildError: if a compiler refuses; the message is its output.
+
+    Example:
+        >>> torch.ops.load_library(build("emulated"))
+    """
     toys = kind.startswith("toys")
     variant = kind.removeprefix("toys").removeprefix("-") if toys else kind
     if variant in SANITIZERS:
@@ -109,7 +120,14 @@ def _torch_library(kind: str) -> Path:
     ]
     jobs += [Job(HERE / name, optimised) for name in (*RUNTIME, "prims.cpp")]
     jobs += _kernel_jobs(kernel_sources(), by_ptx=kind == "ptx")
-    link = ("-shared", "-Wl,-Bsymbolic", "-Wl,--no-undefined", f"-L{torch}/lib", "-ltorch", "-ltorch_cpu")
+    link = (
+        "-shared",
+        "-Wl,-Bsymbolic",
+        "-Wl,--no-undefined",
+        f"-L{torch}/lib",
+        "-ltorch",
+        "-ltorch_cpu",
+    )
     return _link(OUTPUT / f"libsplatrender_{kind}.so", jobs, link)
 
 

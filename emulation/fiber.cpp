@@ -121,8 +121,8 @@ FiberSet::FiberSet(int count, size_t stack_bytes, size_t guard_bytes, void (*bod
   s.guard = guard_bytes;
   s.body = body;
   s.fibers.resize(size_t(count));
-  void* const memory = mmap(nullptr, s.stride * size_t(count), PROT_READ | PROT_WRITE,
-                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* const memory = mmap(
+      nullptr, s.stride * size_t(count), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (memory == MAP_FAILED) throw std::bad_alloc();
   s.memory = static_cast<char*>(memory);
   for (size_t i = 0; i < size_t(count); ++i) {

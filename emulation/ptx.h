@@ -228,7 +228,8 @@ inline T logic(T a, T b, T c) {
 
 // ---- between lanes ---------------------------------------------------------------------------------------------
 
-inline uint32_t shuffle(char mode, uint32_t value, uint32_t b, uint32_t c, uint32_t mask, bool& valid, simt::Site site) {
+inline uint32_t shuffle(char mode, uint32_t value, uint32_t b, uint32_t c, uint32_t mask, bool& valid,
+                        simt::Site site) {
   const int lane = simt::position->lane, step = int(b & 31), segment = int(c >> 8 & 31), clamp = int(c & 31);
   const int last = (lane & segment) | (clamp & ~segment);
   int source = mode == 'u'   ? lane - step

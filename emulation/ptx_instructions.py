@@ -1,157 +1,37 @@
-"""One PTX instruction as a C++ statement over emulation/ptx.h. The table at the end lists what is understood."""
+"""PTX instructions as C++ statements over emulation/ptx.h; the table at the end has all of them."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
-CPP_TYPES = {
-    **{f"{k}{n}": f"uint{n}_t" for k in "bu" for n in (8, 16, 32, 64)},
-    **{f"s{n}": f"int{n}_t" for n in (8, 16, 32, 64)},
-    "f32": "float",
-    "f64": "double",
-    "pred": "bool",
-}
-SPECIAL = {
-    **{f"%tid.{a}": f"simt::position->thread.{a}" for a in "xyz"},
-    **{f"%ctaid.{a}": f"simt::place->block.{a}" for a in "xyz"},
-    **{f"%ntid.{a}": f"simt::place->block_size.{a}" for a in "xyz"},
-    **{f"%nctaid.{a}": f"simt::place->grid_size.{a}" for a in "xyz"},
-    "%laneid": "simt::position->lane",
-    "%lanemask_eq": "(1u << simt::position->lane)",
-    "%lanemask_lt": "((1u << simt::position->lane) - 1u)",
-    "%lanemask_le": "((2u << simt::position->lane) - 1u)",
-    "%lanemask_gt": "~((2u << simt::position->lane) - 1u)",
-    "%lanemask_ge": "~((1u << simt::position->lane) - 1u)",
-    "WARP_SZ": "32",
-}
+from ptx_operands import (
+    HINTS,
+    SPACES,
+    Instruction,
+    Operands,
+    PtxError,
+    cpp_type,
+    identifier,
+    is_float,
+    size_of,
+    split_operands,
+    unsigned,
+    wide,
+)
+
 COMPARISONS = {
     **{"eq": "==", "ne": "!=", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
     **{"lo": "<", "ls": "<=", "hi": ">", "hs": ">="},
 }
 UNORDERED = {"equ": "!=", "neu": "==", "ltu": ">=", "leu": ">", "gtu": "<=", "geu": "<"}
 ROUNDING = {"rz": "FE_TOWARDZERO", "rm": "FE_DOWNWARD", "rp": "FE_UPWARD"}
-TO_INTEGRAL = {"rni": "std::nearbyint", "rzi": "std::trunc", "rmi": "std::floor", "rpi": "std::ceil"}
-SPACES = ("global", "shared", "local", "param", "const")
-# Qualifiers that say how memory is cached or ordered, or what holds anyway: without meaning here.
-HINTS = {
-    *("relaxed", "weak", "volatile", "gpu", "cta", "sys", "nc", "ca", "cg", "cs", "lu", "cv", "wb"),
-    *("wt", "uni", "aligned", "full", "noftz", "acquire", "release", "acq_rel", "to"),
+TO_INTEGRAL = {
+    "rni": "std::nearbyint",
+    "rzi": "std::trunc",
+    "rmi": "std::floor",
+    "rpi": "std::ceil",
 }
-
-
-class PtxError(ValueError):
-    """PTX that this translator does not understand."""
-
-
-def cpp_type(ptx_type: str) -> str:
-    """The C++ type of values and registers of a PTX type."""
-    if ptx_type not in CPP_TYPES:
-        raise PtxError(f"type .{ptx_type} is not supported")
-    return CPP_TYPES[ptx_type]
-
-
-def size_of(ptx_type: str) -> int:
-    """Bytes of a PTX type."""
-    cpp_type(ptx_type)
-    return int(ptx_type[1:]) // 8
-
-
-def identifier(name: str) -> str:
-    """A C++ name for a register, label or symbol."""
-    return ("r_" if name.startswith("%") else "") + re.sub(r"\W", "_", name.lstrip("%"))
-
-
-@dataclass
-class Operands:
-    """What the names in one function mean."""
-
-    source: str
-    symbols: dict[str, str]  # to the C++ expression of its address
-    shared: dict[str, int]  # to its offset in the kernel's shared memory
-    registers: set[str] = field(default_factory=set)  # those whose names begin without %
-    tables: dict[str, list[str]] = field(default_factory=dict)
-    label: str = ""
-
-    def value(self, text: str, ptx_type: str) -> str:
-        """An operand as a C++ expression of the type."""
-        kind = cpp_type(ptx_type)
-        if text.startswith("!"):
-            return f"!{self.value(text[1:], ptx_type)}"
-        if text.startswith("-") and text[1:2] in ("%", "$"):
-            return f"({kind})(-{self.value(text[1:], ptx_type)})"
-        if text in SPECIAL:
-            return f"({kind})({SPECIAL[text]})"
-        if found := re.fullmatch(r"0[fF]([0-9A-Fa-f]{8})", text):
-            return f"ptx::as<{kind}>(__builtin_bit_cast(float, 0x{found[1]}u))"
-        if found := re.fullmatch(r"0[dD]([0-9A-Fa-f]{16})", text):
-            return f"ptx::as<{kind}>(__builtin_bit_cast(double, 0x{found[1]}ull))"
-        if re.fullmatch(r"-?(0[xX][0-9A-Fa-f]+|\d+)U?", text):
-            number = int(text.rstrip("U"), 0) & (1 << 64) - 1
-            return f"({kind}){number}ull"
-        if text in self.shared:
-            return f"({kind}){self.shared[text]}u"
-        if text in self.symbols:
-            return f"({kind})(uint64_t)({self.symbols[text]})"
-        if re.fullmatch(r"%[\w$]+", text) or text in self.registers:
-            return f"ptx::as<{kind}>({identifier(text)})"
-        raise PtxError(f"operand {text!r} is not understood")
-
-    def address(self, text: str, space: str, size: int) -> str:
-        """The C++ address of an operand in brackets."""
-        found = re.fullmatch(r"\[\s*([^\]+\s]+)\s*(?:\+\s*(-?\w+)\s*)?\]", text)
-        if not found:
-            raise PtxError(f"address {text!r} is not understood")
-        name, offset = found[1], int(found[2] or "0", 0)
-        if space == "shared":
-            return f"ptx::at(shared, {self.value(name, 'u32')} + ({offset}), {size})"
-        if name in self.symbols:
-            return f"({self.symbols[name]} + ({offset}))"
-        return f"ptx::at({self.value(name, 'u64')} + ({offset}), {size})"
-
-
-@dataclass(frozen=True)
-class Instruction:
-    """One instruction taken apart."""
-
-    text: str
-    name: str
-    modifiers: list[str]
-    arguments: list[str]
-    line: int
-    operands: Operands
-
-    @property
-    def type(self) -> str:
-        """The last modifier, which most instructions end with."""
-        return self.modifiers[-1]
-
-    def argument(self, index: int, ptx_type: str | None = None) -> str:
-        """An argument as a C++ expression, of the instruction's type if no other is said."""
-        if index >= len(self.arguments):
-            raise PtxError("an operand is missing")
-        return self.operands.value(self.arguments[index], ptx_type or self.type)
-
-    def choose(self, choices: object) -> str:
-        """The one modifier that is among the choices, or the empty string."""
-        return next((m for m in self.modifiers if m in choices), "")  # type: ignore[operator]
-
-    def only(self, *known: str) -> None:
-        """Refuses a modifier that is not among those known."""
-        for modifier in self.modifiers[:-1]:
-            if modifier not in known and modifier not in HINTS and modifier not in SPACES:
-                if not modifier.startswith(("L1::", "L2::")):
-                    raise PtxError(f"modifier .{modifier} is not supported")
-
-    def put(self, value: str, index: int = 0) -> str:
-        """The statement that gives the value to a target register."""
-        target = self.arguments[index]
-        return f"(void)({value});" if target == "_" else f"ptx::put({identifier(target)}, {value});"
-
-    def site(self) -> str:
-        """This place, for the runtime's messages."""
-        return f'{{"{self.name}.{".".join(self.modifiers)}", "{self.operands.source}", {self.line}}}'
 
 
 def statement(text: str, line: int, operands: Operands) -> str:
@@ -167,35 +47,11 @@ def statement(text: str, line: int, operands: Operands) -> str:
         name, *modifiers = re.sub(r"shared::cta", "shared", found[3]).split(".")
         if name not in TABLE:
             raise PtxError(f"instruction {name} is not supported")
-        one = Instruction(text, name, modifiers, _split(found[4] or ""), line, operands)
+        one = Instruction(text, name, modifiers, split_operands(found[4] or ""), line, operands)
         code = TABLE[name](one)
-    except (PtxError, StopIteration, IndexError) as error:
+    except (PtxError, StopIteration, IndexError, KeyError) as error:
         raise PtxError(f"{operands.source}:{line}: {text}: {error}") from None
     return f"if ({found[1]}{identifier(found[2])}) {{ {code} }}" if found[2] else code
-
-
-def _split(text: str) -> list[str]:
-    """Splits at the commas that stand outside of brackets."""
-    parts, depth = [""], 0
-    for character in text:
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += character
-    return [p.strip() for p in parts if p.strip()]
-
-
-def _is_float(ptx_type: str) -> bool:
-    return ptx_type in ("f32", "f64")
-
-
-def _unsigned(ptx_type: str) -> str:
-    return "u" + ptx_type[1:]
-
-
-def _wide(ptx_type: str) -> str:
-    return f"{ptx_type[0]}{16 * size_of(ptx_type)}"
 
 
 def _arithmetic(i: Instruction, formula: str, operands: int) -> str:
@@ -218,13 +74,13 @@ def _arithmetic(i: Instruction, formula: str, operands: int) -> str:
 
 
 def _float_or(i: Instruction, formula: str, operands: int, integer: Callable[[], str]) -> str:
-    return _arithmetic(i, formula, operands) if _is_float(i.type) else integer()
+    return _arithmetic(i, formula, operands) if is_float(i.type) else integer()
 
 
 def _integer(i: Instruction, formula: str, operands: int) -> str:
     """A formula on unsigned integers, which wrap around."""
     i.only("lo")
-    kind = _unsigned(i.type)
+    kind = unsigned(i.type)
     values = [i.argument(k + 1, kind) for k in range(operands)]
     return i.put(f"({cpp_type(kind)})({formula.format(*values)})")
 
@@ -232,14 +88,20 @@ def _integer(i: Instruction, formula: str, operands: int) -> str:
 def _add(i: Instruction) -> str:
     subtract, carry_in = i.name.startswith("sub"), i.name.endswith("c")
     if carry_in or "cc" in i.modifiers:
-        return _carried(i, i.argument(1, _unsigned(i.type)), i.argument(2, _unsigned(i.type)), subtract, carry_in)
+        return _carried(
+            i,
+            i.argument(1, unsigned(i.type)),
+            i.argument(2, unsigned(i.type)),
+            subtract,
+            carry_in,
+        )
     formula = "{0} - {1}" if subtract else "{0} + {1}"
     return _float_or(i, formula, 2, lambda: _integer(i, formula, 2))
 
 
 def _carried(i: Instruction, a: str, b: str, subtract: bool, carry_in: bool) -> str:
     function = "subtract_borrow" if subtract else "add_carry"
-    kind = cpp_type(_unsigned(i.type))
+    kind = cpp_type(unsigned(i.type))
     out = "carry = next;" if "cc" in i.modifiers else ""
     start = "carry" if carry_in else "false"
     call = f"ptx::{function}<{kind}>({a}, {b}, {start}, next)"
@@ -248,27 +110,27 @@ def _carried(i: Instruction, a: str, b: str, subtract: bool, carry_in: bool) -> 
 
 def _product(i: Instruction) -> str:
     if "wide" in i.modifiers:
-        kind = cpp_type(_wide(i.type))
+        kind = cpp_type(wide(i.type))
         return f"({kind})(({kind}){i.argument(1)} * ({kind}){i.argument(2)})"
     if "hi" in i.modifiers:
         return f"ptx::multiply_high<{cpp_type(i.type)}>({i.argument(1)}, {i.argument(2)})"
-    kind = cpp_type(_unsigned(i.type))
-    a, b = (i.argument(k, _unsigned(i.type)) for k in (1, 2))
+    kind = cpp_type(unsigned(i.type))
+    a, b = (i.argument(k, unsigned(i.type)) for k in (1, 2))
     return f"({kind})({a} * ({'uint32_t' if size_of(i.type) == 2 else kind}){b})"
 
 
 def _mul(i: Instruction) -> str:
-    if _is_float(i.type):
+    if is_float(i.type):
         return _arithmetic(i, "{0} * {1}", 2)
     i.only("lo", "hi", "wide")
     return i.put(_product(i))
 
 
 def _mad(i: Instruction) -> str:
-    if _is_float(i.type):
+    if is_float(i.type):
         return _arithmetic(i, "std::fma({0}, {1}, {2})", 3)
     i.only("lo", "hi", "wide", "cc")
-    kind = _unsigned(_wide(i.type) if "wide" in i.modifiers else i.type)
+    kind = unsigned(wide(i.type) if "wide" in i.modifiers else i.type)
     carry_in = i.name == "madc"
     if carry_in or "cc" in i.modifiers:
         return _carried(i, f"({cpp_type(kind)}){_product(i)}", i.argument(3, kind), False, carry_in)
@@ -295,8 +157,8 @@ def _negate(i: Instruction) -> str:
 
 
 def _absolute(i: Instruction) -> str:
-    kind = cpp_type(_unsigned(i.type))
-    a, negative = i.argument(1, _unsigned(i.type)), f"{i.argument(1)} < 0"
+    kind = cpp_type(unsigned(i.type))
+    a, negative = i.argument(1, unsigned(i.type)), f"{i.argument(1)} < 0"
     return _float_or(i, "std::fabs({0})", 1, lambda: i.put(f"({kind})({negative} ? 0 - {a} : {a})"))
 
 
@@ -309,7 +171,12 @@ def _copy_sign(i: Instruction) -> str:
 
 
 def _test(i: Instruction) -> str:
-    tests = {"nan": "std::isnan", "finite": "std::isfinite", "infinite": "std::isinf", "normal": "std::isnormal"}
+    tests = {
+        "nan": "std::isnan",
+        "finite": "std::isfinite",
+        "infinite": "std::isinf",
+        "normal": "std::isnormal",
+    }
     return i.put(f"{tests[i.modifiers[0]]}({i.argument(1)})")
 
 
@@ -318,7 +185,9 @@ def _bitwise(sign: str) -> Callable[[Instruction], str]:
 
 
 def _not(i: Instruction) -> str:
-    return i.put(f"!{i.argument(1)}" if i.type == "pred" else f"({cpp_type(i.type)})~{i.argument(1)}")
+    return i.put(
+        f"!{i.argument(1)}" if i.type == "pred" else f"({cpp_type(i.type)})~{i.argument(1)}"
+    )
 
 
 def _shift(i: Instruction) -> str:
@@ -363,7 +232,9 @@ def _extract(i: Instruction) -> str:
 
 def _insert(i: Instruction) -> str:
     at, count = i.argument(3, "u32"), i.argument(4, "u32")
-    return i.put(f"ptx::insert_bits<{cpp_type(i.type)}>({i.argument(1)}, {i.argument(2)}, {at}, {count})")
+    return i.put(
+        f"ptx::insert_bits<{cpp_type(i.type)}>({i.argument(1)}, {i.argument(2)}, {at}, {count})"
+    )
 
 
 def _select(i: Instruction) -> str:
@@ -374,7 +245,7 @@ def _compare(i: Instruction) -> str:
     how, a, b = i.modifiers[0], i.argument(1), i.argument(2)
     if "ftz" in i.modifiers and i.type == "f32":
         a, b = f"ptx::ftz({a})", f"ptx::ftz({b})"
-    if how == "ne" and _is_float(i.type):
+    if how == "ne" and is_float(i.type):
         test = f"({a} < {b} || {a} > {b})"
     elif how in COMPARISONS:
         test = f"({a} {COMPARISONS[how]} {b})"
@@ -402,17 +273,18 @@ def _convert(i: Instruction) -> str:
     i.only("rn", "sat", "ftz", to, *TO_INTEGRAL, *ROUNDING)
     if "ftz" in i.modifiers and start == "f32":
         value = f"ptx::ftz({value})"
-    if _is_float(start) and rounding:
+    if is_float(start) and rounding:
         value = f"{TO_INTEGRAL[rounding]}({value})"
     mode = i.choose(ROUNDING)
-    if _is_float(start) and not _is_float(to):
+    if is_float(start) and not is_float(to):
         value = f"ptx::to_integer<{cpp_type(to)}>({value})"
     elif mode:
-        value = f"ptx::rounded<{cpp_type(to)}>({ROUNDING[mode]}, [&] {{ return ({cpp_type(to)})ptx::opaque({value}); }})"
+        value = f"({cpp_type(to)})ptx::opaque({value})"
+        value = f"ptx::rounded<{cpp_type(to)}>({ROUNDING[mode]}, [&] {{ return {value}; }})"
     else:
         value = f"({cpp_type(to)})({value})"
     if "sat" in i.modifiers:
-        if not _is_float(to):
+        if not is_float(to):
             raise PtxError("modifier .sat between integers is not supported")
         value = f"ptx::saturate({value})"
     return i.put(f"ptx::ftz({value})" if "ftz" in i.modifiers and to == "f32" else value)
@@ -499,21 +371,27 @@ def _atomic(i: Instruction) -> str:
 def _barrier(i: Instruction) -> str:
     kinds = [m for m in i.modifiers if m not in HINTS]
     if kinds == ["warp", "sync"]:
-        return f"simt::warp_exchange(simt::Exchange::none, {i.argument(0, 'u32')}, 0, 0, {i.site()});"
+        return (
+            f"simt::warp_exchange(simt::Exchange::none, {i.argument(0, 'u32')}, 0, 0, {i.site()});"
+        )
     if kinds == ["sync"] and len(i.arguments) == 1:
         return f"ptx::barrier({i.argument(0, 'u32')}, false, {i.site()});"
     if kinds[:1] == ["red"] and len(i.arguments) == 3 and kinds[1] in ("popc", "and", "or"):
         votes, predicate = kinds[1], i.argument(2, "pred")
         predicate = f"!({predicate})" if votes == "and" else predicate
         call = f"ptx::barrier({i.argument(1, 'u32')}, {predicate}, {i.site()})"
-        return i.put({"popc": f"(uint32_t){call}", "and": f"{call} == 0", "or": f"{call} != 0"}[votes])
+        return i.put(
+            {"popc": f"(uint32_t){call}", "and": f"{call} == 0", "or": f"{call} != 0"}[votes]
+        )
     raise PtxError("this form of barrier is not supported")
 
 
 def _shuffle(i: Instruction) -> str:
     mode, targets = i.modifiers[1], i.arguments[0].split("|")
     values = ", ".join(i.argument(k, "b32") for k in (1, 2, 3, 4))
-    code = f"bool valid; const uint32_t got = ptx::shuffle('{mode[0]}', {values}, valid, {i.site()});"
+    code = (
+        f"bool valid; const uint32_t got = ptx::shuffle('{mode[0]}', {values}, valid, {i.site()});"
+    )
     code += f" ptx::put({identifier(targets[0])}, got);" if targets[0] != "_" else ""
     return f"{{ {code}" + (f" {identifier(targets[1])} = valid; }}" if len(targets) > 1 else " }")
 
@@ -527,7 +405,9 @@ def _vote(i: Instruction) -> str:
 
 def _exchange(i: Instruction, kind: str, value: str) -> str:
     mask = i.argument(2, "u32")
-    return i.put(f"(uint32_t)simt::warp_exchange(simt::Exchange::{kind}, {mask}, {value}, 0, {i.site()})")
+    return i.put(
+        f"(uint32_t)simt::warp_exchange(simt::Exchange::{kind}, {mask}, {value}, 0, {i.site()})"
+    )
 
 
 def _match(i: Instruction) -> str:
@@ -553,15 +433,13 @@ def _branch_table(i: Instruction) -> str:
 
 
 def _call(i: Instruction) -> str:
-    groups = [a for a in i.arguments if a.startswith("(")]
-    results = groups[0] if i.arguments[0].startswith("(") else "()"
-    name = next(a for a in i.arguments if not a.startswith("("))
-    passed = groups[-1] if i.arguments[-1].startswith("(") and len(groups) > (results != "()") else "()"
-    addresses = [[i.operands.symbols[p] for p in _split(g[1:-1])] for g in (passed, results)]
-    arrays = (
-        f"const void* const in[] = {{{', '.join([*addresses[0], 'nullptr'])}}}; "
-        f"void* const out[] = {{{', '.join([*addresses[1], 'nullptr'])}}};"
-    )
+    results = i.arguments[0] if i.arguments[0].startswith("(") else "()"
+    name, *passed = [a for a in i.arguments if a != results or results == "()"]
+    groups = [split_operands(g.strip("()")) for g in (*passed[:1], results)]
+    addresses = [", ".join([*(i.operands.symbols[p] for p in g), "nullptr"]) for g in groups]
+    if len(addresses) == 1:
+        addresses.insert(0, "nullptr")
+    arrays = "const void* const in[] = {{{}}}; void* const out[] = {{{}}};".format(*addresses)
     return f"{{ {arrays} body_{identifier(name)}(in, out, shared); }}"
 
 

@@ -1,8 +1,9 @@
-"""Translates PTX as nvcc writes it to C++ over emulation/ptx.h: `python ptx_to_cpp.py kernels.ptx > kernels.cpp`.
+"""Translates PTX as nvcc writes it to C++: `python ptx_to_cpp.py kernels.ptx > kernels.cpp`.
 
-Every kernel becomes a function that takes the addresses of its parameters; the runtime calls it in place of the body
-that g++ made of the same kernel, which it knows by its mangled name. A register becomes a variable, a label a label,
-and an instruction one statement. What is not known here is an error that names line and text, never a guess.
+Every kernel becomes a function that takes the addresses of its parameters; the runtime calls it in
+place of the body that g++ made of the same kernel, which it knows by its mangled name. A register
+becomes a variable, a label a label, and an instruction one statement over emulation/ptx.h. What is
+not known here is an error that names line and text, never a guess.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ptx_instructions import Operands, PtxError, cpp_type, identifier, size_of, statement
+from ptx_instructions import statement
+from ptx_operands import Operands, PtxError, cpp_type, identifier, size_of
 
 DECLARATION = (
     r"\.(global|const|shared)\s+(?:\.align\s+(\d+)\s+)?\.(\w+)\s+([\w$]+)((?:\[\d*\])*)"
@@ -105,9 +107,7 @@ def _functions(text: str) -> tuple[list[Function], str]:
             at += 1
         names = [[p[1] for p in re.findall(PARAMETER, header[k] or "")] for k in (2, 4)]
         line = text.count("\n", 0, header.end()) + 1
-        found.append(
-            Function(header[1], header[3], *names, text[header.end() : at - 1], line)
-        )
+        found.append(Function(header[1], header[3], *names, text[header.end() : at - 1], line))
     return found, "".join([*between, text[at:]])
 
 
@@ -122,7 +122,7 @@ def _function(f: Function, module: Layout, arrays: dict[str, str], source: str) 
         return f"{_signature(f)} {{\nbool carry = false;\n{code}\n}}"
     name, plain = _host_name(f.name), identifier(f.name)
     if shared.bytes:
-        # The label makes it one of the kernel's shared arrays, which are filled with NaN before each block.
+        # The label makes it a shared array of the kernel: filled with NaN before each block.
         label = f"_ZZ{name[2:] if name.startswith('_Z') else name}E6memoryB11simt_shared"
         memory = (
             f"alignas(128) thread_local unsigned char memory_{plain}[{shared.bytes}] "
@@ -185,7 +185,9 @@ def _statement(text: str, line: int, operands: Operands, shared: Layout) -> str:
             operands.registers.add(part.strip())
             names += [f"{one}{i}" for i in range(int(many[2]))] if many else [one]
         return f"{cpp_type(found[1])} {', '.join(names)};"
-    if found := re.fullmatch(r"\.(local|param|shared) (?:\.align (\d+) )?\.(\w+) ([\w$]+)((?:\[\d*\])*)", text):
+    if found := re.fullmatch(
+        r"\.(local|param|shared) (?:\.align (\d+) )?\.(\w+) ([\w$]+)((?:\[\d*\])*)", text
+    ):
         space, align, kind, name, dimensions = found.groups()
         size = _count(dimensions) * size_of(kind)
         if space == "shared":

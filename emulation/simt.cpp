@@ -11,6 +11,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
@@ -24,7 +25,9 @@
 #include <vector>
 
 #include "fiber.h"
+#include "settings.h"
 #include "symbols.h"
+#include "warp.h"
 
 namespace simt {
 
@@ -33,84 +36,8 @@ thread_local const Place* place = nullptr;
 
 namespace {
 
-constexpr int kWarp = 32, kMaxThreads = 1024, kMaxWorkers = 64;
+constexpr int kMaxThreads = 1024;
 constexpr size_t kStackBytes = 256 * 1024, kGuardBytes = 4096;
-
-enum class Order { forward, reverse, random };
-
-struct Settings {
-  Order order = Order::forward;
-  uint64_t seed = 0;
-  int threads = 1;
-  std::string wrong;  // what is wrong with the environment
-
-  Settings() {
-    const char* text = std::getenv("SIMT_ORDER");
-    if (text && !set_order(text)) wrong = std::string("SIMT_ORDER: ") + order_error(text);
-    text = std::getenv("SIMT_THREADS");
-    if (text && !set_threads(std::atoi(text))) wrong = std::string("SIMT_THREADS: ") + threads_error(text);
-  }
-  bool set_order(const std::string& text) {
-    const bool random = text.rfind("random:", 0) == 0;
-    if (text != "forward" && text != "reverse" && !random) return false;
-    if (random) {
-      char* end = nullptr;
-      seed = std::strtoull(text.c_str() + 7, &end, 10);
-      if (end == text.c_str() + 7 || *end) return false;
-    }
-    order = random ? Order::random : text == "forward" ? Order::forward : Order::reverse;
-    return true;
-  }
-  bool set_threads(int count) {
-    if (count < 1 || count > kMaxWorkers) return false;
-    threads = count;
-    return true;
-  }
-  static std::string order_error(const std::string& found) {
-    return "expected forward, reverse or random:SEED, found '" + found + "'";
-  }
-  static std::string threads_error(const std::string& found) { return "expected 1 to 64, found '" + found + "'"; }
-};
-Settings& settings() {
-  static Settings s;
-  return s;
-}
-
-// xorshift64*: one stream per block, so that an order does not depend on which worker has the block.
-class Random {
- public:
-  explicit Random(uint64_t seed) : state_((seed + 1) * 0x9E3779B97F4A7C15ull | 1) {}
-  unsigned below(unsigned n) {
-    state_ ^= state_ >> 12, state_ ^= state_ << 25, state_ ^= state_ >> 27;
-    return unsigned((state_ * 0x2545F4914F6CDD1Dull >> 33) % n);
-  }
-
- private:
-  uint64_t state_;
-};
-
-struct Rendezvous {  // of the lanes of one mask
-  unsigned mask = 0, arrived = 0;
-  Exchange kind = Exchange::none;
-  Site site{};
-  unsigned round = 0;
-};
-struct Warp {
-  unsigned live = 0, runnable = 0, at_barrier = 0;
-  uint64_t value[kWarp], result[kWarp];
-  int source[kWarp];
-  Rendezvous meeting[kWarp];
-  unsigned open = 0;  // those meetings at which somebody waits
-
-  // Groups of lanes may wait at the same time, each under its own mask: that of this one, or a free one, if possible
-  // the place of its lowest lane.
-  int slot_of(unsigned mask) const {
-    const int lowest = __builtin_ctz(mask);
-    for (unsigned rest = open; rest; rest &= rest - 1)
-      if (meeting[__builtin_ctz(rest)].mask == mask) return __builtin_ctz(rest);
-    return open >> lowest & 1 ? __builtin_ctz(~open) : lowest;
-  }
-};
 
 bool same_call(const Site& a, const Site& b) {
   return a.line == b.line && std::strcmp(a.what, b.what) == 0 && std::strcmp(a.file, b.file) == 0;
@@ -142,7 +69,6 @@ class Worker {
   int next_fiber();
   int pick(unsigned lanes);
   void switch_to(int fiber);
-  void complete(Warp& warp, Rendezvous& meeting);
   std::string stuck() const;
 
   std::unique_ptr<FiberSet> fibers_;
@@ -330,10 +256,11 @@ uint64_t Worker::exchange(Exchange kind, unsigned mask, uint64_t value, int sour
   const int lane = current_ % kWarp;
   Warp& warp = warps_[size_t(current_ / kWarp)];
   const unsigned bit = 1u << lane;
-  if (!(mask & bit)) stop("divergent collective: the calling lane is not in mask " + text_of(mask) + ", " + text_of(site));
+  if (!(mask & bit))
+    stop("divergent collective: the calling lane is not in mask " + text_of(mask) + ", " + text_of(site));
   if (mask & ~warp.live)
-    stop("divergent collective: mask " + text_of(mask) + " names lanes that have exited or do not exist (live: " +
-         text_of(warp.live) + "), " + text_of(site));
+    stop("divergent collective: mask " + text_of(mask) +
+         " names lanes that have exited or do not exist (live: " + text_of(warp.live) + "), " + text_of(site));
   if (kind == Exchange::shuffle && !(mask >> (source & 31) & 1))
     stop("divergent collective: reads lane " + std::to_string(source) + " outside mask " + text_of(mask) + ", " +
          text_of(site));
@@ -352,59 +279,10 @@ uint64_t Worker::exchange(Exchange kind, unsigned mask, uint64_t value, int sour
   warp.runnable &= ~bit;
   char* const order = &order_handles_[size_t(2 * (current_ - lane + slot + 1)) + (meeting.round & 1)];
   if (kind == Exchange::none) release_order(order);
-  if (meeting.arrived == mask) complete(warp, meeting);
+  if (meeting.arrived == mask) warp.complete(meeting);
   wait();
   if (kind == Exchange::none) acquire_order(order);
   return warp.result[lane];
-}
-
-template <class F>
-uint64_t fold(const Warp& warp, unsigned mask, const F& f) {
-  uint64_t sum = warp.value[__builtin_ctz(mask)];
-  for (unsigned rest = mask & (mask - 1); rest; rest &= rest - 1) sum = f(sum, warp.value[__builtin_ctz(rest)]);
-  return sum;
-}
-
-// The last lane of a meeting works out what each of them gets.
-void Worker::complete(Warp& warp, Rendezvous& meeting) {
-  using U = uint64_t;
-  const unsigned mask = meeting.mask;
-  const auto each = [&](const auto& f) {
-    for (unsigned rest = mask; rest; rest &= rest - 1) {
-      const int lane = __builtin_ctz(rest);
-      warp.result[lane] = f(lane);
-    }
-  };
-  const auto all = [&](U value) { each([=](int) { return value; }); };
-  const auto lanes_with = [&](U value) {
-    U found = 0;
-    for (unsigned rest = mask; rest; rest &= rest - 1)
-      if (warp.value[__builtin_ctz(rest)] == value) found |= U(1) << __builtin_ctz(rest);
-    return found;
-  };
-  switch (meeting.kind) {
-    case Exchange::none: break;
-    case Exchange::shuffle: each([&](int lane) { return warp.value[warp.source[lane] & 31]; }); break;
-    case Exchange::ballot: all(lanes_with(1)); break;
-    case Exchange::match: each([&](int lane) { return lanes_with(warp.value[lane]); }); break;
-    case Exchange::add:
-    case Exchange::add_signed: all(fold(warp, mask, [](U a, U b) { return a + b; })); break;
-    case Exchange::min: all(fold(warp, mask, [](U a, U b) { return std::min(a, b); })); break;
-    case Exchange::max: all(fold(warp, mask, [](U a, U b) { return std::max(a, b); })); break;
-    case Exchange::min_signed:
-      all(fold(warp, mask, [](U a, U b) { return U(std::min(int64_t(a), int64_t(b))); }));
-      break;
-    case Exchange::max_signed:
-      all(fold(warp, mask, [](U a, U b) { return U(std::max(int64_t(a), int64_t(b))); }));
-      break;
-    case Exchange::all_of: all(fold(warp, mask, [](U a, U b) { return a & b; })); break;
-    case Exchange::one_of: all(fold(warp, mask, [](U a, U b) { return a | b; })); break;
-    case Exchange::odd: all(fold(warp, mask, [](U a, U b) { return a ^ b; })); break;
-  }
-  meeting.arrived = 0;
-  warp.open &= ~(1u << (&meeting - warp.meeting));
-  ++meeting.round;
-  warp.runnable |= mask;
 }
 
 // Workers keep their stacks between launches. ThreadSanitizer must not see this lock, which would order the blocks,
@@ -464,7 +342,7 @@ class Grid {
     // their shared memory is not the same memory.
     for (size_t done = 1; done <= blocks_.size(); ++done) {
       others.emplace_back([this] { work(1); });
-      while (done_.load() != done) std::this_thread::yield();
+      while (done_.load() != done) std::this_thread::sleep_for(std::chrono::microseconds(50));
     }
 #else
     const size_t workers = std::min(size_t(settings().threads), blocks_.size());
@@ -551,21 +429,4 @@ const char* run(const Launch& launch) {
 
 }  // namespace simt
 
-extern "C" {
-const char* simt_set_order(const char* order) {
-  static thread_local std::string message;
-  if (simt::settings().set_order(order)) return nullptr;
-  message = simt::Settings::order_error(order);
-  return message.c_str();
-}
-const char* simt_set_threads(int count) {
-  static thread_local std::string message;
-#ifdef SIMT_PLAIN_SHARED
-  if (count > 1) return "expected 1 in this build, whose shared memory exists once";
-#endif
-  if (simt::settings().set_threads(count)) return nullptr;
-  message = simt::Settings::threads_error(std::to_string(count));
-  return message.c_str();
-}
-long simt_launches() { return simt::launches; }
-}
+extern "C" long simt_launches() { return simt::launches; }

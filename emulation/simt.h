@@ -31,18 +31,12 @@
 #endif
 
 // ---- vector types ----------------------------------------------------------------------------------------------
-#define SIMT_VECTORS(T, name, bytes2, bytes4)                                                 \
-  struct alignas(bytes2) name##2 {                                                            \
-    T x, y;                                                                                   \
-  };                                                                                          \
-  struct name##3 {                                                                            \
-    T x, y, z;                                                                                \
-  };                                                                                          \
-  struct alignas(bytes4) name##4 {                                                            \
-    T x, y, z, w;                                                                             \
-  };                                                                                          \
-  inline constexpr name##2 make_##name##2(T x, T y) { return {x, y}; }                        \
-  inline constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; }                \
+#define SIMT_VECTORS(T, name, bytes2, bytes4)                                  \
+  struct alignas(bytes2) name##2 { T x, y; };                                  \
+  struct name##3 { T x, y, z; };                                               \
+  struct alignas(bytes4) name##4 { T x, y, z, w; };                            \
+  inline constexpr name##2 make_##name##2(T x, T y) { return {x, y}; }         \
+  inline constexpr name##3 make_##name##3(T x, T y, T z) { return {x, y, z}; } \
   inline constexpr name##4 make_##name##4(T x, T y, T z, T w) { return {x, y, z, w}; }
 SIMT_VECTORS(float, float, 8, 16)
 SIMT_VECTORS(double, double, 16, 16)
@@ -86,7 +80,21 @@ struct Site {
 int block_barrier(bool predicate, Site site);
 
 // What the lanes named by `mask` learn of each other when all have arrived.
-enum class Exchange { none, shuffle, ballot, match, add, min, max, add_signed, min_signed, max_signed, all_of, one_of, odd };
+enum class Exchange {
+  none,
+  shuffle,
+  ballot,
+  match,
+  add,
+  min,
+  max,
+  add_signed,
+  min_signed,
+  max_signed,
+  all_of,
+  one_of,
+  odd
+};
 uint64_t warp_exchange(Exchange kind, unsigned mask, uint64_t value, int source_lane, Site site);
 
 // Ends the running launch with this message; does not return.
@@ -163,8 +171,7 @@ inline void __syncwarp(unsigned mask = 0xffffffffu, SIMT_CALLER) {
   simt::warp_exchange(simt::Exchange::none, mask, 0, 0, {"__syncwarp", file, line});
 }
 inline unsigned __ballot_sync(unsigned mask, int predicate, SIMT_CALLER) {
-  return unsigned(
-      simt::warp_exchange(simt::Exchange::ballot, mask, predicate != 0, 0, {"__ballot_sync", file, line}));
+  return unsigned(simt::warp_exchange(simt::Exchange::ballot, mask, predicate != 0, 0, {"__ballot_sync", file, line}));
 }
 inline int __any_sync(unsigned mask, int predicate, SIMT_CALLER) {
   return simt::warp_exchange(simt::Exchange::ballot, mask, predicate != 0, 0, {"__any_sync", file, line}) != 0;
@@ -182,8 +189,8 @@ inline unsigned __match_any_sync(unsigned mask, T value, SIMT_CALLER) {
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALLER) {
   const int lane = simt::position->lane, first = lane & ~(width - 1);
-  return simt::narrow<T>(simt::warp_exchange(simt::Exchange::shuffle, mask, simt::widen(value),
-                                             first | (source & (width - 1)), {"__shfl_sync", file, line}));
+  return simt::narrow<T>(simt::warp_exchange(
+      simt::Exchange::shuffle, mask, simt::widen(value), first | (source & (width - 1)), {"__shfl_sync", file, line}));
 }
 template <class T>
 inline T __shfl_xor_sync(unsigned mask, T value, int bits, int width = 32, SIMT_CALLER) {
@@ -204,9 +211,9 @@ inline T __shfl_up_sync(unsigned mask, T value, unsigned step, int width = 32, S
                                              source >= first ? source : lane, {"__shfl_up_sync", file, line}));
 }
 
-#define SIMT_REDUCE(name, T, kind)                                                                                   \
-  inline T name(unsigned mask, T value, SIMT_CALLER) {                                                               \
-    return T(simt::warp_exchange(simt::Exchange::kind, mask, uint64_t(int64_t(value)), 0, {#name, file, line}));     \
+#define SIMT_REDUCE(name, T, kind)                                                                               \
+  inline T name(unsigned mask, T value, SIMT_CALLER) {                                                           \
+    return T(simt::warp_exchange(simt::Exchange::kind, mask, uint64_t(int64_t(value)), 0, {#name, file, line})); \
   }
 SIMT_REDUCE(__reduce_add_sync, unsigned, add)
 SIMT_REDUCE(__reduce_add_sync, int, add_signed)

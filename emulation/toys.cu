@@ -1,6 +1,5 @@
-#include "toys.h"
-
 #include "../csrc/cuda/warp.h"
+#include "toys.h"
 
 namespace toys {
 
@@ -131,7 +130,7 @@ __global__ void integers(const T* in, T* out, int64_t) {
 template <class T>
 __global__ void functions(const T* in, T* out, int64_t) {
   const int i = global_thread();
-  T* row = out + 12 * i;
+  T* row = out + 14 * i;
   const T x = in[i], y = in[i ^ 1];
   row[0] = x + y, row[1] = x * y, row[2] = x / y;
   row[3] = std::sqrt(std::abs(x));
@@ -142,6 +141,8 @@ __global__ void functions(const T* in, T* out, int64_t) {
   row[8] = -std::expm1(-std::abs(x));
   row[9] = min(x, y), row[10] = max(x, T(0));
   row[11] = std::exp(x);
+  row[12] = std::pow(std::abs(x) + T(1), y / 4);
+  row[13] = std::sin(x * T(40000));
 }
 
 __global__ void conversions(const float* in, float* out, int64_t) {
@@ -195,12 +196,16 @@ __global__ void instructions([[maybe_unused]] const unsigned* in, [[maybe_unused
   asm("mul.hi.s32 %0, %1, %2;" : "=r"(row[12]) : "r"(a), "r"(b));
   asm("bfind.u32 %0, %1;" : "=r"(row[13]) : "r"(a));
   asm("bfind.shiftamt.s32 %0, %1;" : "=r"(row[14]) : "r"(a));
-  asm("mad.lo.cc.u32 %0, %2, %3, %4;\n\tmadc.hi.u32 %1, %2, %3, %4;" : "=r"(row[15]), "=r"(row[16]) : "r"(a), "r"(b), "r"(c));
+  asm("mad.lo.cc.u32 %0, %2, %3, %4;\n\tmadc.hi.u32 %1, %2, %3, %4;"
+      : "=r"(row[15]), "=r"(row[16])
+      : "r"(a), "r"(b), "r"(c));
   asm("{ .reg .pred p, q; setp.lt.u32 p|q, %1, %2; selp.u32 %0, 7, 9, p; @q add.u32 %0, %0, 100; }"
-      : "=r"(row[17]) : "r"(a), "r"(b));
+      : "=r"(row[17])
+      : "r"(a), "r"(b));
   float lower, upper;
   asm("div.rm.f32 %0, %2, %3;\n\tdiv.rp.f32 %1, %2, %3;"
-      : "=f"(lower), "=f"(upper) : "f"(float(a & 0xffff)), "f"(float((b & 0xffff) | 3)));
+      : "=f"(lower), "=f"(upper)
+      : "f"(float(a & 0xffff)), "f"(float((b & 0xffff) | 3)));
   row[18] = __float_as_uint(lower), row[19] = __float_as_uint(upper);
 #else
   simt::fail("inline PTX");
@@ -237,7 +242,8 @@ __global__ void tile_sums(const float* in, float* out, int64_t n) {
   if (kBug == Bug::global_overrun && thread == 0 && blockIdx.x == 0) out[1] = sum;
 }
 
-// Every lane reads what its neighbour wrote: after nothing, after a shuffle, which orders no memory, or after a barrier.
+// Every lane reads what its neighbour wrote: after nothing, after a shuffle, which orders no memory, or after a
+// barrier.
 enum class Between { nothing, shuffle, barrier };
 template <Between kBetween>
 __global__ void neighbours(const float* in, float* out, int64_t) {
@@ -300,8 +306,10 @@ __global__ void divergent_barrier(const float* in, float* out, int64_t) {
   }
 }
 __global__ void barrier_and_collective(const float* in, float* out, int64_t) {
-  if (threadIdx.x < 40) __syncthreads();
-  else __syncwarp();
+  if (threadIdx.x < 40)
+    __syncthreads();
+  else
+    __syncwarp();
   out[threadIdx.x] = in[threadIdx.x];
 }
 __global__ void early_exit(const float* in, float* out, int64_t) {
@@ -321,9 +329,9 @@ __global__ void misaligned(const float* in, float* out, int64_t) {
 
 template <auto kKernel, class In, class Out>
 Status run_kernel(const void* in, void* out, int64_t n, Sizes s) {
-  return splatrender::cuda::launch("toy", kKernel, dim3(s.grid[0], s.grid[1], s.grid[2]),
-                                   dim3(s.block[0], s.block[1], s.block[2]), nullptr, static_cast<const In*>(in),
-                                   static_cast<Out*>(out), n);
+  return splatrender::cuda::launch(
+      "toy", kKernel, dim3(s.grid[0], s.grid[1], s.grid[2]), dim3(s.block[0], s.block[1], s.block[2]), nullptr,
+      static_cast<const In*>(in), static_cast<Out*>(out), n);
 }
 #define TOY(name, kernel, In, Out, in_type, out_type) {name, in_type, out_type, &run_kernel<&kernel, In, Out>}
 

@@ -1,4 +1,4 @@
-"""What each primitive of the emulated CUDA does, as C++ and by way of PTX, in every order of threads."""
+"""What each primitive of the emulated CUDA does: as C++ and by way of PTX, in every order."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ def by_warp(values: NDArray) -> NDArray:
 
 
 def test_indices(toys: Toys) -> None:
-    out = toys.run("indices", empty(1, np.int32), empty(2 * 3 * 2 * 24, np.int32), (2, 3, 2), (4, 3, 2))
+    out = toys.run(
+        "indices", empty(1, np.int32), empty(2 * 3 * 2 * 24, np.int32), (2, 3, 2), (4, 3, 2)
+    )
     bz, by, bx, z, y, x = np.indices((2, 3, 2, 2, 3, 4))
     want = x + 10 * y + 100 * z + 1000 * bx + 10000 * by + 100000 * bz
     assert (out == want.ravel()).all()
@@ -54,7 +56,9 @@ def test_barrier_orders_shared_memory(toys: Toys, name: str, dtype: str) -> None
 def test_barrier_votes(toys: Toys, threads: int) -> None:
     values = numbers(BLOCKS * threads, np.int32).reshape(BLOCKS, threads)
     values[0], values[1] = abs(values[0]) + 1, -abs(values[1])
-    rows = toys.run("barrier_votes", values.ravel(), empty(3 * values.size, np.int32), BLOCKS, threads)
+    rows = toys.run(
+        "barrier_votes", values.ravel(), empty(3 * values.size, np.int32), BLOCKS, threads
+    )
     rows = rows.reshape(BLOCKS, threads, 3)
     positive = values > 0
     for column, want in enumerate((positive.sum(1), positive.all(1), positive.any(1))):
@@ -161,7 +165,9 @@ def test_bits(toys: Toys) -> None:
         assert tuple(row) == want
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("integers", np.int32), ("integers_long", np.longlong)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("integers", np.int32), ("integers_long", np.longlong)]
+)
 def test_integers(toys: Toys, name: str, dtype: type) -> None:
     values = numbers(2 * THREADS, dtype)
     values[1::2][values[1::2] == 0] = 7
@@ -174,17 +180,23 @@ def test_integers(toys: Toys, name: str, dtype: type) -> None:
         assert row == np.array(want).astype(dtype).tolist(), (a, b)
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("functions", np.float32), ("functions_double", np.float64)])
+@pytest.mark.parametrize(
+    ("name", "dtype"), [("functions", np.float32), ("functions_double", np.float64)]
+)
 def test_functions(toys: Toys, name: str, dtype: type) -> None:
     values = np.random.default_rng(RNG_SEED).uniform(-6, 6, THREADS).astype(dtype)
-    out = toys.run(name, values, empty(12 * THREADS, dtype), 1, THREADS).reshape(-1, 12)
+    out = toys.run(name, values, empty(14 * THREADS, dtype), 1, THREADS).reshape(-1, 14)
     x = values.astype(np.longdouble)
     y = x.reshape(-1, 2)[:, ::-1].ravel()
     size = abs(x)
     wants = (
         *(x + y, x * y, x / y, np.sqrt(size), 1 / np.sqrt(size + 1), np.exp2(x)),
         *(np.log2(size + 1), x * y + 0.25, -np.expm1(-size), np.minimum(x, y), np.maximum(x, 0)),
-        np.exp(x),
+        *(
+            np.exp(x),
+            np.power(size + 1, y / 4),
+            np.sin((values * dtype(40000)).astype(np.longdouble)),
+        ),
     )
     slack = 4 * np.finfo(dtype).eps
     for column, want in enumerate(wants):

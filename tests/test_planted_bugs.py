@@ -44,7 +44,7 @@ def sums(toys: Toys, name: str) -> list[float]:
     return found
 
 
-# ---- nothing wrong ---------------------------------------------------------------------------------
+# ---- nothing wrong -------------------------------------------------------------------------------
 
 
 def test_correct_kernel_gives_the_sum_in_every_order(toys: Toys) -> None:
@@ -59,7 +59,7 @@ def test_correct_kernel_passes(sanitizer: str, name: str) -> None:
     assert math.isfinite(float(done.stdout))
 
 
-# ---- races -----------------------------------------------------------------------------------------
+# ---- races ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["read_too_early", "write_too_early"])
@@ -89,7 +89,7 @@ def test_races_are_seen_by_the_thread_sanitizer(name: str) -> None:
     assert "toys.cu" in done.stderr
 
 
-# ---- memory ----------------------------------------------------------------------------------------
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def test_global_overrun_is_seen_by_the_address_sanitizer() -> None:
@@ -130,7 +130,7 @@ def test_unwritten_shared_memory_is_nan_in_every_block(any_order: Toys) -> None:
         assert np.isnan(out[4:]).all()
 
 
-# ---- barriers and collectives that never come about ------------------------------------------------
+# ---- barriers and collectives that never come about ----------------------------------------------
 
 
 def error_of(toys: Toys, name: str, values: NDArray, block: int) -> str:
@@ -153,7 +153,9 @@ def error_of(toys: Toys, name: str, values: NDArray, block: int) -> str:
 )
 def test_divergence_is_an_exception(any_order: Toys, name: str, block: int, words: str) -> None:
     values = np.where(np.arange(block) % 3 == 0, -1, 1)
-    message = error_of(any_order, name, values.astype("i" if name == "different_masks" else "f"), block)
+    message = error_of(
+        any_order, name, values.astype("i" if name == "different_masks" else "f"), block
+    )
     assert message.startswith(f"{name}: {words}")
     assert re.search(r"\[block \(0, 0, 0\), thread \(\d+, 0, 0\)\]$", message)
     place = r"\(toys\.ptx:\d+\)" if any_order.kind == "toys-ptx" else r"\(toys\.cu:\d+\)"
