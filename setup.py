@@ -1,16 +1,23 @@
-"""Builds splatrender/_C.abi3.so: the CPU kernels once per instruction set, on torch's stable ABI.
+"""Builds splatrender/_C.abi3.so: the CPU kernels once per instruction set, and with nvcc the CUDA kernels, on torch's
+stable ABI. CUDA's runtime is linked statically, so the same file also loads on machines without a driver.
 
 torch is needed for its headers only and need not be importable: an isolated `pip install .` finds the one that is
 installed beside it, so nothing is downloaded and no version has to match. Environment:
 
-    SPLATRENDER_CUDA=0|1   0 leaves the CUDA kernels out, 1 fails when they cannot be built; default: when nvcc is there
-    MAX_JOBS=N             compilers at a time (default: the number of CPUs)
+    SPLATRENDER_CUDA=0|1         0 leaves the CUDA kernels out, 1 fails when they cannot be built; default: when nvcc is
+                                 there
+    SPLATRENDER_CUDA_ARCHS=80,90 architectures to compile for; default: those of csrc/cuda/flags.json. The last one is
+                                 also kept as PTX, from which a driver makes code for newer GPUs
+    MAX_JOBS=N                   compilers at a time (default: the number of CPUs)
 """
 
+import json
 import os
 import platform
+import re
 import shutil
 import site
+import subprocess
 import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from importlib.machinery import PathFinder
@@ -29,6 +36,7 @@ STAGE_SOURCES = sorted(
     for p in (ROOT / "csrc/cpu").glob("*.cpp")
     if p.name != "dispatch.cpp"
 )
+CUDA_FLAGS = json.loads((ROOT / "csrc/cuda/flags.json").read_text())
 CUDA_SOURCES = sorted(p.relative_to(ROOT).as_posix() for p in (ROOT / "csrc/cuda").glob("*.cu"))
 # errno and traps are never read; contraction to fused multiply-add is wanted. NaN and infinity keep their meaning.
 FLAGS = ["-std=c++17", "-O3", "-g0", "-fvisibility=hidden", "-fno-math-errno", "-fno-trapping-math"]
@@ -60,17 +68,59 @@ def torch_folder() -> Path:
     return Path(spec.origin).parent
 
 
-def cuda_wanted() -> bool:
+def find_nvcc() -> str | None:
+    places = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
+    search = [str(Path(p) / "bin") for p in places if p]
+    return shutil.which("nvcc") or shutil.which("nvcc", path=os.pathsep.join(search))
+
+
+def cuda_compiler() -> str | None:
+    """nvcc, if the CUDA kernels shall be built."""
     wish = os.environ.get("SPLATRENDER_CUDA", "")
     if wish not in ("", "0", "1"):
         raise SystemExit(f"splatrender: SPLATRENDER_CUDA: expected 0 or 1, found {wish!r}")
-    if wish == "1" and not CUDA_SOURCES:
+    nvcc = None if wish == "0" else find_nvcc()
+    if wish == "1" and nvcc is None:
         raise SystemExit(
-            "splatrender: SPLATRENDER_CUDA=1, but this version has no CUDA kernels (csrc/cuda is empty)"
+            "splatrender: SPLATRENDER_CUDA=1, but nvcc is neither on the PATH nor in CUDA_HOME/bin"
         )
-    if wish == "1" and not shutil.which("nvcc"):
-        raise SystemExit("splatrender: SPLATRENDER_CUDA=1, but nvcc is not on the PATH")
-    return wish != "0" and bool(CUDA_SOURCES) and shutil.which("nvcc") is not None
+    return nvcc
+
+
+def cuda_libraries(nvcc: str) -> Path:
+    """The folder of CUDA's static runtime."""
+    homes = [Path(nvcc).resolve().parent.parent]
+    homes += [Path(p) for p in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if p]
+    homes.append(Path("/usr/local/cuda"))
+    folders = [h / name for h in homes for name in ("lib64", "lib", "targets/x86_64-linux/lib")]
+    for folder in folders:
+        if (folder / "libcudart_static.a").exists():
+            return folder
+    raise SystemExit(
+        f"splatrender: nvcc is {nvcc}, but libcudart_static.a was found in none of "
+        f"{', '.join(map(str, folders))}; set CUDA_HOME, or SPLATRENDER_CUDA=0 to build without CUDA kernels"
+    )
+
+
+def cuda_architectures() -> list[str]:
+    """Such as ["80", "90"]."""
+    wish = os.environ.get("SPLATRENDER_CUDA_ARCHS")
+    words = re.split(r"[\s,;]+", wish.strip()) if wish else CUDA_FLAGS["architectures"]
+    numbers = [re.sub(r"^(sm_|compute_)", "", w).replace(".", "") for w in words]
+    for word, number in zip(words, numbers, strict=True):
+        if not re.fullmatch(r"\d{2,3}[af]?", number) or int(re.sub(r"\D", "", number)) < 75:
+            raise SystemExit(
+                "splatrender: SPLATRENDER_CUDA_ARCHS: expected architectures from 75 on such as 80,90; "
+                f"found {word!r}"
+            )
+    return numbers
+
+
+def cuda_flags() -> list[str]:
+    archs = cuda_architectures()
+    flags = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in archs]
+    flags.append(f"-gencode=arch=compute_{archs[-1]},code=compute_{archs[-1]}")
+    return [*CUDA_FLAGS["flags"], *flags, "-Xcompiler", "-fPIC,-fvisibility=hidden"]
 
 
 class BuildExtension(build_ext):
@@ -82,25 +132,42 @@ class BuildExtension(build_ext):
         self.build_temp = str(ROOT / "build" / f"objects-{sysconfig.get_platform()}")
 
     def build_extension(self, ext: Extension) -> None:
-        cuda_wanted()
+        nvcc = cuda_compiler()
         torch = torch_folder()
         ext.include_dirs += [str(torch / "include"), str(torch / "include/torch/csrc/api/include")]
         newest = max(p.stat().st_mtime for p in [*(ROOT / "csrc").rglob("*"), ROOT / "setup.py"])
         macros = [("TORCH_TARGET_VERSION", "0x020a000000000000"), ("Py_LIMITED_API", "0x030a0000")]
         if IS_X86:
             macros.append(("SPLATRENDER_X86", None))
-        jobs = [("host", source, []) for source in SOURCES]
+        host = "host"
+        if nvcc:
+            macros.append(("SPLATRENDER_WITH_CUDA", None))
+            host = "host-cuda"
+        jobs = [(host, source, []) for source in SOURCES]
         jobs += [
             (isa, source, [*flags, f"-DSPLATRENDER_ISA={isa}"])
             for isa, flags in ISA_FLAGS.items()
             for source in STAGE_SOURCES
         ]
+        if nvcc:  # the longest first
+            kind = "cuda-" + "-".join(cuda_architectures())
+            sources = sorted(CUDA_SOURCES, key=lambda s: s != "csrc/cuda/prims.cu")
+            jobs = [
+                (kind, s, CUDA_FLAGS["flags_of_file"].get(Path(s).name, [])) for s in sources
+            ] + jobs
 
         def compile_one(job: tuple[str, str, list[str]]) -> str:
             kind, source, flags = job
             folder = Path(self.build_temp) / kind
             target = folder / Path(source).with_suffix(".o")
-            if not target.exists() or target.stat().st_mtime < newest:
+            if target.exists() and target.stat().st_mtime >= newest:
+                return str(target)
+            if source.endswith(".cu"):
+                target.parent.mkdir(parents=True, exist_ok=True)
+                command = [nvcc, *cuda_flags(), *flags, "-c", source, "-o", str(target)]
+                self.announce(" ".join(command), level=2)
+                subprocess.run(command, check=True, cwd=ROOT)
+            else:
                 self.compiler.compile(
                     [source],
                     output_dir=str(folder),
@@ -116,10 +183,13 @@ class BuildExtension(build_ext):
         ext.sources, ext.depends = [], list(ext.extra_objects)  # link again when an object is new
         ext.library_dirs.append(str(torch / "lib"))
         ext.libraries += ["torch", "torch_cpu"]
+        if nvcc:
+            ext.library_dirs.append(str(cuda_libraries(nvcc)))
+            ext.libraries += ["cudart_static", "dl", "rt", "pthread"]
+            ext.extra_link_args.append("-Wl,--exclude-libs,libcudart_static.a")
         super().build_extension(ext)
-        print(
-            f"splatrender: built CPU kernels for {', '.join(ISA_FLAGS)}; CUDA kernels: none in this version"
-        )
+        cuda = f"sm_{', sm_'.join(cuda_architectures())}" if nvcc else "none (no nvcc)"
+        print(f"splatrender: built CPU kernels for {', '.join(ISA_FLAGS)}; CUDA kernels for {cuda}")
 
 
 setup(

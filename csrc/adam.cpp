@@ -1,11 +1,11 @@
 // Host side of Adam: checks and dispatch. The parameter, its moments and the step counts are changed in place.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
 
-void adam_step_cpu(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
-                   Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance) {
+void adam_step_op(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
+                  Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance) {
   Checker check("adam_step");
   check.require(param.dim() >= 1, "param", "shape [N, ...]", "shape " + shape_text(param));
   const int64_t N = param.size(0);
@@ -13,7 +13,7 @@ void adam_step_cpu(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq,
   for (int64_t i = 1; i < param.dim(); ++i) row *= param.size(i);
   const auto checked = [&](const Tensor& t, const char* name, bool written) {
     check.require(t.scalar_type() == ScalarType::Float, name, "float32", dtype_text(t.scalar_type()));
-    check.require(t.is_cpu(), name, "a CPU tensor", "a tensor on another device");
+    check.on_device(t, name);
     check.require(shape_text(t) == shape_text(param), name, "the shape of param, " + shape_text(param),
                   "shape " + shape_text(t));
     check.require(!written || t.is_contiguous(), name, "a contiguous tensor", "strides with gaps");
@@ -39,7 +39,7 @@ void adam_step_cpu(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq,
   a.param = data<float>(param), a.exp_avg = data<float>(exp_avg), a.exp_avg_sq = data<float>(exp_avg_sq);
   a.grad = cdata<float>(g), a.lr = cdata<float>(rates), a.steps = data<int32_t>(steps);
   a.rows = seen ? cdata<uint8_t>(*seen) : nullptr;
-  kernels().adam(a);
+  run("adam_step", param, [&](auto& context) { return cuda::adam(a, context); }, [&](auto& cpu) { cpu.adam(a); });
 }
 
 }  // namespace splatrender

@@ -1,11 +1,11 @@
 // Host side of binning: checks, allocation, dispatch. The one stage whose output size depends on the data.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
-                                                   Tensor extents, int64_t width, int64_t height) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> bin_op(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
+                                                  Tensor extents, int64_t width, int64_t height) {
   Checker check("bin");
   const ScalarType type = float_type(means2d, "bin", "means2d");
   const Tensor m = check(means2d, "means2d", type, {"C", "N", 2}), q = check(conics, "conics", type, {"C", "N", 3}),
@@ -32,15 +32,27 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics
         data<int32_t>(splat_offsets),
         nullptr,
         nullptr};
-    static thread_local BinScratch scratch;  // kept between calls: training bins at every step
-    const int64_t pairs = kernels().stages<T>().bin_count(a, scratch);
-    check.require(pairs < (int64_t(1) << 31), "splats",
-                  "fewer than 2^31 splat-tile pairs (smaller images, fewer cameras at once or smaller splats)",
-                  std::to_string(pairs));
-    splat_ids = make(means2d, {pairs}, ScalarType::Int);
-    slots = make(means2d, {pairs}, ScalarType::Int);
-    a.splat_ids = data<int32_t>(splat_ids), a.slots = data<int32_t>(slots);
-    kernels().stages<T>().bin_fill(a, scratch);
+    const auto make_lists = [&](int64_t pairs) {
+      check.require(pairs < (int64_t(1) << 31), "splats",
+                    "fewer than 2^31 splat-tile pairs (smaller images, fewer cameras at once or smaller splats)",
+                    std::to_string(pairs));
+      splat_ids = make(means2d, {pairs}, ScalarType::Int);
+      slots = make(means2d, {pairs}, ScalarType::Int);
+      a.splat_ids = data<int32_t>(splat_ids), a.slots = data<int32_t>(slots);
+    };
+    run(
+        "bin", means2d,
+        [&](auto& context) {
+          cuda::BinState state;
+          SR_TRY(cuda::bin_count(a, context, state));
+          make_lists(state.pairs);
+          return cuda::bin_fill(a, context, state);
+        },
+        [&](auto& cpu) {
+          static thread_local BinScratch scratch;  // kept between calls: training bins at every step
+          make_lists(cpu.template stages<T>().bin_count(a, scratch));
+          cpu.template stages<T>().bin_fill(a, scratch);
+        });
   });
   return {tile_offsets, splat_ids, slots, splat_offsets};
 }

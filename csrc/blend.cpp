@@ -1,5 +1,5 @@
 // Host side of blending: checks, allocation, dispatch.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
@@ -33,7 +33,10 @@ Inputs checked(Checker& check, ScalarType type, const Inputs& t, int64_t width, 
   const int64_t C = check.size("C"), N = check.size("N"), P = check.size("P");
   in.tile_offsets = check(t.tile_offsets, "tile_offsets", ScalarType::Int, {C * tile_count(width, height) + 1});
   in.splat_offsets = check(t.splat_offsets, "splat_offsets", ScalarType::Int, {C * N + 1});
-  // the lists must be those that bin made for these sizes: the kernels follow them without looking
+  // The lists must be those that bin made for these sizes: the CPU kernels follow them without looking. Those of CUDA
+  // do look, because reading here would wait for the device.
+  check.require(P == 0 || C * N > 0, "splat_ids", "no pairs where there are no splats", std::to_string(P) + " pairs");
+  if (runs_on_cuda(t.means2d)) return in;
   const int32_t* tiles = cdata<int32_t>(in.tile_offsets);
   const int32_t* splats = cdata<int32_t>(in.splat_offsets);
   const int64_t n_tiles = C * tile_count(width, height);
@@ -59,7 +62,7 @@ BlendArgs<T> arguments(const Checker& check, const Inputs& in, int64_t width, in
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
     bool with_visibility) {
@@ -80,12 +83,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(
     a.radiance = data<T>(radiance), a.transmittance = data<T>(transmittance), a.hits = data<int16_t>(hits);
     a.last = data<int32_t>(last);
     a.visibility = with_visibility ? data<T>(visibility) : nullptr;
-    kernels().stages<T>().blend(a);
+    run(
+        "blend", means2d, [&](auto& context) { return cuda::blend(a, context); },
+        [&](auto& cpu) { cpu.template stages<T>().blend(a); });
   });
   return {radiance, transmittance, visibility, hits, last};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response) {
@@ -110,7 +115,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
     a.last = const_cast<int32_t*>(cdata<int32_t>(reached));
     const BlendGrads<T> g{cdata<T>(go),      cdata<T>(gT),     data<T>(g_means2d),
                           data<T>(g_conics), data<T>(g_peaks), data<T>(g_emission)};
-    kernels().stages<T>().blend_backward(a, g);
+    run(
+        "blend_backward", means2d, [&](auto& context) { return cuda::blend_backward(a, g, context); },
+        [&](auto& cpu) { cpu.template stages<T>().blend_backward(a, g); });
   });
   return {g_means2d, g_conics, g_peaks, g_emission};
 }

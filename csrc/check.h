@@ -1,11 +1,13 @@
 // Checks of what a stage is given: device, dtype, shape. A dimension is a number or a letter; the first tensor that
 // carries a letter fixes it. Every message names the tensor, what was expected and what was found.
 #pragma once
+#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -51,6 +53,11 @@ inline const char* dtype_text(ScalarType t) {
   }
 }
 
+inline std::string device_text(const Tensor& t) {
+  if (t.is_cpu()) return "cpu";
+  return (t.is_cuda() ? "cuda:" : "another device, index ") + std::to_string(t.get_device_index());
+}
+
 // Collects the symbols of one call.
 class Checker {
  public:
@@ -72,8 +79,17 @@ class Checker {
       ++i;
     }
     if (!good) fail(name, "shape " + expected(shape), "shape " + shape_text(t));
-    if (!t.is_cpu()) fail(name, "a CPU tensor", "a tensor on another device");
+    on_device(t, name);
     return t.is_contiguous() ? t : torch::stable::contiguous(t);
+  }
+  // The first tensor says on which device all of them lie.
+  void on_device(const Tensor& t, const char* name) {
+    const std::string device = device_text(t);
+    if (device_.empty()) {
+      if (!t.is_cpu() && !t.is_cuda()) fail(name, "a tensor on the CPU or a CUDA device", "a tensor on " + device);
+      device_ = device;
+    }
+    if (device != device_) fail(name, "a tensor on " + device_, "a tensor on " + device);
   }
   int64_t size(const char* symbol) const { return symbols_.at(symbol); }
   void require(bool ok, const char* name, const std::string& want, const std::string& found) const {
@@ -102,7 +118,7 @@ class Checker {
     s << "]";
     return s.str();
   }
-  std::string op_;
+  std::string op_, device_;
   std::map<std::string, int64_t> symbols_;
 };
 
@@ -114,8 +130,32 @@ inline ScalarType float_type(const Tensor& t, const char* op, const char* name) 
   return s;
 }
 
+inline int64_t bytes_of(ScalarType t) {
+  switch (t) {
+    case ScalarType::Double: return 8;
+    case ScalarType::Float:
+    case ScalarType::Int: return 4;
+    case ScalarType::Short: return 2;
+    default: return 1;
+  }
+}
+// An uninitialised tensor on the device of `like`. The emulator fills it with NaN, so that what no kernel writes shows.
 inline Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
-  return torch::stable::new_empty(like, shape, dtype);
+  try {
+    Tensor made = torch::stable::new_empty(like, shape, dtype);
+#ifdef SPLATRENDER_EMULATED
+    std::memset(made.mutable_data_ptr(), 0xff, size_t(made.numel() * bytes_of(dtype)));
+#endif
+    return made;
+  } catch (const std::exception& error) {
+    if (!like.is_cuda()) throw;
+    int64_t bytes = bytes_of(dtype);
+    for (int64_t n : shape) bytes *= n;
+    std::ostringstream s;
+    s << "CUDA out of memory. Tried to allocate " << double(bytes) / (1 << 20) << " MiB on " << device_text(like)
+      << " (" << error.what() << ")";
+    throw std::runtime_error(s.str());
+  }
 }
 template <class T>
 T* data(const Tensor& t) {

@@ -1,11 +1,11 @@
 // Host side of the photometric loss: checks, allocation, dispatch.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_cpu(Tensor radiance, Tensor photo, OptionalTensor mask,
-                                                                double ssim_weight, bool with_grad) {
+std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_op(Tensor radiance, Tensor photo, OptionalTensor mask,
+                                                               double ssim_weight, bool with_grad) {
   Checker check("photometric_loss");
   const ScalarType type = float_type(radiance, "photometric_loss", "radiance");
   const bool bytes = photo.scalar_type() == ScalarType::Byte;
@@ -33,7 +33,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_cpu(Tensor radiance,
     a.loss = data<T>(loss), a.l1 = data<T>(l1), a.ssim = data<T>(ssim);
     a.grad = with_grad ? data<T>(grad) : nullptr;
     a.partial = data<double>(partial);
-    kernels().stages<T>().loss(a);
+    run(
+        "photometric_loss", x, [&](auto& context) { return cuda::loss(a, context); },
+        [&](auto& cpu) { cpu.template stages<T>().loss(a); });
   });
   return {loss, l1, ssim, grad};
 }

@@ -2,9 +2,11 @@
 // serves every torch from 2.10 on; the Python module of the same file only makes `import splatrender._C` possible.
 #include "ops.h"
 
-#include <Python.h>
+#ifndef SPLATRENDER_NAMESPACE
+#define SPLATRENDER_NAMESPACE splatrender
+#endif
 
-STABLE_TORCH_LIBRARY(splatrender, m) {
+STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
   m.def(
       "project(Tensor means, Tensor? quats, Tensor? scales, Tensor? factors, Tensor amplitudes, Tensor viewmats, "
       "Tensor intrinsics, int width, int height, float near, float far, float eps2d, bool antialiased, int response) "
@@ -39,17 +41,26 @@ STABLE_TORCH_LIBRARY(splatrender, m) {
       "Tensor? rows, Tensor lr, float beta1, float beta2, float eps, int columns, bool advance) -> ()");
 }
 
-STABLE_TORCH_LIBRARY_IMPL(splatrender, CPU, m) {
-  m.impl("project", TORCH_BOX(&splatrender::project_cpu));
-  m.impl("project_backward", TORCH_BOX(&splatrender::project_backward_cpu));
-  m.impl("shade", TORCH_BOX(&splatrender::shade_cpu));
-  m.impl("shade_backward", TORCH_BOX(&splatrender::shade_backward_cpu));
-  m.impl("bin", TORCH_BOX(&splatrender::bin_cpu));
-  m.impl("blend", TORCH_BOX(&splatrender::blend_cpu));
-  m.impl("blend_backward", TORCH_BOX(&splatrender::blend_backward_cpu));
-  m.impl("photometric_loss", TORCH_BOX(&splatrender::photometric_loss_cpu));
-  m.impl("adam_step", TORCH_BOX(&splatrender::adam_step_cpu));
+static void register_kernels(torch::stable::detail::StableLibrary& m) {
+  m.impl("project", TORCH_BOX(&splatrender::project_op));
+  m.impl("project_backward", TORCH_BOX(&splatrender::project_backward_op));
+  m.impl("shade", TORCH_BOX(&splatrender::shade_op));
+  m.impl("shade_backward", TORCH_BOX(&splatrender::shade_backward_op));
+  m.impl("bin", TORCH_BOX(&splatrender::bin_op));
+  m.impl("blend", TORCH_BOX(&splatrender::blend_op));
+  m.impl("blend_backward", TORCH_BOX(&splatrender::blend_backward_op));
+  m.impl("photometric_loss", TORCH_BOX(&splatrender::photometric_loss_op));
+  m.impl("adam_step", TORCH_BOX(&splatrender::adam_step_op));
 }
+
+STABLE_TORCH_LIBRARY_IMPL(SPLATRENDER_NAMESPACE, CPU, m) { register_kernels(m); }
+#ifdef SPLATRENDER_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(SPLATRENDER_NAMESPACE, CUDA, m) { register_kernels(m); }
+#endif
+
+#ifndef SPLATRENDER_EMULATED
+#include <Python.h>
 
 static PyModuleDef module = {PyModuleDef_HEAD_INIT, "_C", nullptr, -1, nullptr, nullptr, nullptr, nullptr, nullptr};
 PyMODINIT_FUNC PyInit__C() { return PyModule_Create(&module); }
+#endif

@@ -9,36 +9,36 @@ namespace splatrender {
 
 using OptionalTensor = std::optional<Tensor>;
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_op(
     Tensor means, OptionalTensor quats, OptionalTensor scales, OptionalTensor factors, Tensor amplitudes,
     Tensor viewmats, Tensor intrinsics, int64_t width, int64_t height, double near_plane, double far_plane,
     double eps2d, bool antialiased, int64_t response);
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backward_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backward_op(
     Tensor means, OptionalTensor quats, OptionalTensor scales, OptionalTensor factors, Tensor amplitudes,
     Tensor viewmats, Tensor intrinsics, Tensor extents, Tensor grad_means2d, Tensor grad_conics, Tensor grad_depths,
     Tensor grad_peaks, int64_t width, int64_t height, double near_plane, double far_plane, double eps2d,
     bool antialiased, int64_t response);
 
-Tensor shade_cpu(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int64_t degree);
-std::tuple<Tensor, Tensor, Tensor> shade_backward_cpu(Tensor means, Tensor sh, Tensor viewmats, Tensor extents,
-                                                      Tensor emission, Tensor grad_emission, int64_t degree);
+Tensor shade_op(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int64_t degree);
+std::tuple<Tensor, Tensor, Tensor> shade_backward_op(Tensor means, Tensor sh, Tensor viewmats, Tensor extents,
+                                                     Tensor emission, Tensor grad_emission, int64_t degree);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> bin_cpu(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
-                                                   Tensor extents, int64_t width, int64_t height);
+std::tuple<Tensor, Tensor, Tensor, Tensor> bin_op(Tensor means2d, Tensor conics, Tensor depths, Tensor peaks,
+                                                  Tensor extents, int64_t width, int64_t height);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
     bool with_visibility);
-std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_cpu(Tensor radiance, Tensor photo, OptionalTensor mask,
-                                                                double ssim_weight, bool with_grad);
+std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_op(Tensor radiance, Tensor photo, OptionalTensor mask,
+                                                               double ssim_weight, bool with_grad);
 
-void adam_step_cpu(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
-                   Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance);
+void adam_step_op(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
+                  Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance);
 
 }  // namespace splatrender

@@ -1,5 +1,5 @@
 // Host side of projection: checks, allocation, dispatch.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
@@ -59,7 +59,7 @@ Inputs checked(Checker& check, ScalarType type, const Tensor& means, const Optio
 
 }  // namespace
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_op(
     Tensor means, OptionalTensor quats, OptionalTensor scales, OptionalTensor factors, Tensor amplitudes,
     Tensor viewmats, Tensor intrinsics, int64_t width, int64_t height, double near_plane, double far_plane,
     double eps2d, bool antialiased, int64_t response) {
@@ -75,12 +75,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> project_cpu(
     auto a = arguments<T>(in, width, height, near_plane, far_plane, eps2d, antialiased, response);
     a.means2d = data<T>(means2d), a.conics = data<T>(conics), a.depths = data<T>(depths);
     a.peaks = data<T>(peaks), a.extents = data<T>(extents);
-    kernels().stages<T>().project(a);
+    run(
+        "project", means, [&](auto& context) { return cuda::project(a, context); },
+        [&](auto& cpu) { cpu.template stages<T>().project(a); });
   });
   return {means2d, conics, depths, peaks, extents};
 }
 
-std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backward_cpu(
+std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backward_op(
     Tensor means, OptionalTensor quats, OptionalTensor scales, OptionalTensor factors, Tensor amplitudes,
     Tensor viewmats, Tensor intrinsics, Tensor extents, Tensor grad_means2d, Tensor grad_conics, Tensor grad_depths,
     Tensor grad_peaks, int64_t width, int64_t height, double near_plane, double far_plane, double eps2d,
@@ -107,7 +109,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backw
     const ProjectGrads<T> g{cdata<T>(g2),          cdata<T>(gc),        cdata<T>(gd),          cdata<T>(gp),
                             data<T>(g_means),      data<T>(g_quats),    data<T>(g_scales),     data<T>(g_factors),
                             data<T>(g_amplitudes), data<T>(g_viewmats), data<T>(g_intrinsics), data<double>(partial)};
-    kernels().stages<T>().project_backward(a, g);
+    run(
+        "project_backward", means, [&](auto& context) { return cuda::project_backward(a, g, context); },
+        [&](auto& cpu) { cpu.template stages<T>().project_backward(a, g); });
   });
   return {g_means, g_quats, g_scales, g_factors, g_amplitudes, g_viewmats, g_intrinsics};
 }

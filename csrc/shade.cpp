@@ -1,5 +1,5 @@
 // Host side of shading: checks, allocation, dispatch.
-#include "cpu/kernels.h"
+#include "executor.h"
 #include "ops.h"
 
 namespace splatrender {
@@ -30,20 +30,23 @@ ShadeArgs<T> arguments(const Checker& check, const Inputs& in, int64_t degree, c
 
 }  // namespace
 
-Tensor shade_cpu(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int64_t degree) {
+Tensor shade_op(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int64_t degree) {
   Checker check("shade");
   const ScalarType type = float_type(means, "shade", "means");
   const Inputs in = checked(check, type, means, sh, viewmats, extents, degree);
   Tensor emission = make(means, {check.size("C"), check.size("N"), 3}, type);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
-    kernels().stages<T>().shade(arguments<T>(check, in, degree, emission));
+    const auto a = arguments<T>(check, in, degree, emission);
+    run(
+        "shade", means, [&](auto& context) { return cuda::shade(a, context); },
+        [&](auto& cpu) { cpu.template stages<T>().shade(a); });
   });
   return emission;
 }
 
-std::tuple<Tensor, Tensor, Tensor> shade_backward_cpu(Tensor means, Tensor sh, Tensor viewmats, Tensor extents,
-                                                      Tensor emission, Tensor grad_emission, int64_t degree) {
+std::tuple<Tensor, Tensor, Tensor> shade_backward_op(Tensor means, Tensor sh, Tensor viewmats, Tensor extents,
+                                                     Tensor emission, Tensor grad_emission, int64_t degree) {
   Checker check("shade_backward");
   const ScalarType type = float_type(means, "shade_backward", "means");
   const Inputs in = checked(check, type, means, sh, viewmats, extents, degree);
@@ -56,7 +59,10 @@ std::tuple<Tensor, Tensor, Tensor> shade_backward_cpu(Tensor means, Tensor sh, T
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const ShadeGrads<T> g{cdata<T>(go), data<T>(g_means), data<T>(g_sh), data<T>(g_viewmats), data<double>(partial)};
-    kernels().stages<T>().shade_backward(arguments<T>(check, in, degree, out), g);
+    const auto a = arguments<T>(check, in, degree, out);
+    run(
+        "shade_backward", means, [&](auto& context) { return cuda::shade_backward(a, g, context); },
+        [&](auto& cpu) { cpu.template stages<T>().shade_backward(a, g); });
   });
   return {g_means, g_sh, g_viewmats};
 }

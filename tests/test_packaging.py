@@ -165,7 +165,29 @@ def test_build_refuses_an_unknown_cuda_wish(
 ) -> None:
     monkeypatch.setenv("SPLATRENDER_CUDA", "yes")
     with pytest.raises(SystemExit, match="SPLATRENDER_CUDA: expected 0 or 1, found 'yes'"):
-        setup_names["cuda_wanted"]()
+        setup_names["cuda_compiler"]()
+
+
+@pytest.mark.parametrize(
+    "wish, found",
+    [("80,90", ["80", "90"]), ("8.6;sm_90 compute_100a", ["86", "90", "100a"])],
+)
+def test_build_takes_cuda_architectures(
+    setup_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wish: str, found: list[str]
+) -> None:
+    monkeypatch.setenv("SPLATRENDER_CUDA_ARCHS", wish)
+    assert setup_names["cuda_architectures"]() == found
+    flags = setup_names["cuda_flags"]()
+    assert f"-gencode=arch=compute_{found[-1]},code=compute_{found[-1]}" in flags  # PTX
+
+
+@pytest.mark.parametrize("wish", ["turing", "61", "80,,x"])
+def test_build_refuses_an_unknown_cuda_architecture(
+    setup_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch, wish: str
+) -> None:
+    monkeypatch.setenv("SPLATRENDER_CUDA_ARCHS", wish)
+    with pytest.raises(SystemExit, match="SPLATRENDER_CUDA_ARCHS: expected architectures from 75"):
+        setup_names["cuda_architectures"]()
 
 
 def copy_of_repository(folder: Path) -> Path:

@@ -29,6 +29,7 @@ class TestOptions:
             ({"threads": -1}, "threads: expected at least 0"),
             ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, found 4"),
             ({"strategy": "adc"}, "strategy: expected one of mcmc, none; found 'adc'"),
+            ({"backend": "tpu"}, "backend: expected 'auto', 'cpu' or 'cuda', found 'tpu'"),
             ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),
             ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),
             ({"save_iterations": (0,)}, "save_iterations: .* found 0"),

@@ -1,6 +1,7 @@
 // Between rows in memory (one splat after another) and packs (one splat per lane).
 #pragma once
 #include "../math/linalg.h"
+#include "../math/pack.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {

@@ -2,7 +2,7 @@
 //
 //   m ← β1 m + (1-β1) g,   v ← β2 v + (1-β2) g²,   p ← p - lr m̂ / (√v̂ + ε),   m̂ = m/(1-β1ᵗ),  v̂ = v/(1-β2ᵗ)
 #pragma once
-#include "pack.h"
+#include "number.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {

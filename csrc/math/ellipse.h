@@ -6,7 +6,7 @@
 // rightmost point when that lies in the strip, otherwise it lies on the strip's nearer edge (the set is convex).
 // One test serves tiles (binning) and the 4x4 blocks of a tile (blending).
 #pragma once
-#include "pack.h"
+#include "number.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {

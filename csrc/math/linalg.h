@@ -1,6 +1,6 @@
 // 3-vectors and 3x3 matrices over any number type, row-major. Only what the formulas need.
 #pragma once
-#include "pack.h"
+#include "number.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {

@@ -1,25 +1,14 @@
-// A pack is one SIMD register of numbers, written like a number. The formulas in math/ are templates over the
-// number type: float and double on a GPU thread or in scalar code, Pack<float, L> and Pack<double, L> on the CPU.
+// A pack is one SIMD register of numbers, written like a number: Pack<float, L> and Pack<double, L> are what the
+// formulas in math/ compute with on the CPU.
 //
 // Built on the vector extension of GCC and Clang, so any CPU with such a compiler runs it; comparisons, square
 // roots and exp2 use AVX-512 / AVX / SSE instructions where the translation unit is compiled for them.
-// Every name lives in an inline namespace per instruction set: the same header is compiled several times into
-// one library, and the linker must never mix the copies.
 #pragma once
-#include <cmath>
-#include <cstdint>
 #include <cstring>
+
+#include "number.h"
 #if defined(__x86_64__) || defined(__i386__)
 #include <immintrin.h>
-#endif
-
-#ifndef SPLATRENDER_ISA
-#define SPLATRENDER_ISA portable
-#endif
-#ifdef __CUDACC__
-#define SR_INLINE __host__ __device__ __forceinline__
-#else
-#define SR_INLINE inline __attribute__((always_inline))
 #endif
 
 namespace splatrender {
@@ -110,8 +99,6 @@ struct Pack {
 
 // ---- the same small vocabulary for scalars and packs -------------------------------------------------------
 
-SR_INLINE float select(bool m, float a, float b) { return m ? a : b; }
-SR_INLINE double select(bool m, double a, double b) { return m ? a : b; }
 template <class T, int L>
 SR_INLINE Pack<T, L> select(Mask<T, L> m, Pack<T, L> a, Pack<T, L> b) {
   using P = Pack<T, L>;
@@ -124,15 +111,11 @@ SR_INLINE Pack<T, L> select(Mask<T, L> m, Pack<T, L> a, Pack<T, L> b) {
   return P(m.m ? a.v : b.v, typename P::Raw{});
 #endif
 }
-// a where m holds, 0 elsewhere
-SR_INLINE float mask_or_zero(bool m, float a) { return m ? a : 0.f; }
-SR_INLINE double mask_or_zero(bool m, double a) { return m ? a : 0.0; }
 template <class T, int L>
 SR_INLINE Pack<T, L> mask_or_zero(Mask<T, L> m, Pack<T, L> a) {
   return select(m, a, Pack<T, L>(T(0)));
 }
 
-SR_INLINE bool any(bool m) { return m; }
 template <class T, int L>
 SR_INLINE bool any(Mask<T, L> m) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
@@ -167,15 +150,6 @@ SR_INLINE uint32_t bits(Mask<T, L> m) {
 #endif
 }
 
-// Smaller and larger of two; the second where one is NaN, as the instructions do.
-template <class T>
-SR_INLINE T smin(T a, T b) {
-  return select(a < b, a, b);
-}
-template <class T>
-SR_INLINE T smax(T a, T b) {
-  return select(a > b, a, b);
-}
 #if defined(__AVX__)
 template <int L>
 SR_INLINE Pack<float, L> smin(Pack<float, L> a, Pack<float, L> b) {
@@ -196,12 +170,6 @@ SR_INLINE Pack<float, L> smax(Pack<float, L> a, Pack<float, L> b) {
 #endif
 }
 #endif
-// lanes that are NaN come out as lo
-template <class T>
-SR_INLINE T clamp(T x, T lo, T hi) {
-  return smin(smax(x, lo), hi);
-}
-
 // a b + c, rounded once where the CPU can. Written out where two places must agree to the last bit.
 template <class T, int L>
 SR_INLINE Pack<T, L> multiply_add(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {
@@ -222,8 +190,6 @@ SR_INLINE Pack<T, L> multiply_add(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {
 }
 
 // 1 / x to the last bit or two.
-SR_INLINE float reciprocal(float x) { return 1.f / x; }
-SR_INLINE double reciprocal(double x) { return 1.0 / x; }
 template <class T, int L>
 SR_INLINE Pack<T, L> reciprocal(Pack<T, L> x) {
 #if defined(__AVX512F__) && defined(__AVX512DQ__)
@@ -236,8 +202,6 @@ SR_INLINE Pack<T, L> reciprocal(Pack<T, L> x) {
   return Pack<T, L>(T(1)) / x;
 }
 
-SR_INLINE float square_root(float x) { return std::sqrt(x); }
-SR_INLINE double square_root(double x) { return std::sqrt(x); }
 template <class T, int L>
 SR_INLINE Pack<T, L> square_root(Pack<T, L> x) {
   using P = Pack<T, L>;
@@ -259,8 +223,6 @@ SR_INLINE Pack<T, L> square_root(Pack<T, L> x) {
 
 // log2(x) for normal x > 0. Packs of float: x = 2^n m with m in [√½, √2), log2 m by the series of the inverse
 // hyperbolic tangent in (m-1)/(m+1), absolute error about 1e-7. Everything else: the library's log2.
-SR_INLINE float log_two(float x) { return std::log2(x); }
-SR_INLINE double log_two(double x) { return std::log2(x); }
 template <int L>
 SR_INLINE Pack<double, L> log_two(Pack<double, L> x) {
   Pack<double, L> r;
@@ -283,13 +245,6 @@ SR_INLINE Pack<float, L> log_two(Pack<float, L> x) {
 }
 
 // ab - cd without cancellation beyond the last bit (Kahan), by fused multiply-add or, without it, in double.
-SR_INLINE double difference_of_products(double a, double b, double c, double d) {
-  const double w = c * d;
-  return std::fma(a, b, -w) + std::fma(-c, d, w);
-}
-SR_INLINE float difference_of_products(float a, float b, float c, float d) {
-  return float(double(a) * double(b) - double(c) * double(d));
-}
 template <class T, int L>
 SR_INLINE Pack<T, L> difference_of_products(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c, Pack<T, L> d) {
   using P = Pack<T, L>;
@@ -311,8 +266,6 @@ SR_INLINE Pack<T, L> difference_of_products(Pack<T, L> a, Pack<T, L> b, Pack<T, 
 
 // 2^x. Packs of float: polynomial of degree 5 on [-1/2, 1/2] with relative error 8e-8 (fitted by iteratively
 // reweighted least squares), results below 2^-126 are 0 or tiny, x <= 127. Everything else: the library's exp2.
-SR_INLINE float power_of_two(float x) { return std::exp2(x); }
-SR_INLINE double power_of_two(double x) { return std::exp2(x); }
 template <int L>
 SR_INLINE Pack<double, L> power_of_two(Pack<double, L> x) {
   Pack<double, L> r;
@@ -347,16 +300,6 @@ SR_INLINE Pack<float, L> power_of_two(Pack<float, L> x) {
 
 // 2^x and 1 - 2^x for x <= 0, both to full relative precision: with x = n + f, 2^x = 2^n + 2^n q and
 // 1 - 2^x = (1 - 2^n) - 2^n q, where q = 2^f - 1 is a polynomial without constant term (relative error 1e-7).
-template <class S>
-struct PowerOfTwo {
-  S power, complement;
-};
-SR_INLINE PowerOfTwo<float> power_and_complement(float x) {
-  return {std::exp2(x), -std::expm1(x * 0.693147180559945309f)};
-}
-SR_INLINE PowerOfTwo<double> power_and_complement(double x) {
-  return {std::exp2(x), -std::expm1(x * 0.693147180559945309)};
-}
 template <int L>
 SR_INLINE PowerOfTwo<Pack<double, L>> power_and_complement(Pack<double, L> x) {
   PowerOfTwo<Pack<double, L>> r;

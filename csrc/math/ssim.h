@@ -11,7 +11,7 @@
 //
 //   1 - l = 2Q/(P+Q+C1),  1 - c = 2Z/(R+Z+C2),  S = l c,  1 - S = (1 - l) + l (1 - c)
 #pragma once
-#include "pack.h"
+#include "number.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {

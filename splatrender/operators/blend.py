@@ -110,7 +110,8 @@ def _backward(
     )
     grad_backgrounds = None
     if ctx.needs_input_grad[4]:
-        grad_backgrounds = torch.einsum("chwd,chw->cd", grad_radiance, transmittance)
+        # torch's sum adds in a tree: einsum's matrix product loses a digit on some processors.
+        grad_backgrounds = (grad_radiance * transmittance[..., None]).sum(dim=(1, 2))
     return (*out, grad_backgrounds, *(None,) * 8)
 
 

@@ -1,0 +1,168 @@
+// Which splats touch which tiles, front to back.
+//
+//  1. count_kernel: how many tiles each splat's ellipse meets, and its depth as a sortable key;
+//  2. a prefix sum numbers the pairs by splat: these are the slots;
+//  3. one sort of the splats by depth, over all cameras at once, stable, so that equal depths keep their numbers'
+//  order;
+//  4. a second prefix sum, in depth order, says where each splat writes its pairs;
+//  5. emit_kernel: the pairs in depth order, keyed by tile alone (cameras count on); a stable sort by the few bits of a
+//     tile's number then leaves every tile's list in depth order;
+//  6. list_kernel: unpacks the lists, and finds where each tile's begins.
+//
+// Sorting splats by depth once and pairs by tile only moves 12 bytes a pair two or three times; sorting pairs by tile
+// and depth at once would move them six times. The host reads the number of pairs back between 4 and 5, to size the
+// lists: the one hidden synchronisation of the library.
+//
+// count_kernel and emit_kernel must find the same tiles, so this file is compiled without contraction of a·b + c.
+#include <type_traits>
+
+#include "../math/ellipse.h"
+#include "prims.h"
+#include "runtime.h"
+#include "stages_cuda.h"
+
+namespace splatrender::cuda {
+template <class T>
+using DepthKey = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+
+// Depths are positive, so their bits, read as an integer, sort as they do.
+__device__ __forceinline__ uint32_t depth_key(float z) { return __float_as_uint(z); }
+__device__ __forceinline__ uint64_t depth_key(double z) { return uint64_t(__double_as_longlong(z)); }
+
+struct Grid {
+  int columns, rows;
+  int64_t tiles;  // of one camera
+};
+template <class T>
+__device__ __forceinline__ Grid grid_of(const BinArgs<T>& a) {
+  const int columns = (a.width + kTile - 1) / kTile, rows = (a.height + kTile - 1) / kTile;
+  return {columns, rows, int64_t(columns) * rows};
+}
+
+// Calls body(tile) for the tiles that splat `id` meets, row by row: the exact x-interval of its ellipse in each.
+template <class T, class F>
+__device__ __forceinline__ void for_tiles(const BinArgs<T>& a, const Grid& grid, int64_t id, const F& body) {
+  if (!(a.extents[2 * id] > T(0))) return;
+  const float y = float(a.means2d[2 * id + 1]), e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
+  const float low = (y - e) / kTile, high = (y + e) / kTile;
+  const int first = low <= 0 ? 0 : low >= grid.rows ? grid.rows : int(low);
+  const int last = high < 0 ? 0 : high >= grid.rows ? grid.rows : int(high) + 1;
+  const T* q = a.conics + 3 * id;
+  const Ellipse<T> ellipse = make_ellipse(q[0], q[1], q[2], cutoff_level(log_two(a.peaks[id])));
+  const T x = a.means2d[2 * id], per_tile = T(1) / kTile, columns = T(grid.columns), half = T(0.5);
+  for (int row = first; row < last; ++row) {
+    const T top = T(kTile * row) + half - a.means2d[2 * id + 1];
+    T lo, hi;
+    if (!ellipse_in_strip(ellipse, top, top + T(kTile - 1), lo, hi)) continue;
+    // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
+    // centre is not right of it; both are rounded down when they become integers
+    const int from = int(clamp((x + lo + half) * per_tile, T(0), columns));
+    const int to = int(clamp((x + hi - half) * per_tile + T(1), T(0), columns));
+    for (int column = from; column < to; ++column) body(int64_t(row) * grid.columns + column);
+  }
+}
+
+// One thread per splat and camera.
+template <class T>
+__global__ void __launch_bounds__(256) count_kernel(BinArgs<T> a, int32_t* counts, DepthKey<T>* keys, int32_t* ids) {
+  const int64_t i = item();
+  if (i > a.C * a.N) return;
+  if (i == a.C * a.N) {  // the prefix sum's last entry is the number of pairs
+    counts[i] = 0;
+    return;
+  }
+  int32_t count = 0;
+  for_tiles(a, grid_of(a), i, [&](int64_t) { ++count; });
+  counts[i] = count;
+  keys[i] = count ? depth_key(a.depths[i]) : ~DepthKey<T>(0);  // the others last
+  ids[i] = int32_t(i);
+}
+
+// One thread per splat and camera, and one more.
+template <class T>
+__global__ void __launch_bounds__(256)
+    order_kernel(BinArgs<T> a, const int64_t* offsets, const int32_t* counts, const int32_t* order, int32_t* by_depth) {
+  const int64_t i = item();
+  if (i > a.C * a.N) return;
+  a.splat_offsets[i] = int32_t(offsets[i]);  // meaningless if the sum is too large, which the host then refuses
+  if (i < a.C * a.N) by_depth[i] = counts[order[i]];
+}
+
+// One thread per splat and camera, in depth order.
+template <class T>
+__global__ void __launch_bounds__(256)
+    emit_kernel(BinArgs<T> a, const int32_t* order, const int64_t* places, uint32_t* tiles, uint64_t* pairs) {
+  const int64_t r = item();
+  if (r >= a.C * a.N) return;
+  const int32_t id = order[r];
+  const Grid grid = grid_of(a);
+  const int64_t base = int64_t(id) / a.N * grid.tiles;
+  int64_t place = places[r];
+  int32_t slot = a.splat_offsets[id];
+  const int32_t end = a.splat_offsets[id + 1];
+  for_tiles(a, grid, id, [&](int64_t tile) {
+    if (slot == end) return;  // never, as long as both kernels find the same tiles
+    tiles[place] = uint32_t(base + tile);
+    pairs[place++] = uint64_t(uint32_t(id)) << 32 | uint32_t(slot++);
+  });
+}
+
+// One thread per pair, in the order of the lists.
+template <class T>
+__global__ void __launch_bounds__(256)
+    list_kernel(BinArgs<T> a, int64_t count, const uint32_t* tiles, const uint64_t* pairs) {
+  const int64_t k = item();
+  if (k >= count) return;
+  a.splat_ids[k] = int32_t(pairs[k] >> 32);
+  a.slots[k] = int32_t(uint32_t(pairs[k]));
+  // The lists of the tiles after the previous pair's, up to this pair's, begin here; those after the last one's end.
+  const int64_t from = k == 0 ? 0 : int64_t(tiles[k - 1]) + 1, to = tiles[k];
+  for (int64_t t = from; t <= to; ++t) a.tile_offsets[t] = int32_t(k);
+  if (k == count - 1)
+    for (int64_t t = to + 1; t <= a.C * grid_of(a).tiles; ++t) a.tile_offsets[t] = int32_t(count);
+}
+
+template <class T>
+Status bin_count(const BinArgs<T>& a, Context& context, BinState& state) {
+  const int64_t CN = a.C * a.N;
+  int32_t* counts = context.scratch<int32_t>(CN + 1);
+  int64_t* offsets = context.scratch<int64_t>(CN + 1);
+  DepthKey<T>* keys = context.scratch<DepthKey<T>>(CN);
+  DepthKey<T>* sorted = context.scratch<DepthKey<T>>(CN);
+  int32_t* ids = context.scratch<int32_t>(CN);
+  int32_t* order = context.scratch<int32_t>(CN);
+  int32_t* by_depth = context.scratch<int32_t>(CN);
+  int64_t* places = context.scratch<int64_t>(CN);
+  SR_TRY(launch_over("count_kernel", count_kernel<T>, CN + 1, context.stream, a, counts, keys, ids));
+  SR_TRY(exclusive_sum(counts, offsets, CN + 1, context));
+  if (CN > 0) SR_TRY(sort_pairs(keys, sorted, ids, order, CN, int(8 * sizeof(T)), context));
+  SR_TRY(launch_over("order_kernel", order_kernel<T>, CN + 1, context.stream, a, static_cast<const int64_t*>(offsets),
+                     static_cast<const int32_t*>(counts), static_cast<const int32_t*>(order), by_depth));
+  if (CN > 0) SR_TRY(exclusive_sum(by_depth, places, CN, context));
+  state.order = order, state.places = places;
+  return read_back(&state.pairs, offsets + CN, sizeof(int64_t), context.stream);
+}
+
+template <class T>
+Status bin_fill(const BinArgs<T>& a, Context& context, const BinState& state) {
+  const int64_t tiles = a.C * divide_up(a.width, kTile) * divide_up(a.height, kTile);
+  if (state.pairs == 0) return fill_zero(a.tile_offsets, (tiles + 1) * int64_t(sizeof(int32_t)), context.stream);
+  uint32_t* keys = context.scratch<uint32_t>(state.pairs);
+  uint32_t* sorted_keys = context.scratch<uint32_t>(state.pairs);
+  uint64_t* pairs = context.scratch<uint64_t>(state.pairs);
+  uint64_t* sorted_pairs = context.scratch<uint64_t>(state.pairs);
+  SR_TRY(
+      launch_over("emit_kernel", emit_kernel<T>, a.C * a.N, context.stream, a, state.order, state.places, keys, pairs));
+  int bits = 1;
+  while (int64_t(1) << bits < tiles) ++bits;
+  SR_TRY(sort_pairs(keys, sorted_keys, pairs, sorted_pairs, state.pairs, bits, context));
+  return launch_over("list_kernel", list_kernel<T>, state.pairs, context.stream, a, state.pairs,
+                     static_cast<const uint32_t*>(sorted_keys), static_cast<const uint64_t*>(sorted_pairs));
+}
+
+template Status bin_count(const BinArgs<float>&, Context&, BinState&);
+template Status bin_count(const BinArgs<double>&, Context&, BinState&);
+template Status bin_fill(const BinArgs<float>&, Context&, const BinState&);
+template Status bin_fill(const BinArgs<double>&, Context&, const BinState&);
+
+}  // namespace splatrender::cuda

@@ -1,0 +1,76 @@
+// What a kernel file needs of CUDA, and nothing of torch: the words of device code, launches that return a Status,
+// and the two copies that the stages make. With SPLATRENDER_EMULATED the same words come from emulation/simt.h, and
+// the kernels run as plain C++ on the CPU.
+//
+// Rules that keep a kernel provable without a GPU: __syncthreads and its _count, _and, _or forms; warp intrinsics with
+// masks that all named lanes agree on; shuffles of at most 8 bytes; static __shared__ arrays; no early return before a
+// barrier; no spinning between blocks, no inline PTX, no textures, no cp.async, TMA or wgmma.
+#pragma once
+#include "context.h"
+#ifdef SPLATRENDER_EMULATED
+#include "../../emulation/simt.h"
+#else
+#include <cuda_runtime.h>
+#endif
+
+namespace splatrender::cuda {
+
+inline int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+#ifdef SPLATRENDER_EMULATED
+
+template <class... P>
+Status launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, void*, P... arguments) {
+  const char* what = simt::launch(name, kernel, grid, block, arguments...);
+  return {name, what, what ? 1 : 0};
+}
+inline Status fill_zero(void* to, int64_t bytes, void*) {
+  std::memset(to, 0, size_t(bytes));
+  return {};
+}
+inline Status read_back(void* host, const void* device, int64_t bytes, void*) {
+  std::memcpy(host, device, size_t(bytes));
+  return {};
+}
+
+#else
+
+inline Status status_of(const char* name, cudaError_t error) {
+  if (error == cudaSuccess) return {};
+  return {name, cudaGetErrorString(error), int(error)};
+}
+template <class... P>
+Status launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, void* stream, P... arguments) {
+  void* pointers[] = {static_cast<void*>(&arguments)...};
+  const cudaError_t error = cudaLaunchKernel(kernel, grid, block, pointers, 0, static_cast<cudaStream_t>(stream));
+  cudaGetLastError();  // the error is reported here: the next call must not find it again
+  return status_of(name, error);
+}
+inline Status fill_zero(void* to, int64_t bytes, void* stream) {
+  return status_of("cudaMemsetAsync", cudaMemsetAsync(to, 0, size_t(bytes), static_cast<cudaStream_t>(stream)));
+}
+// Copies to the host and waits for it: the one hidden synchronisation, made by `bin` alone.
+inline Status read_back(void* host, const void* device, int64_t bytes, void* stream) {
+  const cudaStream_t s = static_cast<cudaStream_t>(stream);
+  cudaStreamCaptureStatus capture = cudaStreamCaptureStatusNone;
+  SR_TRY(status_of("cudaStreamIsCapturing", cudaStreamIsCapturing(s, &capture)));
+  if (capture != cudaStreamCaptureStatusNone)
+    return {"read_back", "the number of splat-tile pairs is read back, which a CUDA graph cannot capture",
+            int(cudaErrorStreamCaptureUnsupported)};
+  SR_TRY(status_of("cudaMemcpyAsync", cudaMemcpyAsync(host, device, size_t(bytes), cudaMemcpyDeviceToHost, s)));
+  return status_of("cudaStreamSynchronize", cudaStreamSynchronize(s));
+}
+
+#endif
+
+// Launches over `count` items, one thread each. Nothing happens for none: CUDA refuses empty grids.
+template <class... P>
+Status launch_over(const char* name, void (*kernel)(P...), int64_t count, void* stream, P... arguments) {
+  constexpr int kThreads = 256;
+  if (count <= 0) return {};
+  return launch(name, kernel, dim3(unsigned(divide_up(count, kThreads))), dim3(kThreads), stream, arguments...);
+}
+// The item of this thread in a launch_over.
+__device__ __forceinline__ int64_t item() { return int64_t(blockIdx.x) * blockDim.x + threadIdx.x; }
+
+}  // namespace splatrender::cuda

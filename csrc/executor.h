@@ -1,0 +1,56 @@
+// Where a stage runs: on the CPU kernels, or on the CUDA kernels of the device on which its tensors lie, on torch's
+// current stream there. SPLATRENDER_WITH_CUDA: the CUDA kernels are part of this build. SPLATRENDER_EMULATED: they are
+// run by the emulator, on CPU tensors, and there are no CPU kernels.
+#pragma once
+#include "check.h"
+#include "cpu/kernels.h"
+#include "cuda/stages_cuda.h"
+
+namespace splatrender {
+
+// One call of CUDA kernels: makes the tensors' device the current one, and gives out scratch memory.
+class CudaCall {
+ public:
+  CudaCall(const char* op, const Tensor& like);
+  ~CudaCall();
+  CudaCall(const CudaCall&) = delete;
+  CudaCall& operator=(const CudaCall&) = delete;
+  cuda::Context& context() { return context_; }
+  void require(const cuda::Status& status) const;  // throws what went wrong: op, kernel and CUDA's words
+
+ private:
+  static void* allocate(void* self, int64_t bytes);
+  const char* op_;
+  const Tensor& like_;
+  std::vector<Tensor> scratch_;
+  void* guard_ = nullptr;
+  cuda::Context context_;
+};
+
+inline bool runs_on_cuda([[maybe_unused]] const Tensor& like) {
+#if defined(SPLATRENDER_EMULATED)
+  return true;
+#elif defined(SPLATRENDER_WITH_CUDA)
+  return like.is_cuda();
+#else
+  return false;
+#endif
+}
+
+// Calls on_cuda(context), which returns a Status, or on_cpu(kernels). Both take their argument as `auto&`, so that a
+// build compiles only what it has.
+template <class Cuda, class Cpu>
+void run(const char* op, const Tensor& like, [[maybe_unused]] const Cuda& on_cuda, [[maybe_unused]] const Cpu& on_cpu) {
+#if defined(SPLATRENDER_WITH_CUDA) || defined(SPLATRENDER_EMULATED)
+  if (runs_on_cuda(like)) {
+    CudaCall call(op, like);
+    call.require(on_cuda(call.context()));
+    return;
+  }
+#endif
+#if !defined(SPLATRENDER_EMULATED)
+  on_cpu(kernels());
+#endif
+}
+
+}  // namespace splatrender
