@@ -370,17 +370,14 @@ def fit(
             births = max(1, int(options.growth * len(current.measure)))
             births = min(births, options.n_splats - len(current.measure))
         else:
-            most = max(1, len(best.measure) // 10)
-            deaths = int(torch.randint(1, most + 1, (1,), generator=generator))
-            deaths = min(deaths, len(best.measure) - 1)
-            births = deaths + _imbalance(options, len(best.measure), generator)
-        trial, entry = search.trial(current.measure, deaths, max(births, 0))
+            deaths, births = _exchange_sizes(options, len(best.measure), generator)
+        trial, entry = search.trial(current.measure, deaths, births)
         previous, score = search.score(best), search.score(trial)
         kept = score < previous
         if kept:
             best = search.adapt_prior(trial, growing)
         idle = 0 if score < previous - 1e-3 else idle + 1
-        room = 2 * len(best.measure) + PLATEAU - len(trial.measure)
+        room = min(2 * len(best.measure) + PLATEAU, options.n_splats) - len(trial.measure)
         if growing and not kept and room > 0 and entry.births:
             current = trial  # a plateau: the next births may lead across
         else:
@@ -396,9 +393,13 @@ def fit(
     return Solution(best.measure, best.loss, search.history)
 
 
-def _imbalance(options: SolverOptions, count: int, generator: torch.Generator) -> int:
-    """More or fewer births than deaths, where the number of splats is free."""
-    if options.penalty is None:
-        return 0
-    change = int(torch.randint(-1, 2, (1,), generator=generator))
-    return min(change, options.n_splats - count)
+def _exchange_sizes(
+    options: SolverOptions, count: int, generator: torch.Generator
+) -> tuple[int, int]:
+    """Deaths and births of a round: as many of either, or only one kind where numbers are free."""
+    most = max(1, count // 10)
+    size = int(torch.randint(1, most + 1, (1,), generator=generator))
+    kind = 0 if options.penalty is None else int(torch.randint(3, (1,), generator=generator))
+    deaths = min(size, count - 1) if kind != 1 else 0
+    births = min(size, options.n_splats - count + deaths) if kind != 2 else 0
+    return deaths, births
