@@ -33,6 +33,8 @@ from splatrender.regression.solver import (
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
+SPACING = 0.3  # least scale over the mean spacing: smaller splats describe single samples
+LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
 FORMAT = "splatrender-regressor-1"
 
 
@@ -59,7 +61,8 @@ class SplatRegressor:
         roughness: how much smaller the amplitudes of small splats are expected to be.
         mass_l1: weight of Σ |c|, relative to the targets' root mean square.
         entropy: weight of the masses' entropy (method "wfr" alone).
-        min_scale: smallest standard deviation of a splat, in units of the inputs.
+        min_scale: smallest standard deviation of a splat, relative to the inputs' ranges; "auto"
+            is 0.3 n^(−1/d), a third of the spacing of samples spread evenly.
         learning_rate: step size of the first-order methods.
         validation_fraction: part of the data held out to stop early; 0 for none.
         random_state: seed.
@@ -96,7 +99,7 @@ class SplatRegressor:
         roughness: float = 1.0,
         mass_l1: float = 0.0,
         entropy: float = 0.0,
-        min_scale: float = 0.0,
+        min_scale: float | str = "auto",
         learning_rate: float = 1e-3,
         validation_fraction: float = 0.0,
         random_state: int | None = 0,
@@ -153,21 +156,31 @@ class SplatRegressor:
         if names is not None:
             self.feature_names_in_ = names
         self._flat = targets.ndim == 1
-        points, values = torch.from_numpy(x), torch.from_numpy(targets.reshape(len(x), -1))
+        points = torch.from_numpy(x)
+        values = torch.from_numpy(targets.reshape(len(x), -1))
         if weights is not None:
             used = torch.from_numpy(weights > 0)
             points, values = points[used], values[used]
         if len(points) < 2:
             raise InputError("X: expected at least 2 samples, found 1 sample")
         weight = None if weights is None else torch.from_numpy(weights)[used]
+        self._low, self._range = points.amin(dim=0), points.amax(dim=0) - points.amin(dim=0)
+        self._range = torch.where(self._range > 0, self._range, 1.0)
+        points = (points - self._low) / self._range
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
         solution = self._solve(train, _Watch(self, validation, progress), generator)
-        self.measure_ = solution.measure
+        self.measure_ = self._in_units(solution.measure)
         self.history_ = solution.history
         self.n_splats_ = len(solution.measure)
         self.loss_ = solution.loss
         return self
+
+    def _in_units(self, measure: SplatMeasure) -> SplatMeasure:
+        """A measure on inputs scaled to [0, 1] as one on the inputs themselves."""
+        low, size = self._low, self._range
+        scaled = {"means": low + size * measure.means, "factors": size[:, None] * measure.factors}
+        return measure.with_tensors(scaled)
 
     def _check_settings(self) -> None:
         if self.n_splats != "auto" and (
@@ -184,7 +197,8 @@ class SplatRegressor:
                 f"validation_fraction: expected a number in [0, 1), found "
                 f"{self.validation_fraction}"
             )
-        for name in ("selection", "shrinkage", "roughness", "mass_l1", "entropy", "min_scale"):
+        names = ["selection", "shrinkage", "roughness", "mass_l1", "entropy"]
+        for name in names + ["min_scale"] * (self.min_scale != "auto"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected a number >= 0, found {getattr(self, name)}")
         create_parent(self.parent).check_dims(1 if self.parent in ("box", "hat") else 2)
@@ -217,7 +231,6 @@ class SplatRegressor:
         each = outputs + dims * (dims + 3) // 2
         affordable = max(1, (count * outputs - 3) // each)  # more numbers than data cannot be told
         budget = AUTO_SPLATS if self.n_splats == "auto" else int(self.n_splats)
-        extent = float((train.points.amax(dim=0) - train.points.amin(dim=0)).max())
         if self.method != "levenberg":
             start = initial_measure(train.points, budget, outputs, generator, self.parent)
             options = DescentOptions(
@@ -241,10 +254,15 @@ class SplatRegressor:
         prior = Prior(
             roughness=self.roughness,
             lasso=self.mass_l1 * signal,
-            smallest=self.min_scale,
-            largest=3 * extent if extent > 0 else 1.0,
+            smallest=self._smallest(count, dims),
+            largest=LARGEST_SCALE,
         )
         return watch.best(fit([train], start, solver, generator, prior, watch))
+
+    def _smallest(self, count: int, dims: int) -> float:
+        if isinstance(self.min_scale, str):
+            return SPACING * count ** (-1 / dims)
+        return self.min_scale
 
     # Prediction
 
@@ -422,7 +440,9 @@ class _Watch:
                 self.lowest, self.measure, self.idle = held, measure, 0
         entry = replace(entry, validation=held)
         self.history.append(entry)
-        asked = bool(self.progress(entry, measure)) if self.progress else False
+        asked = False
+        if self.progress:
+            asked = bool(self.progress(entry, self.model._in_units(measure)))
         if self.model.verbose and entry.round % 10 == 0:
             rmse = math.sqrt(2 * entry.loss)
             print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
