@@ -71,7 +71,9 @@ def test_jacobian_of_operators_matches_autograd(parent: str, dims: int) -> None:
         for k in range(4):
             (gradient,) = torch.autograd.grad(value[n, k], step, retain_graph=True)
             _, shift, strain = gradient.split([4, 4 * dims, 4 * (size - dims)])
-            torch.testing.assert_close(shift.reshape(4, -1)[k], rows.shift[n, k], atol=1e-9, rtol=1e-8)
+            torch.testing.assert_close(
+                shift.reshape(4, -1)[k], rows.shift[n, k], atol=1e-9, rtol=1e-8
+            )
             torch.testing.assert_close(
                 strain.reshape(4, -1)[k], rows.strain[n, k], atol=1e-9, rtol=1e-8
             )
@@ -113,7 +115,9 @@ def reaction(x: torch.Tensor, lap: torch.Tensor, u: torch.Tensor) -> torch.Tenso
 
 def problem(outputs: int, nonlinear: bool) -> list[Condition]:
     x = uniform(40)
-    data = observations(x, torch.randn(40, outputs, generator=torch.Generator().manual_seed(1)).double())
+    data = observations(
+        x, torch.randn(40, outputs, generator=torch.Generator().manual_seed(1)).double()
+    )
     if not nonlinear:
         return [data]
     equation = Condition(uniform(30, seed=5), (laplacian(2), identity()), residual=reaction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -210,12 +211,10 @@ def test_the_step_converges_at_first_order_to_the_flow() -> None:
 
     ends = [run(steps) for steps in (8, 16, 32, 64)]
     gaps = [
-        math.sqrt(
-            sum(float((getattr(a, f) - getattr(b, f)).square().sum()) for f, _ in a.items())
-        )
-        for a, b in zip(ends, ends[1:], strict=False)
+        math.sqrt(sum(float((getattr(a, f) - getattr(b, f)).square().sum()) for f, _ in a.items()))
+        for a, b in itertools.pairwise(ends)
     ]
-    orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in itertools.pairwise(gaps)]
     assert orders == pytest.approx([1, 1], abs=0.15)
 
 
@@ -225,7 +224,7 @@ def test_loss_falls_for_small_steps(measure: SplatMeasure) -> None:
     for _ in range(40):
         measure, report = wfr_step(measure, loss, options)
         losses.append(report.loss_after)
-    assert all(b < a for a, b in zip(losses, losses[1:], strict=False))
+    assert all(b < a for a, b in itertools.pairwise(losses))
 
 
 def test_long_reaction_steps_do_not_overflow() -> None:
@@ -244,9 +243,7 @@ def test_entropic_noise_has_its_temperature() -> None:
     means = torch.zeros(100_000, 2, dtype=F64)
     generator = torch.Generator().manual_seed(0)
     noisy = entropic_noise(means, step=0.02, temperature=3.0, generator=generator)
-    torch.testing.assert_close(
-        noisy.T.cov(), 0.12 * torch.eye(2, dtype=F64), rtol=0.02, atol=0.002
-    )
+    torch.testing.assert_close(noisy.T.cov(), 0.12 * torch.eye(2, dtype=F64), rtol=0.02, atol=0.002)
     factor = make_measure(1).factors
     shaped = entropic_noise(means, 0.02, 3.0, generator, factor.expand(len(means), 2, 2))
     torch.testing.assert_close(shaped.T.cov(), 0.12 * (factor @ factor.mT)[0], rtol=0.05, atol=5e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -158,7 +159,7 @@ def test_rounds_never_raise_the_loss_and_keep_the_budget() -> None:
     )
     losses = [entry.loss for entry, _ in seen]
     assert losses[-1] < 0.2 * losses[0]
-    assert all(b <= a * 1.05 + 1e-12 for a, b in zip(losses, losses[1:], strict=False))
+    assert all(b <= a * 1.05 + 1e-12 for a, b in itertools.pairwise(losses))
     assert max(count for _, count in seen) == 9
     assert len(solution.history) == len(seen)
     assert all(entry.predicted <= 0 or entry.deaths for entry, _ in seen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import replace
 
@@ -26,7 +27,7 @@ def test_profile_derivatives_match_autograd(name: str, dims: int) -> None:
     parent = create_parent(name)
     s = torch.linspace(0.013, 8, 200, dtype=F64).requires_grad_()  # off every kink
     derivatives = parent.profile(s, dims, 3)
-    for lower, higher in zip(derivatives, derivatives[1:], strict=False):
+    for lower, higher in itertools.pairwise(derivatives):
         if not lower.requires_grad:
             continue
         (slope,) = torch.autograd.grad(lower.sum(), s, retain_graph=True, materialize_grads=True)
@@ -46,7 +47,9 @@ def test_parent_has_peak_one_and_its_integral(name: str, dims: int) -> None:
     r = torch.linspace(0, min(parent.radius(dims, 1e-12), 2e4), 2_000_001, dtype=F64)
     area = 2 * math.pi ** (dims / 2) / math.gamma(dims / 2)
     shells = parent.profile(r.square() / 2, dims, 0)[0] * r ** (dims - 1)
-    assert area * float(torch.trapezoid(shells, r)) == pytest.approx(parent.integral(dims), rel=1e-4)
+    assert area * float(torch.trapezoid(shells, r)) == pytest.approx(
+        parent.integral(dims), rel=1e-4
+    )
 
 
 @pytest.mark.parametrize(("name", "dims"), [c for c in CASES if c[0] != "mexican-hat"])

@@ -5,7 +5,8 @@ Evolving:  u_t = 1e-4 u_xx + 5u - 5u³ on [-1, 1] × [0, 1], periodic, u(x, 0) =
 
 No solution inside the domain is given to the solver. The evolving one marches through windows of
 time, each with splats of its own whose initial values are the end of the window before; splats are
-summed over their images at x ± 2, which makes every window periodic by construction.
+summed over their images at x ± 2, which makes every window periodic but for what the
+widest splats still are at a distance of 3: that shows as a seam of up to 5e-3 at x = ±1.
 """
 
 from __future__ import annotations
