@@ -22,10 +22,11 @@ BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+EMULATION := $(shell find emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build test lint bench clean distclean
+.PHONY: help demo build test lint bench emulation clean distclean
 
 help: ## list the commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -48,10 +49,13 @@ lint: $(VENV)/.lint ## check style, types, layers of the package, and format of 
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(VENV)/bin/lint-imports --no-cache
-	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC)
+	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC) $(EMULATION)
 
 bench: $(VENV)/.built ## measure the speed of the kernels
 	$(PY) benchmarks/raster.py $(BENCH_ARGS)
+
+emulation: $(VENV)/.test ## compile the CUDA kernels for the CPU, as the tests do when they first need them
+	$(PY) emulation/build.py emulated ptx
 
 clean: ## remove what was compiled, and caches
 	rm -rf build *.egg-info splatrender/_C*.so $(VENV)/.built .pytest_cache .mypy_cache .ruff_cache
@@ -77,7 +81,7 @@ $(VENV)/.lint: requirements/lint.txt $(VENV)/.test
 	$(PIP) -q -r requirements/lint.txt
 	@touch $@
 
-$(VENV)/.built: $(VENV)/.demo setup.py $(CSRC)
-	@echo "Compiling the kernels: a minute or two"
+$(VENV)/.built: $(VENV)/.demo setup.py $(CSRC) csrc/cuda/flags.json
+	@echo "Compiling the kernels: a minute or two, and a few more for those of CUDA where nvcc is"
 	$(PIP) -q --no-build-isolation --no-deps -e .
 	@touch $@

@@ -41,8 +41,10 @@ class Kernels:
         self.gradients: dict[str, Tensor] = {}
         self._pairs = 0
         self._hits = torch.empty(0, dtype=torch.int16)
-        self._grad_transmittance = torch.zeros(1, workload.height, workload.width)
-        self._grad_depths = torch.zeros(1, len(workload))
+        zeros = workload.means.new_zeros
+        self._background = zeros(1, 3)
+        self._grad_transmittance = zeros(1, workload.height, workload.width)
+        self._grad_depths = zeros(1, len(workload))
 
     def run(self, laps: Laps) -> None:
         """One forward and one backward pass, timed by stage."""
@@ -54,7 +56,7 @@ class Kernels:
         direction = (w.means, w.sh, w.viewmats, extents)
         emission = stage("shade", ops.shade, *direction, DEGREE)
         bins = stage("bin", ops.bin, means2d, conics, depths, peaks, extents, *size)
-        shape = (means2d, conics, peaks, emission, torch.zeros(1, 3), *bins)
+        shape = (means2d, conics, peaks, emission, self._background, *bins)
         radiance, transmittance, _, hits, last = stage(
             "blend", ops.blend, *shape, *size, GAUSSIAN, False
         )
@@ -82,6 +84,5 @@ class Kernels:
 
     def counts(self) -> dict[str, int]:
         """Of the last pass: pairs of splat and tile; of splat and pixel in blocks it changed."""
-        bits = torch.arange(16, dtype=torch.int32)
-        blocks = sum(int(((self._hits.int() >> bit) & 1).sum()) for bit in bits)
+        blocks = sum(int(((self._hits.int() >> bit) & 1).sum()) for bit in range(16))
         return {"pairs": self._pairs, "evaluations": BLOCK_PIXELS * blocks}

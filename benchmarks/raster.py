@@ -1,4 +1,4 @@
-"""Times splatrender's kernels against a plain scalar rasterizer: python benchmarks/raster.py."""
+"""Times splatrender's kernels against other rasterizers: python benchmarks/raster.py."""
 
 from __future__ import annotations
 
@@ -21,11 +21,18 @@ OPENSPLAT = {"W0b": (0.74, 1.21), "W1": (1.17, 1.87), "W2": (0.97, 1.46)}
 """CPU seconds of OpenSplat, forward and forward + backward: measured once, quoted here."""
 TARGETS = {"W1": 5, "W2": 15}
 """How many times faster than that, forward + backward on one thread, the kernels are to be."""
+LARGE = "W3"  # a million splats at 1920x1080, for GPUs
 MAX_DIFFERENT = 2e-5  # part of the picture's numbers that may differ: responses on the cut-off
 
 
 def main() -> None:
     options = parse()
+    if options.device != "cpu":
+        sys.path.insert(0, str(ROOT))
+        from raster_gpu import time_gpu
+
+        time_gpu(options)
+        return
     if options.isa == "all":
         compare_isas(options)
         return
@@ -60,7 +67,10 @@ def main() -> None:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--workloads", nargs="+", choices=OPENSPLAT, default=["W0b", "W1", "W2"])
+    parser.add_argument("--device", choices=["cpu", "cuda", "emulated"], default="cpu",
+                        help="emulated: the CUDA kernels run by the CPU, at toy size")  # fmt: skip
+    parser.add_argument("--workloads", nargs="+", choices=[*OPENSPLAT, LARGE],
+                        help=f"W0b W1 W2, and {LARGE} on a GPU")  # fmt: skip
     parser.add_argument("--threads", nargs="+", type=int, default=[1, 2], metavar="N")
     parser.add_argument("--repeats", type=int, default=7, help="passes of the kernels (7)")
     parser.add_argument("--scalar-repeats", type=int, default=3, help="0: no scalar peer (3)")
@@ -77,6 +87,10 @@ def parse() -> argparse.Namespace:
             parser.error(f"--{name.replace('_', '-')}: expected at least {least}")
     if min(options.threads) < 1:
         parser.error("--threads: expected at least 1")
+    if options.workloads is None:
+        options.workloads = [*OPENSPLAT, LARGE] if options.device == "cuda" else [*OPENSPLAT]
+    elif LARGE in options.workloads and options.device != "cuda":
+        parser.error(f"--workloads {LARGE}: expected --device cuda")
     return options
 
 
@@ -106,11 +120,11 @@ def time_workload(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return figures
 
 
-def repeated(rasterizer: Any, repeats: int) -> dict[str, dict[str, float]]:
+def repeated(rasterizer: Any, repeats: int, laps: Any = None) -> dict[str, dict[str, float]]:
     """Median milliseconds by stage, and the sums of both passes."""
     from timing import Laps, Spent
 
-    laps = Laps()
+    laps = laps or Laps()
     for _ in range(repeats):
         rasterizer.run(laps)
     medians = laps.medians()
@@ -215,14 +229,20 @@ def time_training_step(options: argparse.Namespace) -> dict[str, Any]:
     splats = min(options.splats, 2000) if options.toy else options.splats
     scene = scene_for(options.scene, splats, options.toy)
     rows = step_breakdown(scene, splats, options.steps)
+    where = f"{options.threads[0]} thread(s), mean of {options.steps} steps"
+    print_step(rows, scene, splats, where, "CPU ms")
+    return {"splats": splats, "scene": scene.path.name, "parts": rows, "total": sum(rows.values())}
+
+
+def print_step(rows: dict[str, float], scene: Any, splats: int, where: str, unit: str) -> None:
+    """The table of a training step."""
     camera, total = scene.train[0].camera, sum(rows.values())
-    size = f"{camera.width}x{camera.height}, {splats:,} splats, {options.threads[0]} thread(s)"
-    print(f"\nA training step: {scene.path.name}, {size}, mean of {options.steps} steps")
-    print(f"  {'':<32}{'CPU ms':>10}{'share':>9}")
+    size = f"{camera.width}x{camera.height}, {splats:,} splats"
+    print(f"\nA training step: {scene.path.name}, {size}, {where}")
+    print(f"  {'':<32}{unit:>10}{'share':>9}")
     for part, ms in rows.items():
         print(f"  {part.replace('_', ' '):<32}{ms:10.2f}{ms / total:9.1%}")
     print(f"  {'whole step':<32}{total:10.2f}")
-    return {"splats": splats, "scene": scene.path.name, "parts": rows, "total": total}
 
 
 def compare_isas(options: argparse.Namespace) -> None:

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any, TypeVar
 
+import torch
+
 Result = TypeVar("Result")
 
 
@@ -26,6 +28,9 @@ class Spent:
 class Laps:
     """Times of named parts, each measured any number of times.
 
+    Args:
+        synchronize: called before the clocks are read: waits for a GPU.
+
     Example:
         >>> laps = Laps()
         >>> laps.measure("sum", sum, [1, 2, 3])
@@ -34,13 +39,16 @@ class Laps:
         ['sum']
     """
 
-    def __init__(self) -> None:
+    def __init__(self, synchronize: Callable[[], None] = lambda: None) -> None:
+        self._synchronize = synchronize
         self._spent: dict[str, list[Spent]] = defaultdict(list)
 
     def measure(self, part: str, function: Callable[..., Result], *args: Any) -> Result:
         """Call a function and note how long it took as one more lap of `part`."""
+        self._synchronize()
         wall, cpu = time.perf_counter(), time.process_time()
         result = function(*args)
+        self._synchronize()
         cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
         self._spent[part].append(Spent(1e3 * wall, 1e3 * cpu))
         return result
@@ -55,3 +63,32 @@ class Laps:
     def total(self, part: str) -> Spent:
         """The sum of all laps of a part."""
         return sum(self._spent[part], Spent(0.0, 0.0))
+
+
+class EventLaps(Laps):
+    """Laps of work that a GPU is told to do, by the GPU's own clock and without waiting for it.
+
+    What the GPU idles between two kernels counts. Both hands of the watch show the same.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._running: list[tuple[str, torch.cuda.Event, torch.cuda.Event]] = []
+
+    def measure(self, part: str, function: Callable[..., Result], *args: Any) -> Result:
+        """Call a function, and have the GPU note when it begins and ends with it."""
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        result = function(*args)
+        end.record()
+        self._running.append((part, begin, end))
+        return result
+
+    def medians(self) -> dict[str, Spent]:
+        """The median lap of every part."""
+        torch.cuda.synchronize()
+        for part, begin, end in self._running:
+            ms = begin.elapsed_time(end)
+            self._spent[part].append(Spent(ms, ms))
+        self._running.clear()
+        return super().medians()

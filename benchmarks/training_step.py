@@ -13,6 +13,7 @@ from timing import Laps
 
 from splatrender.camera import Camera
 from splatrender.model import Splats
+from splatrender.operators.devices import synchronize
 from splatrender.operators.render import render
 from splatrender.scenes.scene import Scene, Similarity, View, load_scene
 from splatrender.training import TrainOptions
@@ -80,8 +81,12 @@ def timed_operators(laps: Laps) -> Iterator[None]:
             setattr(namespace, name, operator)
 
 
-def step_breakdown(scene: Scene, splats: int, steps: int) -> dict[str, float]:
-    """CPU milliseconds of each part of a training step, in the order in which they come.
+def step_breakdown(
+    scene: Scene, splats: int, steps: int, device: torch.device | None = None
+) -> dict[str, float]:
+    """Milliseconds of each part of a training step, in the order in which they come.
+
+    On a CPU they are of CPU time. On a GPU every part waits for it to be done.
 
     Runs the trainer's own step, from five sevenths of a run of 7,000 iterations on, when pictures
     have their full size and harmonics their full degree.
@@ -90,6 +95,7 @@ def step_breakdown(scene: Scene, splats: int, steps: int) -> dict[str, float]:
         scene: to train on.
         splats: budget, and the number to begin with.
         steps: number of steps to average over.
+        device: where to train; None for the CPU.
 
     Returns:
         Milliseconds by part; they sum to the whole step.
@@ -99,17 +105,20 @@ def step_breakdown(scene: Scene, splats: int, steps: int) -> dict[str, float]:
             scene.path, Path(folder) / "run", iterations=ITERATIONS, max_splats=splats,
             profile=True, quiet=True,
         )  # fmt: skip
-        run = Run(options, scene)
+        device = device or torch.device("cpu")
+        run = Run(options, scene, device)
     run.state.iteration = START
     for _ in range(WARM_UP):
         run.step()
-    run.watch, laps = Stopwatch(enabled=True, last=ITERATIONS), Laps()
+    run.watch = Stopwatch(enabled=True, last=ITERATIONS, device=device)
+    laps = Laps(partial(synchronize, device))
+    hand = "cpu" if device.type == "cpu" else "wall"
     with timed_operators(laps):
         for _ in range(steps):
             run.step()
     parts = run.watch.parts()
-    forward = {name: laps.total(name).cpu / steps for name in STAGES}
-    backward = {name: laps.total(name).cpu / steps for name in BACKWARD}
+    forward = {name: getattr(laps.total(name), hand) / steps for name in STAGES}
+    backward = {name: getattr(laps.total(name), hand) / steps for name in BACKWARD}
     return {
         "data": parts.pop("data"),
         **forward,

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic
-SIZES = {"W0b": (10_000, -4.0), "W1": (100_000, -4.0), "W2": (100_000, -5.5)}
-"""Number of splats and mean of the logarithm of their scales, by the workload's name."""
-WIDTH, HEIGHT = 800, 600
+SIZES = {
+    "W0b": (10_000, -4.0, (800, 600)),
+    "W1": (100_000, -4.0, (800, 600)),
+    "W2": (100_000, -5.5, (800, 600)),
+    "W3": (1_000_000, -5.5, (1920, 1080)),
+}
+"""Number of splats, mean of the logarithm of their scales, and picture [px], by name."""
 TOY = 40  # a toy has so many times fewer splats, on a picture of a quarter of the width and height
 
 
@@ -42,6 +46,11 @@ class Workload:
     def __len__(self) -> int:
         return len(self.means)
 
+    def to(self, device: torch.device) -> Workload:
+        """The same on another device."""
+        tensors = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **tensors)
+
 
 def make_workload(name: str, *, toy: bool = False, seed: int = 0) -> Workload:
     """Make a workload; the same name and seed give the same numbers on every machine.
@@ -58,10 +67,28 @@ def make_workload(name: str, *, toy: bool = False, seed: int = 0) -> Workload:
     Returns:
         The workload.
     """
-    count, log_scale = SIZES[name]
-    width, height = WIDTH, HEIGHT
+    count, log_scale, (width, height) = SIZES[name]
     if toy:
-        count, width, height = count // TOY, width // 4, height // 4
+        return scatter(name, count // TOY, log_scale, (width // 4, height // 4), seed)
+    return scatter(name, count, log_scale, (width, height), seed)
+
+
+def scatter(
+    name: str, count: int, log_scale: float, size: tuple[int, int], seed: int = 0
+) -> Workload:
+    """A workload of any size, made as `make_workload` says.
+
+    Args:
+        name: of the workload.
+        count: number of splats.
+        log_scale: mean of the logarithm of their scales.
+        size: width and height of the picture [px].
+        seed: of the random numbers.
+
+    Returns:
+        The workload.
+    """
+    width, height = size
     random = np.random.default_rng(seed)
     means = random.random((count, 3)) - 0.5
     quats = random.standard_normal((count, 4))

@@ -7,6 +7,7 @@
 #include <torch/csrc/stable/tensor.h>
 
 #include <cstdint>
+#include <cstring>
 #include <initializer_list>
 #include <map>
 #include <optional>
@@ -138,10 +139,14 @@ inline int64_t bytes_of(ScalarType t) {
     default: return 1;
   }
 }
-// An uninitialised tensor on the device of `like`.
+// An uninitialised tensor on the device of `like`. The emulator fills it with NaN, so that what no kernel writes shows.
 inline Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
   try {
-    return torch::stable::new_empty(like, shape, dtype);
+    Tensor made = torch::stable::new_empty(like, shape, dtype);
+#ifdef SPLATRENDER_EMULATED
+    std::memset(made.mutable_data_ptr(), 0xff, size_t(made.numel() * bytes_of(dtype)));
+#endif
+    return made;
   } catch (const std::exception& error) {
     if (!like.is_cuda()) throw;
     int64_t bytes = bytes_of(dtype);

@@ -36,6 +36,7 @@ inline ListInputs checked_lists(Checker& check, ScalarType type, const ListInput
   in.splat_offsets = check(t.splat_offsets, "splat_offsets", ScalarType::Int, {C * N + 1});
   // The lists must be those that bin made for these sizes: the CPU kernels follow them without looking. Those of CUDA
   // do look, because reading here would wait for the device.
+  check.require(P == 0 || C * N > 0, "splat_ids", "no pairs where there are no splats", std::to_string(P) + " pairs");
   if (runs_on_cuda(t.means2d)) return in;
   const int32_t* tiles = cdata<int32_t>(in.tile_offsets);
   const int32_t* splats = cdata<int32_t>(in.splat_offsets);

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
+from splatrender.operators.devices import require_one_device
 from splatrender.operators.loss import photometric_loss
 
 
@@ -22,7 +23,7 @@ def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
         dB; infinite for equal pictures.
 
     Raises:
-        InputError: shapes or dtypes do not fit, or no pixel counts.
+        InputError: shapes, dtypes or devices do not fit, or no pixel counts.
 
     Example:
         >>> round(psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
@@ -47,7 +48,7 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
         -1 to 1; 1 for equal pictures.
 
     Raises:
-        InputError: shapes or dtypes do not fit, or no pixel counts.
+        InputError: shapes, dtypes or devices do not fit, or no pixel counts.
 
     Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
         similarity".
@@ -73,6 +74,7 @@ def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
         )
     if mask is not None and mask.shape != image.shape[:-1]:
         raise InputError(f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}")
+    require_one_device(image=image, target=target, mask=mask)
     if mask is not None and not bool((mask != 0).any()):
         raise InputError("mask: expected a pixel that counts, found none")
     return _unit("image", image), _unit("target", target)

@@ -23,6 +23,7 @@ from splatrender.io.images import depth_picture, depth_range, to_uint8, write_im
 from splatrender.io.ply import read_ply
 from splatrender.io.video import encoder, video_writer
 from splatrender.model import Splats
+from splatrender.operators.devices import choose_device, is_out_of_memory
 from splatrender.operators.render import Rendering, RenderOptions, render
 from splatrender.scenes.scene import Similarity, load_scene
 
@@ -52,6 +53,7 @@ class RenderJob:
         background: RGB in [0, 1]; None for that of training, or black.
         video: write videos; None for "if the encoder is installed".
         output: folder to write to; None for the model's.
+        backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: CPU threads; 0 for torch's default.
         quiet: print nothing but warnings.
 
@@ -74,6 +76,7 @@ class RenderJob:
     background: Sequence[float] | None = None
     video: bool | None = None
     output: str | os.PathLike[str] | None = None
+    backend: str = "auto"
     threads: int = 0
     quiet: bool = False
 
@@ -111,13 +114,16 @@ def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
         The scores of the rendered views, by "test" and "train".
 
     Raises:
-        InputError: the model, the scene or the path is missing or unusable.
+        InputError: the model, the scene or the path is missing or unusable, or the backend that
+            was asked for is not there.
+        torch.OutOfMemoryError: memory is not enough for a picture of this size.
 
     Example:
         >>> render_model(RenderJob("output/fox", path="orbit"))  # doctest: +SKIP
     """
     if job.threads:
         torch.set_num_threads(job.threads)
+    choose_device(job.backend)  # better now than after loading
     model = open_model(job.model, job.iteration)
     with_cameras = bool(model.cameras or model.config or job.source)
     path, views = job.path, job.views
@@ -361,15 +367,25 @@ def _similarity(model: Trained) -> Similarity:
 
 def _drawer(job: RenderJob, model: Trained, splats: Splats) -> Callable[[Camera], Rendering]:
     """A function that renders the splats from a camera of their own coordinates."""
+    device = choose_device(job.backend)
+    splats = splats.to(device)
     color = job.background
     if color is None:
         color = model.config.get("background")
-    background = None if color is None else torch.tensor(color, dtype=torch.float32)
+    background = None if color is None else torch.tensor(color, dtype=torch.float32, device=device)
     options = RenderOptions(antialiased=bool(model.config.get("antialiased", False)))
 
     @torch.no_grad()
     def draw(camera: Camera) -> Rendering:
-        return render(splats, camera, background=background, options=options, depth=job.depth)
+        try:
+            return render(splats, camera, background=background, options=options, depth=job.depth)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise torch.OutOfMemoryError(
+                f"{len(splats):,} splats, pictures of {camera.width}x{camera.height}: "
+                f"{' '.join(str(error).split())} Render smaller pictures (resolution, or width)."
+            ) from error
 
     return draw
 

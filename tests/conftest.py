@@ -3,26 +3,70 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from helpers_backends import BACKENDS, KERNELS, Backend, load_backend
+from helpers_backends import (
+    BACKENDS,
+    KERNELS,
+    KERNELS_IN_ANY_ORDER,
+    Backend,
+    is_built,
+    missing_for_cuda,
+    opened_backend,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none."""
+    on_gpu = [item for item in items if item.get_closest_marker("cuda")]
+    missing = missing_for_cuda() if on_gpu and is_built() else []
+    for item in on_gpu:
+        if missing:
+            item.add_marker(pytest.mark.skip(reason=" and ".join(missing)))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skips for want of a GPU become one line of the summary, not one for each test."""
+    report = yield
+    if report.skipped and item.get_closest_marker("cuda") and isinstance(report.longrepr, tuple):
+        report.longrepr = (__file__, 0, report.longrepr[2])
+    return report
+
+
 @pytest.fixture(params=BACKENDS)
-def backend(request: pytest.FixtureRequest) -> Backend:
+def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each executor of the stages in turn, the reference included."""
-    return load_backend(request.param)
+    with opened_backend(request.param) as opened:
+        yield opened
 
 
 @pytest.fixture(params=KERNELS)
-def kernel(request: pytest.FixtureRequest) -> Backend:
+def kernel(request: pytest.FixtureRequest) -> Iterator[Backend]:
     """Each compiled executor in turn: what is compared with the reference."""
-    return load_backend(request.param)
+    with opened_backend(request.param) as opened:
+        yield opened
+
+
+@pytest.fixture(params=KERNELS_IN_ANY_ORDER)
+def kernel_in_any_order(request: pytest.FixtureRequest) -> Iterator[Backend]:
+    """As `kernel`, the emulated one with its threads in several orders."""
+    with opened_backend(request.param) as opened:
+        yield opened
+
+
+@pytest.fixture
+def cpu_kernel() -> Iterator[Backend]:
+    """The CPU's kernels alone, for what only they have: a number of threads."""
+    with opened_backend("cpu") as opened:
+        yield opened
 
 
 @pytest.fixture(scope="session")

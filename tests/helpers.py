@@ -18,12 +18,10 @@ ALPHA_MAX = 0.99
 NEAR, FAR, EPS2D = 0.05, 50.0, 0.3
 
 
-def cast(values: Iterable[Any], dtype: torch.dtype, device: str = "cpu") -> list[Any]:
-    """The same values with floating tensors in `dtype` and all tensors on `device`."""
+def cast(values: Iterable[Any], dtype: torch.dtype) -> list[Any]:
+    """The same values with floating tensors in `dtype`."""
     return [
-        value.to(device, dtype if value.is_floating_point() else value.dtype)
-        if isinstance(value, Tensor)
-        else value
+        value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in values
     ]
 
@@ -37,9 +35,9 @@ def rounded(values: Iterable[Any]) -> list[Any]:
 class Fields:
     """A bundle of tensors and sizes that is cast as one."""
 
-    def to(self, dtype: torch.dtype, device: str = "cpu") -> Any:
+    def to(self, dtype: torch.dtype) -> Any:
         names = [field.name for field in fields(self)]
-        return type(self)(*cast((getattr(self, name) for name in names), dtype, device))
+        return type(self)(*cast((getattr(self, name) for name in names), dtype))
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 import tolerances
 import torch
 from helpers import ALPHA_MAX, BEER_LAMBERT, CUTOFF, T_MIN, Prints, cast, rounded
+from helpers_backends import there
 from torch import Tensor
 
 from splatrender.errors import InputError
@@ -128,7 +130,6 @@ def assert_stage_equals_reference(
     outputs: Mapping[str, int],
     inputs: Mapping[str, int],
     dtype: torch.dtype,
-    device: str,
     constant: Sequence[int] = (),
     masks: Mapping[int, Tensor] | None = None,
     gradient_floor: float = tolerances.FLOAT32_FLOOR,
@@ -147,8 +148,8 @@ def assert_stage_equals_reference(
     steady = masks or {}
     weights = random_weights(truth, [i for i in outputs.values() if i not in constant])
     weights = {i: w * steady.get(i, 1) for i, w in weights.items()}
-    found = [v.cpu() for v in outputs_of(stage, cast(args, dtype, device))]
-    grads = gradients(stage, cast(args, dtype, device), wrt, weights)
+    found = outputs_of(stage, cast(args, dtype))
+    grads = gradients(stage, cast(args, dtype), wrt, weights)
     truth_grads = gradients(reference, args, wrt, weights)
     double = dtype == torch.float64
     single = outputs_of(reference, cast(args, dtype))
@@ -162,7 +163,6 @@ def assert_stage_equals_reference(
     for (name, _), grad, mine, exact in zip(
         inputs.items(), grads, single_grads, truth_grads, strict=True
     ):
-        grad = grad.cpu()
         if double:
             assert_double(grad, exact, f"gradient of {name}")
         else:
@@ -202,9 +202,13 @@ def assert_same_bits_for_any_threads(
 
 
 def assert_stage_composes(
-    stage: Stage, args: Sequence[Any], wrt: Sequence[int], chosen: Sequence[int]
+    stage: Stage, args: Sequence[Any], wrt: Sequence[int], chosen: Sequence[int], device: str
 ) -> None:
-    """A stage gives the same under no_grad and under torch.compile without graph breaks."""
+    """A stage gives the same under no_grad and under torch.compile without graph breaks.
+
+    It is compiled as it is, without what a backend wraps around it, for tensors on `device`.
+    """
+    stage, args = inspect.unwrap(stage), [there(value, device) for value in args]
     weights = random_weights(outputs_of(stage, args), chosen)
     plain, plain_grads = outputs_of(stage, args), gradients(stage, args, wrt, weights)
     with torch.no_grad():
@@ -275,6 +279,12 @@ def assert_takes_any_strides(stage: Stage, args: Sequence[Any]) -> None:
         assert torch.equal(one, two)
 
 
-def assert_opcheck(name: str, args: Sequence[Any]) -> None:
+def assert_opcheck(name: str, args: Sequence[Any], device: str) -> None:
     """torch.library.opcheck of torch.ops.splatrender.<name>: schema, fake tensors, autograd."""
-    torch.library.opcheck(getattr(torch.ops.splatrender, name).default, tuple(args))
+    leaves = [
+        there(value.detach(), device).requires_grad_(value.requires_grad)
+        if isinstance(value, Tensor)
+        else value
+        for value in args
+    ]
+    torch.library.opcheck(getattr(torch.ops.splatrender, name).default, tuple(leaves))

@@ -9,10 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
-from helpers_backends import require_extension
+from helpers_backends import EMULATED, missing_for_cuda, require_extension
+from helpers_emulation import in_place_of_cpu_kernels
+
+from splatrender import reference
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 STAGES = {
@@ -93,6 +97,64 @@ def test_command_prints_tables_and_writes_figures(
     step = figures["training_step"]
     assert step["parts"].keys() > STAGES
     assert sum(step["parts"].values()) == pytest.approx(step["total"])
+
+
+def test_gpu_tables_run_on_the_emulator(tmp_path: Path) -> None:
+    with in_place_of_cpu_kernels(EMULATED):  # builds it, or skips
+        pass
+    target = tmp_path / "figures.json"
+    arguments = ["--device", "emulated", "--workloads", "W0b", "--repeats", "1", "--steps", "1"]
+    command = [sys.executable, str(FOLDER / "raster.py"), *arguments, "--json", str(target)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "whole calls" in done.stdout and "A training step" in done.stdout
+    figures = json.loads(target.read_text())
+    assert set(figures["workloads"]["W0b"]["stages"]) > STAGES
+    assert figures["workloads"]["W0b"]["calls"].keys() == {"forward", "forward + backward"}
+    assert figures["training_step"]["parts"].keys() > STAGES
+
+
+def test_gpu_tables_without_a_gpu_say_so(tmp_path: Path) -> None:
+    require_extension()
+    if not missing_for_cuda():
+        pytest.skip("there is a GPU")
+    command = [sys.executable, str(FOLDER / "raster.py"), "--device", "cuda"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 1 and "found 'cuda': " in done.stderr
+
+
+@pytest.mark.parametrize("equal", [True, False])
+def test_gsplat_is_compared_only_where_it_does_equal_work(
+    benchmark: SimpleNamespace,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    equal: bool,
+) -> None:
+    """With a stand-in that has gsplat's interface and renders by the reference."""
+    import raster_gpu
+
+    def rasterization(
+        means: Any, quats: Any, scales: Any, opacities: Any, colors: Any, viewmats: Any, Ks: Any,
+        width: int, height: int, near_plane: float, eps2d: float, sh_degree: int, packed: bool,
+        tile_size: int,
+    ) -> tuple[Any, Any, dict[str, Any]]:  # fmt: skip
+        assert tile_size == 16 and not packed and colors.shape[1] == (sh_degree + 1) ** 2
+        lens = torch.stack((Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]), dim=1)
+        radiance, transmittance, *_ = reference.rasterize(
+            means, quats, scales, opacities, colors, viewmats, lens, width, height,
+            near=near_plane, eps2d=eps2d,
+        )  # fmt: skip
+        return radiance if equal else 0.9 * radiance, 1 - transmittance, {}
+
+    monkeypatch.setitem(sys.modules, "gsplat", SimpleNamespace(rasterization=rasterization))
+    workload = benchmark.workloads.make_workload("W0b", toy=True)
+    figures = raster_gpu.time_workload(workload, repeats=1, peer=True)
+    assert figures["agrees"] == equal
+    raster_gpu.print_workload(workload, figures)
+    printed = capsys.readouterr().out
+    assert ("  equal work" in printed) == equal and ("NOT equal work" in printed) != equal
+    ratio = figures["gsplat"]["forward"] / figures["calls"]["forward"]
+    assert (f"{ratio:.2f}" in printed) == equal
 
 
 def test_wrong_arguments_exit_with_2() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 from dataclasses import replace
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import CUTOFF, Prints, cast, prints_from, random_prints
-from helpers_backends import Backend
+from helpers_backends import Backend, there
 from helpers_compare import (
     assert_opcheck,
     assert_refuses,
@@ -156,8 +157,7 @@ def test_lists_hold_all_that_is_needed_and_little_more(
 ) -> None:
     prints = random_prints(80, cameras, width=width, height=height, seed=width)
     exact = prints.to(torch.float32).to(torch.float64)
-    bins = backend.bin_splats(*exact.to(dtype, backend.device).bin_args())
-    bins = tuple(values.cpu() for values in bins)
+    bins = backend.bin_splats(*exact.to(dtype).bin_args())
     assert_well_formed(bins, exact)
     found = {(tile, n) for tile, members in enumerate(listed(bins)) for n in members}
     missing = pairs_within(exact, -1e-5) - found
@@ -170,10 +170,10 @@ def test_lists_hold_all_that_is_needed_and_little_more(
 
 
 @pytest.mark.parametrize("width, height", SIZES)
-def test_equals_reference(kernel: Backend, width: int, height: int) -> None:
+def test_equals_reference(kernel_in_any_order: Backend, width: int, height: int) -> None:
     prints = random_prints(200, 3, width=width, height=height, seed=height)
-    args = cast(prints.bin_args(), torch.float64, kernel.device)
-    found = listed(tuple(values.cpu() for values in kernel.bin_splats(*args)))
+    args = cast(prints.bin_args(), torch.float64)
+    found = listed(kernel_in_any_order.bin_splats(*args))
     truth = listed(reference.bin_splats(*prints.bin_args()))
     # A kernel may list a little more than needed; without that the lists are the same.
     assert [
@@ -198,16 +198,16 @@ def test_order_of_many_splats(kernel: Backend) -> None:
         width=64,
         height=48,
     )
-    args = cast(prints.bin_args(), torch.float32, kernel.device)
-    assert_well_formed(tuple(v.cpu() for v in kernel.bin_splats(*args)), prints)
+    args = cast(prints.bin_args(), torch.float32)
+    assert_well_formed(kernel.bin_splats(*args), prints)
 
 
-def test_same_lists_for_any_number_of_threads(kernel: Backend, restore_threads: None) -> None:
-    args = random_prints(500, 3, width=200, height=90).to(torch.float32, kernel.device).bin_args()
+def test_same_lists_for_any_number_of_threads(cpu_kernel: Backend, restore_threads: None) -> None:
+    args = random_prints(500, 3, width=200, height=90).to(torch.float32).bin_args()
     runs = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        runs.append(kernel.bin_splats(*args))
+        runs.append(cpu_kernel.bin_splats(*args))
     assert all(torch.equal(one, two) for one, two in zip(*runs, strict=True))
 
 
@@ -221,21 +221,22 @@ def test_lists_carry_no_gradient(backend: Backend) -> None:
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
-    args = random_prints().to(torch.float32, kernel.device).bin_args()
-    plain = kernel.bin_splats(*args)
+    args = [there(value, kernel.device) for value in random_prints().to(torch.float32).bin_args()]
+    stage = inspect.unwrap(kernel.bin_splats)
+    plain = stage(*args)
     torch.compiler.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
-        compiled = torch.compile(kernel.bin_splats, fullgraph=True, backend="aot_eager")
+        compiled = torch.compile(stage, fullgraph=True, backend="aot_eager")
         found = compiled(*args)
     assert all(torch.equal(one, two) for one, two in zip(plain, found, strict=True))
 
 
 def test_opcheck(kernel: Backend) -> None:
-    assert_opcheck("bin", random_prints(9).to(torch.float32, kernel.device).bin_args())
+    assert_opcheck("bin", random_prints(9).to(torch.float32).bin_args(), kernel.device)
 
 
 def test_takes_any_strides(kernel: Backend) -> None:
-    args = random_prints().to(torch.float32, kernel.device).bin_args()
+    args = random_prints().to(torch.float32).bin_args()
     assert_takes_any_strides(kernel.bin_splats, args)
 
 
@@ -254,10 +255,10 @@ def test_takes_any_strides(kernel: Backend) -> None:
     ],
 )
 def test_refuses(kernel: Backend, position: int, value: Any, name: str, words: list[str]) -> None:
-    args = random_prints(8).to(torch.float32, kernel.device).bin_args()
+    args = random_prints(8).to(torch.float32).bin_args()
     assert_refuses(kernel.bin_splats, args, {position: value}, name, *words)
 
 
 def test_refuses_two_devices(kernel: Backend) -> None:
-    args = random_prints(8).to(torch.float32, kernel.device).bin_args()
+    args = random_prints(8).to(torch.float32).bin_args()
     assert_refuses(kernel.bin_splats, args, {2: args[2].to("meta")}, "depths", "device")

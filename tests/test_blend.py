@@ -22,7 +22,7 @@ from helpers import (
     random_prints,
     wide_prints,
 )
-from helpers_backends import Backend
+from helpers_backends import Backend, there
 from helpers_compare import (
     assert_double,
     assert_gradcheck,
@@ -250,7 +250,7 @@ def test_order_in_the_list_decides(backend: Backend, response: int) -> None:
 )
 @pytest.mark.parametrize("response", RESPONSES)
 def test_equals_reference(
-    kernel: Backend,
+    kernel_in_any_order: Backend,
     response: int,
     cameras: int,
     channels: int,
@@ -265,13 +265,12 @@ def test_equals_reference(
     assert float(stable.double().mean()) > 0.9 or width == 1
 
     assert_stage_equals_reference(
-        kernel.blend,
+        kernel_in_any_order.blend,
         reference.blend,
         blend_args(prints, response),
         outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
         inputs=INPUTS,
         dtype=dtype,
-        device=kernel.device,
         masks={RADIANCE: stable[..., None], TRANSMITTANCE: stable},
     )
 
@@ -294,9 +293,8 @@ def test_faint_and_strong_splats_are_equally_exact(kernel: Backend, response: in
     )
     prints = prints.to(torch.float32).to(double)
     bins = reference.bin_splats(*prints.bin_args())
-    single = prints.to(torch.float32, kernel.device)
-    bins_there = [values.to(kernel.device) for values in bins]
-    found = kernel.blend(*single.blend_args(bins_there, response))[RADIANCE].cpu()
+    single = prints.to(torch.float32)
+    found = kernel.blend(*single.blend_args(bins, response))[RADIANCE]
     exact = reference.blend(*prints.blend_args(bins, response))[RADIANCE]
     drawn = (found > 0) & (exact > 0)
     errors = found[drawn].double() / exact[drawn] - 1
@@ -313,7 +311,7 @@ def test_gradients_behind_opaque_splats(kernel: Backend, response: int) -> None:
     prints = prints.to(torch.float32).to(torch.float64)
     stable = stable_pixels(prints, response)
     truth_args = blend_args(prints, response)
-    args = cast(truth_args, torch.float32, kernel.device)
+    args = cast(truth_args, torch.float32)
     weights = {
         RADIANCE: torch.randn(1, 37, 43, 3) * stable[..., None],
         TRANSMITTANCE: torch.randn(1, 37, 43) * stable,
@@ -325,7 +323,38 @@ def test_gradients_behind_opaque_splats(kernel: Backend, response: int) -> None:
         gradients(reference.blend, truth_args, inputs, weights),
         strict=True,
     ):
-        assert_gradient(found.cpu(), truth, f"gradient of {name}")
+        assert_gradient(found, truth, f"gradient of {name}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+@pytest.mark.parametrize("count", [0, 1, 127, 128, 129, 256, 257, 600])
+def test_lists_of_any_length(kernel_in_any_order: Backend, count: int, dtype: torch.dtype) -> None:
+    """All splats in one tile; kernels take the list in parts of 128 or 256."""
+    make = torch.Generator().manual_seed(count)
+    places, amounts, light, *_ = torch.rand(5, count, 2, generator=make, dtype=torch.float64)
+    prints = prints_from(
+        (5 + 6 * places)[None],
+        torch.tensor([4.0, 1.0, 3.0], dtype=torch.float64).expand(1, count, 3),
+        1 + amounts[None, :, 0],
+        0.012 + 0.02 * amounts[None, :, 1],  # so faint that no pixel fills up
+        light[None],
+        backgrounds=torch.tensor([[0.2, 0.7]], dtype=torch.float64),
+        width=20,
+        height=18,
+    )
+    prints = prints.to(torch.float32).to(torch.float64)
+    args = blend_args(prints)
+    assert args[5].diff().tolist() == [count, 0, 0, 0]
+    stable = stable_pixels(prints, GAUSSIAN)
+    assert_stage_equals_reference(
+        kernel_in_any_order.blend,
+        reference.blend,
+        args,
+        outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
+        inputs=INPUTS,
+        dtype=dtype,
+        masks={RADIANCE: stable[..., None], TRANSMITTANCE: stable},
+    )
 
 
 @pytest.mark.parametrize("response", RESPONSES)
@@ -342,7 +371,6 @@ def test_more_than_512_splats_in_a_tile(kernel: Backend, response: int) -> None:
         outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
         inputs=INPUTS,
         dtype=torch.float64,
-        device=kernel.device,
     )
 
 
@@ -367,41 +395,45 @@ def test_gradcheck(backend: Backend, response: int, cameras: int, channels: int)
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_same_bits_for_any_number_of_threads(
-    kernel: Backend, response: int, restore_threads: None
+    cpu_kernel: Backend, response: int, restore_threads: None
 ) -> None:
     prints = random_prints(300, 2, 3, 130, 70, response=response)
-    args = blend_args(prints.to(torch.float32, kernel.device), response)
+    args = blend_args(prints.to(torch.float32), response)
     assert_same_bits_for_any_threads(
-        kernel.blend, args, list(INPUTS.values()), [RADIANCE, TRANSMITTANCE]
+        cpu_kernel.blend, args, list(INPUTS.values()), [RADIANCE, TRANSMITTANCE]
     )
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
-    args = blend_args(random_prints().to(torch.float32, kernel.device))
-    assert_stage_composes(kernel.blend, args, list(INPUTS.values()), [RADIANCE, TRANSMITTANCE])
+    args = blend_args(random_prints().to(torch.float32))
+    assert_stage_composes(
+        kernel.blend, args, list(INPUTS.values()), [RADIANCE, TRANSMITTANCE], kernel.device
+    )
 
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_opcheck(kernel: Backend, response: int) -> None:
-    prints = random_prints(7, width=20, height=18).to(torch.float32, kernel.device)
-    args = blend_args(prints, response)
+    prints = random_prints(7, width=20, height=18).to(torch.float32)
+    args = [there(value, kernel.device) for value in blend_args(prints, response)]
     radiance, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)
     grads = torch.randn_like(radiance), torch.randn_like(transmittance)
     assert_opcheck(
-        "blend_backward", [*args[:9], transmittance, hits, last, *grads, 20, 18, response]
+        "blend_backward",
+        [*args[:9], transmittance, hits, last, *grads, 20, 18, response],
+        kernel.device,
     )
     for position in INPUTS.values():
         args[position] = args[position].clone().requires_grad_()
-    assert_opcheck("blend", args)
+    assert_opcheck("blend", args, kernel.device)
 
 
 def test_takes_any_strides(kernel: Backend) -> None:
-    args = blend_args(random_prints().to(torch.float32, kernel.device))
+    args = blend_args(random_prints().to(torch.float32))
     assert_takes_any_strides(kernel.blend, args)
 
 
 def test_takes_any_strides_of_gradients(kernel: Backend) -> None:
-    args = blend_args(random_prints().to(torch.float32, kernel.device))
+    args = blend_args(random_prints().to(torch.float32))
     weight = torch.randn(2, 43, 37, 3).transpose(1, 2)
     inputs = list(INPUTS.values())
     one = gradients(kernel.blend, args, inputs, {RADIANCE: weight})
@@ -425,7 +457,6 @@ def test_takes_any_strides_of_gradients(kernel: Backend) -> None:
         (3, torch.zeros(2, 8, 0), "emission", ["channel"]),
         (4, torch.zeros(2, 4), "backgrounds", ["[C=2, D=3]", "[2, 4]"]),
         (5, torch.zeros(3, dtype=torch.int32), "tile_offsets", ["[19]", "[3]"]),
-        (5, torch.zeros(19, dtype=torch.int32), "tile_offsets", ["pairs"]),
         (6, torch.zeros(4, dtype=torch.int64), "splat_ids", ["int32", "int64"]),
         (7, torch.zeros(1, dtype=torch.int32), "slots", ["[1]"]),
         (8, torch.zeros(3, dtype=torch.int32), "splat_offsets", ["[17]", "[3]"]),
@@ -434,13 +465,20 @@ def test_takes_any_strides_of_gradients(kernel: Backend) -> None:
     ],
 )
 def test_refuses(kernel: Backend, position: int, value: Any, name: str, words: list[str]) -> None:
-    args = blend_args(random_prints(8).to(torch.float32, kernel.device))
+    args = blend_args(random_prints(8).to(torch.float32))
     # 43 x 37 px are 3 x 3 tiles: 2 * 9 + 1 tile offsets, 2 * 8 + 1 splat offsets.
     if position == 3 and value.shape[-1] == 0:
         args[4] = args[4][:, :0]
     assert_refuses(kernel.blend, args, {position: value}, name, *words)
 
 
+def test_refuses_lists_that_do_not_end_with_the_pairs(cpu_kernel: Backend) -> None:
+    """On the CPU alone: on a GPU a look at the list's end would mean to wait for it."""
+    args = blend_args(random_prints(8).to(torch.float32))
+    zeros = torch.zeros(19, dtype=torch.int32)
+    assert_refuses(cpu_kernel.blend, args, {5: zeros}, "tile_offsets", "pairs")
+
+
 def test_refuses_two_devices(kernel: Backend) -> None:
-    args = blend_args(random_prints(8).to(torch.float32, kernel.device))
+    args = blend_args(random_prints(8).to(torch.float32))
     assert_refuses(kernel.blend, args, {3: args[3].to("meta")}, "emission", "device")

@@ -17,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from splatrender import paths
+from splatrender import paths, rendering
 from splatrender.camera import Camera
 from splatrender.cli.main import cli, main, run
 from splatrender.cli.render import render as render_command
@@ -27,6 +27,7 @@ from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import write_image
 from splatrender.io.ply import write_ply
 from splatrender.model import Splats
+from splatrender.operators import devices
 from splatrender.operators.render import render
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -420,4 +421,33 @@ def test_commands_do_not_load_torch_before_they_run() -> None:
 
 
 def test_group_lists_its_commands() -> None:
-    assert set(cli.commands) == {"train", "render"}
+    assert set(cli.commands) == {"train", "render", "regress", "plot-flow"}
+
+
+@pytest.mark.parametrize("command", ["train", "render"])
+def test_a_gpu_that_is_not_there_is_one_line(
+    call: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setattr(devices, "missing_for_cuda", lambda: ["there is none"])
+    where = {
+        "train": (model.parent / "scene", "-m", tmp_path / "out"),
+        "render": (model, "--out", tmp_path / "out"),
+    }
+    code, _, err = call(command, *where[command], "--backend", "cuda")
+    assert code == 2 and not (tmp_path / "out").exists()
+    assert one_line(err).endswith("expected 'auto' or 'cpu', found 'cuda': there is none")
+    code, _, err = call(command, *where[command], "--backend", "gpu")
+    assert code == 2 and "'auto', 'cpu', 'cuda'" in one_line(err)
+
+
+def test_too_large_a_picture_is_one_line(
+    call: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nMore words.")
+
+    monkeypatch.setattr(rendering, "render", failing)
+    code, _, err = call("render", model, "--out", tmp_path)
+    assert code == 1
+    assert one_line(err).startswith("error: 60 splats, pictures of 64x48: CUDA out of memory. More")
+    assert one_line(err).endswith("Render smaller pictures (resolution, or width).")

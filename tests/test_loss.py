@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from helpers_backends import BACKENDS, KERNELS, require_extension
+from helpers_backends import Backend, there
 from helpers_compare import (
     assert_gradcheck,
+    assert_opcheck,
     assert_same_bits_for_any_threads,
     assert_stage_composes,
     assert_stage_equals_reference,
@@ -21,17 +24,14 @@ from splatrender.errors import InputError
 from splatrender.operators import loss as operators_loss
 from splatrender.reference import loss as reference_loss
 
-MODULES = {"reference": reference_loss, "cpu": operators_loss}
 SIZES = [(1, 1), (3, 700), (11, 11), (37, 4), (40, 53), (70, 1100)]
 
 
 class Loss:
     """A backend's loss as a stage: a tuple of three tensors."""
 
-    def __init__(self, name: str) -> None:
-        if name != "reference":
-            require_extension()
-        self.function = MODULES[name].photometric_loss
+    def __init__(self, function: Callable[..., operators_loss.PhotometricLoss]) -> None:
+        self.function = function
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
         found = self.function(*args)
@@ -44,14 +44,14 @@ class Loss:
         return radiance.grad
 
 
-@pytest.fixture(params=BACKENDS)
-def loss(request: pytest.FixtureRequest) -> Loss:
-    return Loss(request.param)
+@pytest.fixture
+def loss(backend: Backend) -> Loss:
+    return Loss(backend.photometric_loss)
 
 
-@pytest.fixture(params=KERNELS)
-def loss_kernel(request: pytest.FixtureRequest) -> Loss:
-    return Loss(request.param)
+@pytest.fixture
+def loss_kernel(kernel: Backend) -> Loss:
+    return Loss(kernel.photometric_loss)
 
 
 def pictures(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
@@ -206,18 +206,19 @@ def test_any_number_but_0_keeps_a_pixel(loss: Loss) -> None:
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_equals_reference(
-    loss_kernel: Loss, size: tuple[int, int], masked: bool, dtype: torch.dtype
+    kernel_in_any_order: Backend, size: tuple[int, int], masked: bool, dtype: torch.dtype
 ) -> None:
     image, photo, mask = pictures(*size)
-    exact = Loss("reference")
+    found, exact = (
+        Loss(module.photometric_loss) for module in (kernel_in_any_order, reference_loss)
+    )
     assert_stage_equals_reference(
-        lambda *args: torch.stack(loss_kernel(*args)),
+        lambda *args: torch.stack(found(*args)),
         lambda *args: torch.stack(exact(*args)),
         [image, photo, mask if masked else None, 0.2],
         outputs={"values": 0},
         inputs={"radiance": 0},
         dtype=dtype,
-        device="cpu",
     )
 
 
@@ -248,27 +249,28 @@ def test_gradcheck(loss: Loss, masked: bool) -> None:
     assert_gradcheck(loss, [image, photo, mask if masked else None, 0.4], [0], [0])
 
 
-def test_op_passes_opcheck() -> None:
-    require_extension()
+def test_op_passes_opcheck(kernel: Backend) -> None:
     image, photo, mask = pictures(9, 8)
     radiance = image.clone().requires_grad_()
-    op = torch.ops.splatrender.photometric_loss.default
-    torch.library.opcheck(op, (radiance, photo, mask, 0.2, True))
-    torch.library.opcheck(op, (image.float(), photo, None, 0.2, False))
+    assert_opcheck("photometric_loss", [radiance, photo, mask, 0.2, True], kernel.device)
+    assert_opcheck("photometric_loss", [image.float(), photo, None, 0.2, False], kernel.device)
 
 
 @pytest.mark.parametrize("size", [(3, 700), (90, 40), (130, 1100)], ids=str)
 def test_same_bits_for_any_threads(
-    loss_kernel: Loss, size: tuple[int, int], restore_threads: None
+    cpu_kernel: Backend, size: tuple[int, int], restore_threads: None
 ) -> None:
     image, photo, mask = pictures(*size)
     args = [image.float(), photo, mask, 0.2]
-    assert_same_bits_for_any_threads(loss_kernel, args, [0], [0, 1, 2])
+    stage = Loss(cpu_kernel.photometric_loss)
+    assert_same_bits_for_any_threads(stage, args, [0], [0, 1, 2])
 
 
-def test_composes_with_torch(loss_kernel: Loss) -> None:
+def test_composes_with_torch(kernel: Backend) -> None:
     image, photo, mask = pictures(12, 13)
-    assert_stage_composes(loss_kernel, [image.float(), photo, mask, 0.2], [0], [0])
+    stage = Loss(inspect.unwrap(kernel.photometric_loss))
+    args = [image.float(), photo, mask, 0.2]
+    assert_stage_composes(stage, args, [0], [0], kernel.device)
 
 
 # --- what carries gradients ---------------------------------------------------------------------
@@ -280,9 +282,8 @@ def test_only_the_loss_carries_a_gradient(loss: Loss) -> None:
     assert value.requires_grad and not l1.requires_grad and not ssim.requires_grad
 
 
-def test_gradient_is_only_made_where_it_is_wanted() -> None:
-    require_extension()
-    image, photo, _ = pictures(8, 8)
+def test_gradient_is_only_made_where_it_is_wanted(kernel: Backend) -> None:
+    image, photo = (there(picture, kernel.device) for picture in pictures(8, 8)[:2])
     op = torch.ops.splatrender.photometric_loss
     assert op(image, photo, None, 0.2, False)[3].numel() == 0
     assert op(image, photo, None, 0.2, True)[3].shape == image.shape
@@ -329,12 +330,12 @@ def test_refuses(loss_kernel: Loss, changes: dict[int, Any], message: str) -> No
 
 
 @pytest.mark.parametrize("position", [1, 2])
-def test_refuses_another_device(loss_kernel: Loss, position: int) -> None:
+def test_refuses_another_device(kernel: Backend, position: int) -> None:
     args: list[Any] = [torch.zeros(4, 5, 3), torch.zeros(4, 5, 3).byte(), torch.ones(4, 5).byte()]
     args[position] = args[position].to("meta")
     name = ("radiance", "photo", "mask")[position]
-    with pytest.raises(InputError, match=f"{name}: expected device cpu, found device meta"):
-        loss_kernel(*args)
+    with pytest.raises(InputError, match=f"{name}: expected device .*, found device meta"):
+        kernel.photometric_loss(*args)
 
 
 def test_gradient_without_autograd_is_that_of_autograd() -> None:

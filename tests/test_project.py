@@ -222,17 +222,20 @@ def test_no_splats_and_no_visible_splats(backend: Backend) -> None:
 @pytest.mark.parametrize("antialiased", [False, True], ids=["plain", "antialiased"])
 @pytest.mark.parametrize("response", RESPONSES)
 def test_equals_reference(
-    kernel: Backend, response: int, antialiased: bool, with_factors: bool, dtype: torch.dtype
+    kernel_in_any_order: Backend,
+    response: int,
+    antialiased: bool,
+    with_factors: bool,
+    dtype: torch.dtype,
 ) -> None:
     world = steady(random_world(301, cameras=3, seed=1), response, antialiased)
     assert_stage_equals_reference(
-        kernel.project,
+        kernel_in_any_order.project,
         reference.project,
         world.project_args(response, antialiased=antialiased, with_factors=with_factors),
         outputs=OUTPUTS,
         inputs=BY_FACTORS if with_factors else BY_AXES,
         dtype=dtype,
-        device=kernel.device,
         constant=[OUTPUTS["extents"]],
     )
 
@@ -264,35 +267,36 @@ def test_gradcheck_past_the_border(backend: Backend, side: int) -> None:
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_same_bits_for_any_number_of_threads(
-    kernel: Backend, response: int, restore_threads: None
+    cpu_kernel: Backend, response: int, restore_threads: None
 ) -> None:
-    world = random_world(3000, cameras=3).to(torch.float32, kernel.device)
+    world = random_world(3000, cameras=3).to(torch.float32)
     args = world.project_args(response, antialiased=True)
     wrt, outputs = list(BY_AXES.values()), list(DIFFERENTIABLE.values())
-    assert_same_bits_for_any_threads(kernel.project, args, wrt, outputs)
+    assert_same_bits_for_any_threads(cpu_kernel.project, args, wrt, outputs)
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
-    args = random_world().to(torch.float32, kernel.device).project_args()
+    args = random_world().to(torch.float32).project_args()
     wrt, outputs = list(BY_AXES.values()), list(DIFFERENTIABLE.values())
-    assert_stage_composes(kernel.project, args, wrt, outputs)
+    assert_stage_composes(kernel.project, args, wrt, outputs, kernel.device)
 
 
 @pytest.mark.parametrize("with_factors", [False, True], ids=["axes", "factors"])
 def test_opcheck(kernel: Backend, with_factors: bool) -> None:
-    world = random_world(7).to(torch.float32, kernel.device)
+    world = random_world(7).to(torch.float32)
     args = world.project_args(with_factors=with_factors)
     extents = kernel.project(*args)[4]
     shapes = ((2, 7, 2), (2, 7, 3), (2, 7), (2, 7))
-    grads = [torch.randn(shape, device=kernel.device) for shape in shapes]
-    assert_opcheck("project_backward", [*args[:7], extents, *grads, *args[7:]])
+    grads = [torch.randn(shape) for shape in shapes]
+    backward = [*args[:7], extents, *grads, *args[7:]]
+    assert_opcheck("project_backward", backward, kernel.device)
     for position in (BY_FACTORS if with_factors else BY_AXES).values():
         args[position] = args[position].clone().requires_grad_()
-    assert_opcheck("project", args)
+    assert_opcheck("project", args, kernel.device)
 
 
 def test_takes_any_strides(kernel: Backend) -> None:
-    world = random_world().to(torch.float32, kernel.device)
+    world = random_world().to(torch.float32)
     assert_takes_any_strides(kernel.project, world.project_args())
     assert_takes_any_strides(kernel.project, world.project_args(with_factors=True))
 
@@ -319,10 +323,10 @@ def test_takes_any_strides(kernel: Backend) -> None:
     ],
 )
 def test_refuses(kernel: Backend, position: int, value: Any, name: str, words: list[str]) -> None:
-    args = random_world(8).to(torch.float32, kernel.device).project_args()
+    args = random_world(8).to(torch.float32).project_args()
     assert_refuses(kernel.project, args, {position: value}, name, *words)
 
 
 def test_refuses_two_devices(kernel: Backend) -> None:
-    args = random_world(8).to(torch.float32, kernel.device).project_args()
+    args = random_world(8).to(torch.float32).project_args()
     assert_refuses(kernel.project, args, {2: args[2].to("meta")}, "scales", "device")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -25,6 +24,7 @@ from helpers_compare import assert_stage_equals_reference
 from torch import Tensor
 
 from splatrender import reference
+from splatrender.operators.render import RenderOptions
 
 
 def render(
@@ -101,15 +101,14 @@ def test_rasterize_equals_the_dense_reference(
     kernel: Backend, response: int, channels: int, with_factors: bool
 ) -> None:
     """The operators in a row against one dense formula: the picture and every gradient."""
-    render_module = importlib.import_module("splatrender.operators.render")
     names = {GAUSSIAN: "gaussian", BEER_LAMBERT: "beer_lambert"}
-    options = render_module.RenderOptions(names[response], antialiased=True, near=0.05, far=50.0)
+    options = RenderOptions(names[response], antialiased=True, near=0.05, far=50.0)
     world = random_world(80, cameras=2, seed=8)
     size = world.width, world.height
 
     def picture(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         *splats, background, factors = tensors
-        rendering = render_module.rasterize(
+        rendering = kernel.rasterize(
             *splats, *size, background=background, factors=factors, options=options
         )
         assert rendering.visible.shape == (2, 80) and rendering.depth is None
@@ -136,14 +135,12 @@ def test_rasterize_equals_the_dense_reference(
         outputs={"radiance": 0, "transmittance": 1},
         inputs=inputs,
         dtype=torch.float64,
-        device=kernel.device,
     )
 
 
 def test_depth_of_one_splat_and_of_none(kernel: Backend) -> None:
-    rasterize = importlib.import_module("splatrender.operators.render").rasterize
     double = torch.float64
-    out = rasterize(
+    out = kernel.rasterize(
         torch.tensor([[0.0, 0.0, 2.5]], dtype=double),
         torch.tensor([[1.0, 0, 0, 0]], dtype=double),
         torch.full((1, 3), 0.1, dtype=double),

@@ -166,17 +166,16 @@ def test_no_splats(backend: Backend) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 @pytest.mark.parametrize("degree", DEGREES)
-def test_equals_reference(kernel: Backend, degree: int, dtype: torch.dtype) -> None:
+def test_equals_reference(kernel_in_any_order: Backend, degree: int, dtype: torch.dtype) -> None:
     args = shade_args(random_world(301, cameras=3, seed=1), degree)
     clear = reference.shade(*args) > 1e-5  # the kink at 0 is a discontinuity
     assert_stage_equals_reference(
-        kernel.shade,
+        kernel_in_any_order.shade,
         reference.shade,
         args,
         outputs={"emission": 0},
         inputs=INPUTS,
         dtype=dtype,
-        device=kernel.device,
         masks={0: clear},
     )
 
@@ -192,28 +191,28 @@ def test_gradcheck(backend: Backend, degree: int) -> None:
 # --- as an operator -----------------------------------------------------------------------------
 
 
-def test_same_bits_for_any_number_of_threads(kernel: Backend, restore_threads: None) -> None:
-    args = shade_args(random_world(3000, cameras=3).to(torch.float32, kernel.device), 3)
-    assert_same_bits_for_any_threads(kernel.shade, args, list(INPUTS.values()), [0])
+def test_same_bits_for_any_number_of_threads(cpu_kernel: Backend, restore_threads: None) -> None:
+    args = shade_args(random_world(3000, cameras=3).to(torch.float32), 3)
+    assert_same_bits_for_any_threads(cpu_kernel.shade, args, list(INPUTS.values()), [0])
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
-    args = shade_args(random_world().to(torch.float32, kernel.device), 2)
-    assert_stage_composes(kernel.shade, args, list(INPUTS.values()), [0])
+    args = shade_args(random_world().to(torch.float32), 2)
+    assert_stage_composes(kernel.shade, args, list(INPUTS.values()), [0], kernel.device)
 
 
 def test_opcheck(kernel: Backend) -> None:
-    args = shade_args(random_world(7).to(torch.float32, kernel.device), 2)
+    args = shade_args(random_world(7).to(torch.float32), 2)
     emission = kernel.shade(*args)
     gradient = torch.randn_like(emission)
-    assert_opcheck("shade_backward", [*args[:4], emission, gradient, 2])
+    assert_opcheck("shade_backward", [*args[:4], emission, gradient, 2], kernel.device)
     for position in INPUTS.values():
         args[position] = args[position].clone().requires_grad_()
-    assert_opcheck("shade", args)
+    assert_opcheck("shade", args, kernel.device)
 
 
 def test_takes_any_strides(kernel: Backend) -> None:
-    world = random_world().to(torch.float32, kernel.device)
+    world = random_world().to(torch.float32)
     assert_takes_any_strides(kernel.shade, shade_args(world, 3))
     assert_takes_any_strides(kernel.shade, shade_args(world, 1, coefficients=9))
 
@@ -233,10 +232,10 @@ def test_takes_any_strides(kernel: Backend) -> None:
     ],
 )
 def test_refuses(kernel: Backend, position: int, value: Any, name: str, words: list[str]) -> None:
-    args = shade_args(random_world(8).to(torch.float32, kernel.device), 3)
+    args = shade_args(random_world(8).to(torch.float32), 3)
     assert_refuses(kernel.shade, args, {position: value}, name, *words)
 
 
 def test_refuses_two_devices(kernel: Backend) -> None:
-    args = shade_args(random_world(8).to(torch.float32, kernel.device), 3)
+    args = shade_args(random_world(8).to(torch.float32), 3)
     assert_refuses(kernel.shade, args, {1: args[1].to("meta")}, "sh", "device")

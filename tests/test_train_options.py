@@ -31,6 +31,7 @@ class TestOptions:
             ({"strategy": "best"}, "strategy: expected one of adc, mcmc, none, wfr; found 'best'"),
             ({"price": 1.0}, "price: expected strategy wfr with it, found 'mcmc'"),
             ({"strategy": "wfr", "price": -1.0}, "price: expected a number >= 0"),
+            ({"backend": "tpu"}, "backend: expected 'auto', 'cpu' or 'cuda', found 'tpu'"),
             ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),
             ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),
             ({"save_iterations": (0,)}, "save_iterations: .* found 0"),

@@ -14,82 +14,30 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_training import HEIGHT, WIDTH, assert_same, options, ring_scene, stop_at
 
-from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import Strategy, TrainState
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.io.ply import read_ply
 from splatrender.model import Splats
 from splatrender.operators.render import render
-from splatrender.scenes.scene import Scene, Similarity, View
-from splatrender.training import Interrupted, TrainingDiverged, TrainOptions, train
+from splatrender.scenes.scene import Scene, View
+from splatrender.training import (
+    Interrupted,
+    TrainingDiverged,
+    TrainOptions,
+    train,
+)
 from splatrender.training import run as run_module
 from splatrender.training.data import Samples, reduced
 from splatrender.training.evaluate import score
 from splatrender.training.interruption import InterruptionGuard
 
-WIDTH, HEIGHT = 72, 48
-
-
-def truth() -> Splats:
-    """What the photos show."""
-    splats = Splats.random(40, extent=0.6, seed=3, degree=0)
-    splats.log_scales.clamp_(min=math.log(0.05), max=math.log(0.2))
-    splats.opacity_logits.fill_(1.5)
-    return splats
-
-
-def ring(count: int) -> list[Camera]:
-    """Cameras around the origin."""
-    cameras = []
-    for index in range(count):
-        angle = 2 * math.pi * index / count
-        eye = (2 * math.cos(angle), -0.4, 2 * math.sin(angle))
-        cameras.append(
-            Camera.look_at(
-                eye, (0, 0, 0), fov_x=50, width=WIDTH, height=HEIGHT, name=f"{index:02d}.jpg"
-            )
-        )
-    return cameras
-
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:
-    """9 views, 2 of them held out; seed points near the true ones."""
-    splats = truth()
-    views = []
-    with torch.no_grad():
-        for camera in ring(9):
-            photo = (render(splats, camera).radiance[0].clamp(0, 1) * 255).round()
-            views.append(View(camera, photo.to(torch.uint8), None, camera.name))
-    generator = torch.Generator().manual_seed(0)
-    points = splats.means + 0.05 * torch.randn(40, 3, generator=generator)
-    colors = torch.full((40, 3), 128, dtype=torch.uint8)
-    similarity = Similarity(0.5, torch.tensor([1.0, 2.0, 3.0]))
-    return Scene(Path("ring"), views[2:], views[:2], points, colors, similarity)
-
-
-def options(folder: Path, **changes: Any) -> TrainOptions:
-    defaults: dict[str, Any] = {
-        "iterations": 40,
-        "max_splats": 60,
-        "quiet": True,
-        "checkpoint_interval": 0,
-        "sh_degree": 1,
-        "threads": 1,
-    }
-    return TrainOptions("ring", folder, **{**defaults, **changes})
-
-
-def stop_at(iteration: int, number: signal.Signals = signal.SIGINT) -> Any:
-    """A callback that interrupts as Ctrl-C does."""
-
-    def on_step(state: TrainState) -> None:
-        if state.iteration == iteration:
-            signal.raise_signal(number)
-
-    return on_step
+    return ring_scene()
 
 
 def test_learns(scene: Scene, tmp_path: Path) -> None:
@@ -171,22 +119,6 @@ def test_resumes_to_the_same_bits(scene: Scene, tmp_path: Path, strategy: str) -
         {k: two[k] for k in ("splats", "moments", "steps", "rows", "generator", "strategy")},
     )
     assert straight.results["psnr"] == resumed.results["psnr"]
-
-
-def assert_same(one: Any, two: Any) -> None:
-    """Nested containers of the same bits."""
-    if isinstance(one, torch.Tensor):
-        assert torch.equal(one, two)
-    elif isinstance(one, dict):
-        assert one.keys() == two.keys()
-        for key in one:
-            assert_same(one[key], two[key])
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(two)
-        for a, b in zip(one, two, strict=True):
-            assert_same(a, b)
-    else:
-        assert one == two
 
 
 def test_seed_decides(scene: Scene, tmp_path: Path) -> None:
@@ -430,6 +362,34 @@ class TestSamples:
         rounds = [[samples.next(1).name for _ in scene.train] for _ in range(3)]
         assert all(sorted(names) == sorted(v.name for v in scene.train) for names in rounds)
         assert rounds[0] != rounds[1]
+
+    def test_what_was_put_back_comes_again(self, scene: Scene) -> None:
+        samples = Samples(scene.train, torch.Generator().manual_seed(0))
+        samples.put_back()  # nothing was taken yet
+        names = [samples.next(1).name for _ in range(3)]
+        samples.put_back()
+        samples.put_back()
+        names += [samples.next(1).name for _ in range(len(scene.train) - 2)]
+        assert names[2] == names[3] and sorted(names[3:] + names[:2]) == sorted(
+            view.name for view in scene.train
+        )
+
+    def test_photos_stay_on_the_device_while_there_is_room(self, scene: Scene) -> None:
+        mask = torch.ones(HEIGHT, WIDTH, dtype=torch.uint8)
+        views = [replace(view, mask=mask) for view in scene.train]
+        size = 4 * HEIGHT * WIDTH
+        meta = torch.device("meta")  # memory that costs nothing
+        samples = Samples(views, torch.Generator().manual_seed(0), meta, room=3 * size + 10)
+        rounds: list[dict[str, Any]] = [{}, {}]
+        for seen in rounds:
+            for _ in views:
+                sample = samples.next(1)
+                assert sample.photo.device == meta and sample.mask is not None
+                assert sample.mask.device == meta
+                seen[sample.name] = sample
+        kept = [name for name in rounds[0] if rounds[0][name] is rounds[1][name]]
+        assert len(kept) == 3
+        assert all(samples.next(2).nbytes == size // 4 for _ in views)  # room is made anew
 
     def test_reduction_averages_boxes(self, scene: Scene) -> None:
         view = scene.train[0]

@@ -24,6 +24,7 @@ class Problem:
         grid: where the error is measured, against clean values.
         seed: of everything random in a method.
         seconds: CPU time of one run of one optimiser.
+        quick: whether a rough answer is enough.
     """
 
     task: Task
@@ -31,6 +32,7 @@ class Problem:
     grid: Dataset
     seed: int
     seconds: float
+    quick: bool = False
 
     @property
     def samples(self) -> Dataset:

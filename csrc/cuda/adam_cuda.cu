@@ -11,7 +11,7 @@ namespace splatrender::cuda {
 
 constexpr int kAdamRows = 256;  // rows of a block, and its threads
 
-__global__ void __launch_bounds__(kAdamRows) adam_kernel(AdamArgs a, AdamConstants<float> constants) {
+__global__ void __launch_bounds__(kAdamRows, 4) adam_kernel(AdamArgs a, AdamConstants<float> constants) {
   // 1/(1-β1ᵗ), or 0 for rows that are left alone, and 1/√(1-β2ᵗ)
   __shared__ float first[kAdamRows], second[kAdamRows];
   const int64_t begin = int64_t(blockIdx.x) * kAdamRows, n = begin + threadIdx.x;

@@ -24,29 +24,6 @@ namespace splatrender::cuda {
 
 constexpr int kStretch = kTileThreads;  // entries that are fetched at once
 
-// Which quadrants of the tile the ellipse of the cut-off meets: bit 2·row + column.
-template <class T>
-__device__ __forceinline__ unsigned quadrants_met(const Footprint<T>& f, int x0, int y0) {
-  // in units of log2, and with the sign turned: -xx dx² - xy dx dy - yy dy² <= level
-  const T level = T(0.5 * kLog2E) * cutoff_level(f.tail.y);
-  const Ellipse<T> e = make_ellipse(-f.head.z, T(-0.5) * f.head.w, -f.tail.x, level);
-  constexpr T kSide = T(kQuadrant - 1);  // from the first pixel centre to the last
-  const T left = T(x0) + T(0.5) - f.head.x, top = T(y0) + T(0.5) - f.head.y;
-  unsigned met = 0;
-#pragma unroll
-  for (int row = 0; row < 2; ++row) {
-    const T y = top + T(row * kQuadrant);
-    T lo, hi;
-    const bool meets = ellipse_in_strip(e, y, y + kSide, lo, hi);
-#pragma unroll
-    for (int column = 0; column < 2; ++column) {
-      const T x = left + T(column * kQuadrant);
-      met |= unsigned(meets && lo <= x + kSide && hi >= x) << (2 * row + column);
-    }
-  }
-  return met;
-}
-
 // The four bits of a quadrant's blocks from the votes of its 8x4 upper and lower pixels.
 __device__ __forceinline__ unsigned blocks_hit(unsigned upper, unsigned lower) {
   constexpr unsigned kLeft = 0x0f0f0f0fu, kRight = 0xf0f0f0f0u;
@@ -55,7 +32,7 @@ __device__ __forceinline__ unsigned blocks_hit(unsigned upper, unsigned lower) {
 }
 
 template <int D, Response R, bool VISIBILITY, class T>
-__global__ void __launch_bounds__(kTileThreads)
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 5 : 10)
     blend_kernel(BlendArgs<T> a, const Footprint<T>* footprints, const int32_t* order, T* seen, int first_channel) {
   __shared__ Quad<T> heads[kStretch];  // x, y, xx, xy
   __shared__ Quad<T> tails[kStretch];  // yy, log2_peak, color 0, color 1
@@ -384,24 +361,6 @@ __global__ void __launch_bounds__(256)
 }
 
 // ---- launches ------------------------------------------------------------------------------------------------
-
-// What both directions need before they start.
-template <class T>
-struct Prepared {
-  const Footprint<T>* footprints;
-  const int32_t* order;
-  int64_t tiles;
-};
-template <class T>
-Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p) {
-  p.tiles = a.C * divide_up(a.width, kTile) * divide_up(a.height, kTile);
-  Footprint<T>* footprints = context.scratch<Footprint<T>>(a.C * a.N);
-  int32_t* order = context.scratch<int32_t>(p.tiles);
-  p.footprints = footprints, p.order = order;
-  SR_TRY(launch_over("footprint_kernel", footprint_kernel<T>, a.C * a.N, context.stream, a, footprints));
-  if (p.tiles == 0) return {};
-  return launch("tile_order_kernel", tile_order_kernel<T>, dim3(1), dim3(1024), context.stream, a, p.tiles, order);
-}
 
 // f(channels of a pass, first channel) until all are done; float has kernels for 1, 3 and 4 channels at once.
 template <class T, class F>

@@ -1,5 +1,5 @@
-// What forward and backward blending share: a splat as the inner loops read it, the pixels of a thread, and the
-// exponent at a pixel.
+// What all walks over the tile lists share: a splat as the inner loops read it, the pixels of a thread, the exponent at
+// a pixel, and which quadrants a splat meets.
 //
 // A block of 128 threads blends one 16x16 tile. Each of its four warps owns a quadrant of 8x8 pixels and walks only the
 // splats that meet it; a lane owns two pixels of one column, (x, y) and (x, y + 4), so that what depends on a splat
@@ -142,5 +142,46 @@ struct Column {
     return multiply_add(multiply_add(yy, y, slope), y, at_centre);
   }
 };
+
+// Which quadrants of the tile the ellipse of the cut-off meets: bit 2·row + column.
+template <class T>
+__device__ __forceinline__ unsigned quadrants_met(const Footprint<T>& f, int x0, int y0) {
+  // in units of log2, and with the sign turned: -xx dx² - xy dx dy - yy dy² <= level
+  const T level = T(0.5 * kLog2E) * cutoff_level(f.tail.y);
+  const Ellipse<T> e = make_ellipse(-f.head.z, T(-0.5) * f.head.w, -f.tail.x, level);
+  constexpr T kSide = T(kQuadrant - 1);  // from the first pixel centre to the last
+  const T left = T(x0) + T(0.5) - f.head.x, top = T(y0) + T(0.5) - f.head.y;
+  unsigned met = 0;
+#pragma unroll
+  for (int row = 0; row < 2; ++row) {
+    const T y = top + T(row * kQuadrant);
+    T lo, hi;
+    const bool meets = ellipse_in_strip(e, y, y + kSide, lo, hi);
+#pragma unroll
+    for (int column = 0; column < 2; ++column) {
+      const T x = left + T(column * kQuadrant);
+      met |= unsigned(meets && lo <= x + kSide && hi >= x) << (2 * row + column);
+    }
+  }
+  return met;
+}
+
+// What every walk over the lists needs before it starts.
+template <class T>
+struct Prepared {
+  const Footprint<T>* footprints;
+  const int32_t* order;
+  int64_t tiles;
+};
+template <class T>
+Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p) {
+  p.tiles = a.C * divide_up(a.width, kTile) * divide_up(a.height, kTile);
+  Footprint<T>* footprints = context.scratch<Footprint<T>>(a.C * a.N);
+  int32_t* order = context.scratch<int32_t>(p.tiles);
+  p.footprints = footprints, p.order = order;
+  SR_TRY(launch_over("footprint_kernel", footprint_kernel<T>, a.C * a.N, context.stream, a, footprints));
+  if (p.tiles == 0) return {};
+  return launch("tile_order_kernel", tile_order_kernel<T>, dim3(1), dim3(1024), context.stream, a, p.tiles, order);
+}
 
 }  // namespace splatrender::cuda

@@ -90,16 +90,16 @@ __global__ void __launch_bounds__(kProjectThreads) project_backward_kernel(Proje
         const auto o =
             project(view, mean, factor(a, i), a.amplitudes[i], T(a.eps2d), a.antialiased, Response(a.response));
         const T* conic = g.conics + 3 * at;
-        const ProjectedGrad<T> d{g.means2d[2 * at], g.means2d[2 * at + 1],          g.depths[at],
-                                 g.peaks[at],       {conic[0], conic[1], conic[2]}};
+        const ProjectedGrad<T> d{
+            g.means2d[2 * at], g.means2d[2 * at + 1], g.depths[at], g.peaks[at], {conic[0], conic[1], conic[2]}};
         r = project_vjp(view, mean, o, d, a.antialiased, Response(a.response));
         g_mean += r.mean;
         g_A += r.A;
         g_amplitude += r.amplitude;
       }
-      T terms[kCameraSums] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z,
-                              r.W.r[2].x, r.W.r[2].y, r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,
-                              r.fx,       r.fy,       r.cx,       r.cy};
+      T terms[kCameraSums] = {
+          r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z, r.W.r[2].x, r.W.r[2].y,
+          r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,      r.fx,       r.fy,       r.cx,       r.cy};
       add_terms(terms, shared, turn++, first == begin, g.partial + (chunk * a.C + c) * kCameraSums);
     }
     if (i >= end) continue;

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(kShadeThreads<T>) shade_kernel(ShadeArgs<T> a)
 
 // A block takes a chunk of kProjectChunk splats, kShadeThreads at a time.
 template <class T, int DEGREE>
-__global__ void __launch_bounds__(kShadeThreads<T>) shade_backward_kernel(ShadeArgs<T> a, ShadeGrads<T> g) {
+__global__ void __launch_bounds__(kShadeThreads<T>, 4) shade_backward_kernel(ShadeArgs<T> a, ShadeGrads<T> g) {
   constexpr int kThreads = kShadeThreads<T>, kWarps = kThreads / kWarp;
   using Rows = ShRows<T, DEGREE>;
   __shared__ Rows shared[kWarps];
@@ -168,8 +168,8 @@ __global__ void __launch_bounds__(kTotalThreads)
   const T* v = viewmats + 16 * c + 4 * row;
   double value = 0;
   if (row < 3)
-    value = column < 3 ? double(v[3]) * sum[column]
-                       : double(v[0]) * sum[0] + double(v[1]) * sum[1] + double(v[2]) * sum[2];
+    value =
+        column < 3 ? double(v[3]) * sum[column] : double(v[0]) * sum[0] + double(v[1]) * sum[1] + double(v[2]) * sum[2];
   g_viewmats[16 * c + k] = T(value);
 }
 

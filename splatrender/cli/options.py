@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+BACKENDS = ["auto", "cpu", "cuda"]  # as in operators.devices, which loads torch
 LAST = "Other"  # heading of what has none, at the end
 
 

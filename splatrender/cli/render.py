@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from splatrender.cli.options import Color, SectionCommand, one_of, option
+from splatrender.cli.options import BACKENDS, Color, SectionCommand, one_of, option
 
 WHAT = "What to render"
 HOW = "Pictures"
@@ -109,6 +109,13 @@ RUN = "Run"
     help="Folder to write to.  [default: MODEL; for a .ply, a folder beside it]",
 )
 @option(
+    "--backend",
+    section=RUN,
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="Where to render; auto: on an NVIDIA GPU if the CUDA kernels are built and there is one.",
+)
+@option(
     "--threads",
     section=RUN,
     type=click.IntRange(min=0),
@@ -134,6 +141,11 @@ def render(out: str | None, model: str | None, **options: Any) -> None:
     model = one_of("model", out, model)
     if model is None:
         raise click.UsageError("expected a model folder or a .ply file as MODEL, found none")
-    from splatrender.rendering import RenderJob, render_model  # here: --help need not load torch
+    import torch  # here, as --help need not load it
 
-    render_model(RenderJob(model=model, **options))
+    from splatrender.rendering import RenderJob, render_model
+
+    try:
+        render_model(RenderJob(model=model, **options))
+    except torch.OutOfMemoryError as error:
+        raise click.ClickException(str(error)) from error

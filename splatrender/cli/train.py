@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from splatrender.cli.options import Color, IterationList, SectionCommand, one_of, option
+from splatrender.cli.options import BACKENDS, Color, IterationList, SectionCommand, one_of, option
 
 SCENE = "Scene"
 LENGTH = "Length and size"
@@ -168,6 +168,13 @@ RUN = "Run"
 )
 @option("--seed", section=RUN, type=int, default=0, help="Of all random choices of the run.")
 @option(
+    "--backend",
+    section=RUN,
+    type=click.Choice(BACKENDS),
+    default="auto",
+    help="Where to train; auto: on an NVIDIA GPU if the CUDA kernels are built and there is one.",
+)
+@option(
     "--threads",
     section=RUN,
     type=int,
@@ -205,5 +212,5 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
 
     try:
         training.train(training.TrainOptions(source=scene, model=model, **options))
-    except training.TrainingDiverged as error:
+    except (training.TrainingDiverged, training.TrainingOutOfMemory) as error:
         raise click.ClickException(str(error)) from error

@@ -283,6 +283,7 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
     """
     lower, info = torch.linalg.cholesky_ex(matrix)
     scale, jitter = matrix.diagonal().mean(), torch.finfo(matrix.dtype).eps
+    scale = torch.where(scale > 0, scale, 1.0)
     while int(info):
         jitter *= 10
         if not jitter < 1:

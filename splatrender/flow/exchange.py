@@ -17,6 +17,7 @@ from splatrender.flow.footprints import picture_of, see
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.sweep import Sweep
 from splatrender.model import Splats
+from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
 
 
@@ -81,9 +82,9 @@ def error_of(
     total = 0.0
     for view in views:
         residual = picture_of(see(splats, None, view.camera, background, options))
-        residual -= view.photo.to(residual) / 255
+        residual -= send(view.photo, residual.device).to(residual) / 255
         if view.mask is not None:
-            residual *= (view.mask != 0)[..., None]
+            residual *= (send(view.mask, residual.device) != 0)[..., None]
         total += 0.5 * float(residual.square().sum())
     return total
 

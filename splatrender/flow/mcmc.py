@@ -130,29 +130,42 @@ class MCMC(Strategy):
             return 0
         parents, twins = _divide(state, state.splats.opacities, born)
         state.append(twins)
-        _mark_new(state, torch.cat([parents, torch.arange(count, count + born)]))
+        children = torch.arange(count, count + born, device=parents.device)
+        _mark_new(state, torch.cat([parents, children]))
         return born
 
 
 def diffuse(state: TrainState, noise: float) -> None:
-    """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η: faint splats explore.
+    """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η, for o < 0.09: faint splats explore.
 
     Args:
         state: the run; its splats are changed in place.
         noise: strength [1 / scene unit²], times the learning rate of the means.
     """
-    splats = state.splats
-    opacities = splats.opacity_logits.sigmoid()
-    ids = (opacities < NOISE_NEGLIGIBLE).nonzero()[:, 0]
-    if len(ids) == 0:
+    splats, strength = state.splats, noise * state.means_lr
+    means, *shape = splats.means, splats.opacities, splats.quats, splats.log_scales
+    if means.device.type == "cuda":
+        # All of them at once: to gather the faint ones would mean to wait for their number.
+        means.add_(_noise(state.generator, strength, *shape))
         return
-    eta = torch.randn(len(ids), 3, generator=state.generator, device=ids.device)
-    gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities.index_select(0, ids)))
-    eta *= (gate * (noise * state.means_lr))[:, None]
-    quats = torch.nn.functional.normalize(splats.quats.index_select(0, ids), dim=1)
-    variances = splats.log_scales.index_select(0, ids).mul_(2).exp_()
+    ids = (shape[0] < NOISE_NEGLIGIBLE).nonzero()[:, 0]
+    if len(ids):
+        faint = (tensor.index_select(0, ids) for tensor in shape)
+        means.index_add_(0, ids, _noise(state.generator, strength, *faint))
+
+
+def _noise(
+    generator: torch.Generator, strength: float, opacities: Tensor, quats: Tensor, logs: Tensor
+) -> Tensor:
+    """[M, 3] for M splats of opacities [M], quaternions [M, 4] and log scales [M, 3]."""
+    eta = torch.randn(len(quats), 3, generator=generator, device=quats.device)
+    gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities))
+    gate.masked_fill_(opacities >= NOISE_NEGLIGIBLE, 0)
+    eta *= (gate * strength)[:, None]
+    quats = torch.nn.functional.normalize(quats, dim=1)
+    variances = (2 * logs).exp_()
     local = rotate(quats, eta, inverse=True).mul_(variances)  # Σ = R diag(s²) Rᵀ
-    splats.means.index_add_(0, ids, rotate(quats, local))
+    return rotate(quats, local)
 
 
 def shared(opacities: Tensor, sharers: Tensor) -> tuple[Tensor, Tensor]:
@@ -182,19 +195,19 @@ def shared(opacities: Tensor, sharers: Tensor) -> tuple[Tensor, Tensor]:
     old = opacities.double()
     new = -torch.expm1(torch.log1p(-old) / n)
     powers = torch.arange(1, MAX_SHARERS + 1, dtype=torch.float64, device=old.device)
-    terms = _signed_binomials().to(old.device)[n] * new[:, None] ** powers / powers.sqrt()
+    terms = _signed_binomials(old.device)[n] * new[:, None] ** powers / powers.sqrt()
     return new.to(opacities.dtype), (old / terms.sum(dim=1)).to(opacities.dtype)
 
 
 @cache
-def _signed_binomials() -> Tensor:
+def _signed_binomials(device: torch.device) -> Tensor:
     """[52, 51] table of C(N, j) (-1)^(j+1) by N and j - 1, in float64 (exact below 2^53)."""
     table = torch.zeros(MAX_SHARERS + 1, MAX_SHARERS + 1, dtype=torch.float64)
     table[:, 0] = 1
     for n in range(1, MAX_SHARERS + 1):
         table[n, 1:] = table[n - 1, 1:] + table[n - 1, :-1]  # Pascal's triangle
     table[:, 2::2] *= -1
-    return table[:, 1:]
+    return table[:, 1:].to(device)
 
 
 def _divide(state: TrainState, weights: Tensor, count: int) -> tuple[Tensor, Splats]:

@@ -18,6 +18,7 @@ from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotate
 from splatrender.model.splats import SH_C0
+from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
 
 CHILD, RAY, UNIFORM = range(3)
@@ -100,10 +101,10 @@ def on_rays(
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
         seen = see(splats, None, view.camera, background, options)
-        photo = view.photo.reshape(-1, 3).float() / 255
+        photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
         residual = (picture_of(seen).reshape(-1, 3) - photo).square().sum(dim=1)
         if view.mask is not None:
-            residual = residual * (view.mask.reshape(-1) != 0)
+            residual = residual * (send(view.mask, splats.device).reshape(-1) != 0)
         if not float(residual.sum()) > 0:
             continue
         pixels = torch.multinomial(residual, number, replacement=True, generator=generator)
@@ -140,7 +141,7 @@ def anywhere(
         there = seen.depths[seen.visible]
         if number == 0 or len(there) == 0:
             continue
-        photo = view.photo.reshape(-1, 3).float() / 255
+        photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
         pixels = torch.randint(len(photo), (number,), generator=generator, device=photo.device)
         nearest, farthest = there.quantile(there.new_tensor([0.01, 0.99])).log().tolist()
         along = torch.rand(number, generator=generator, device=photo.device)

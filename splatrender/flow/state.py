@@ -77,14 +77,14 @@ class TrainState:
         splats: N splats, leaf tensors that require gradients.
         moments: Adam's moments by the names of the splats' fields.
         steps: int32 [N], optimizer steps that a splat has taken (those in which it was visible).
-        generator: the one source of randomness of the run.
+        generator: the source of randomness, on the device of the splats.
         iterations: length of the run.
         iteration: the current iteration, 1 ... iterations; 0 before the first.
         means_lr: current step size of the means [scene units].
         rows: further tensors [N, ...] that belong to splats; a strategy keeps its own here under
             a name of its own. They are saved with the checkpoint; new splats get zeros.
-        views: training views at full resolution.
-        samples: the same at the resolution that the run trains on at the moment.
+        views: training views at full resolution, with photos on the CPU.
+        samples: the same at the resolution that the run trains on at the moment, on any device.
         background: [3] colour behind the splats.
         options: approximations that the splats are rendered with.
         footprints: of this iteration's view, for strategies that watch them; else None.
@@ -154,13 +154,15 @@ class TrainState:
             splats: [M] splats of the same degree.
         """
         count = len(splats)
-        self.splats = _leaves(Splats.cat([self.splats.detach(), splats.detach()]))
-        self.moments = {
+        # Everything is made before anything changes, so that running out of memory changes nothing.
+        grown = _leaves(Splats.cat([self.splats.detach(), splats.detach()]))
+        moments = {
             name: Moments(_grown(m.exp_avg, count), _grown(m.exp_avg_sq, count))
             for name, m in self.moments.items()
         }
-        self.steps = _grown(self.steps, count)
-        self.rows = {name: _grown(tensor, count) for name, tensor in self.rows.items()}
+        steps = _grown(self.steps, count)
+        rows = {name: _grown(tensor, count) for name, tensor in self.rows.items()}
+        self.splats, self.moments, self.steps, self.rows = grown, moments, steps, rows
 
     def overwrite(self, ids: Tensor, splats: Splats) -> None:
         """Put other splats into the rows `ids` and forget the moments there.

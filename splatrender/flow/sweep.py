@@ -14,6 +14,7 @@ from splatrender.flow.probes import Probes
 from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
 from splatrender.model.splats import SH_C0
+from splatrender.operators.devices import send
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
 from splatrender.operators.render import RenderOptions
 
@@ -90,9 +91,9 @@ def sweep(
     seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
     for view in views:
         seen = see(splats, tried, view.camera, background, options)
-        mask = None if view.mask is None else view.mask[None].contiguous()
+        mask = None if view.mask is None else send(view.mask, splats.device)[None]
         found = flow_statistics(
-            seen.prints, seen.bins, view.photo[None].contiguous(), mask, levels,
+            seen.prints, seen.bins, send(view.photo, splats.device)[None], mask, levels,
             view.camera.width, view.camera.height, seen.response,
         )  # fmt: skip
         errors.append(found.error[0])

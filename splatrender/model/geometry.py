@@ -86,7 +86,7 @@ def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasur
     mixed = {
         name: (1 - time) * tensor + time * getattr(target, name) for name, tensor in start.items()
     }
-    return replace(start, **mixed)
+    return start.with_tensors(mixed)
 
 
 def barycentre(means: Tensor, factors: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
@@ -235,7 +235,7 @@ def split(
         name: tensor.index_copy(0, ids, getattr(children[0], name))
         for name, tensor in measure.items()
     }
-    return SplatMeasure.cat([replace(measure, **first), children[1]])
+    return SplatMeasure.cat([measure.with_tensors(first), children[1]])
 
 
 def sample(measure: SplatMeasure, count: int, generator: torch.Generator | None = None) -> Tensor:

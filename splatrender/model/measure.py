@@ -6,7 +6,7 @@ Legend: k splats, p outputs, d inputs, m mass, v weight, b mean, A factor, ρ pa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -58,9 +58,9 @@ class SplatMeasure:
     def __post_init__(self) -> None:
         for name, tensor in self.items():
             if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
+                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
                 raise InputError(
-                    f"SplatMeasure.{name}: expected a floating-point tensor, found {found}"
+                    f"SplatMeasure.{name}: expected a floating-point tensor, found {kind}"
                 )
         if self.means.dim() != 2 or self.means.shape[1] == 0:
             found = tuple(self.means.shape)
@@ -79,11 +79,11 @@ class SplatMeasure:
             if found != shape:
                 raise InputError(f"SplatMeasure.{name}: expected shape {shape}, found {found}")
         for name, tensor in self.items():
-            for kind in ("dtype", "device"):
-                if getattr(tensor, kind) != getattr(self.means, kind):
+            for what in ("dtype", "device"):
+                if getattr(tensor, what) != getattr(self.means, what):
                     raise InputError(
-                        f"SplatMeasure.{name}: expected {kind} {getattr(self.means, kind)} as of "
-                        f"means, found {getattr(tensor, kind)}"
+                        f"SplatMeasure.{name}: expected {what} {getattr(self.means, what)} as of "
+                        f"means, found {getattr(tensor, what)}"
                     )
         self.parent.check_dims(dims)
 
@@ -176,7 +176,12 @@ class SplatMeasure:
 
     def map(self, function: Callable[[Tensor], Tensor]) -> SplatMeasure:
         """The measure whose tensors are those of this one after `function`."""
-        return replace(self, **{name: function(tensor) for name, tensor in self.items()})
+        return self.with_tensors({name: function(tensor) for name, tensor in self.items()})
+
+    def with_tensors(self, tensors: dict[str, Tensor]) -> SplatMeasure:
+        """The measure with other tensors in the named fields, of the same parent and kind."""
+        merged = {**dict(self.items()), **tensors}
+        return SplatMeasure(**merged, parent=self.parent, normalised=self.normalised)
 
     def to(self, *args: Any, **kwargs: Any) -> SplatMeasure:
         """The same measure in another dtype or on another device (arguments of `Tensor.to`)."""
@@ -222,4 +227,4 @@ class SplatMeasure:
         tensors = {
             name: torch.cat([getattr(part, name) for part in parts]) for name, _ in parts[0].items()
         }
-        return replace(parts[0], **tensors)
+        return parts[0].with_tensors(tensors)

@@ -1,10 +1,14 @@
-"""One check that every stage makes before torch chooses a kernel by device."""
+"""Where the stages run: the choice of a device, and the way to it."""
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
+
+BACKENDS = ("auto", "cpu", "cuda")
+OLDEST_GPU = (7, 5)  # compute capability from which on there are kernels: Turing
 
 
 def require_one_device(**tensors: Tensor | None) -> None:
@@ -17,7 +21,6 @@ def require_one_device(**tensors: Tensor | None) -> None:
         InputError: names the first tensor that lies elsewhere.
 
     Example:
-        >>> import torch
         >>> require_one_device(means=torch.ones(1), quats=None)
     """
     expected = None
@@ -28,3 +31,100 @@ def require_one_device(**tensors: Tensor | None) -> None:
             expected = tensor.device
         elif tensor.device != expected:
             raise InputError(f"{name}: expected device {expected}, found device {tensor.device}")
+
+
+def has_cuda_kernels() -> bool:
+    """Whether the extension was built with the CUDA kernels."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key("splatrender::blend", "CUDA")
+
+
+def missing_for_cuda() -> list[str]:
+    """What stands between this process and its GPU, in words; nothing where all is there."""
+    missing = []
+    if not has_cuda_kernels():
+        missing.append("splatrender was built without CUDA kernels")
+    if torch.version.cuda is None:
+        missing.append(f"torch {torch.__version__} is a build without CUDA")
+    elif not torch.cuda.is_available():
+        missing.append("torch finds no NVIDIA GPU with a working driver")
+    elif torch.cuda.get_device_capability() < OLDEST_GPU:
+        found, least = torch.cuda.get_device_capability(), OLDEST_GPU
+        missing.append(
+            f"{torch.cuda.get_device_name()} has compute capability {found[0]}.{found[1]}, "
+            f"and the kernels need {least[0]}.{least[1]}"
+        )
+    return missing
+
+
+def choose_device(backend: str = "auto") -> torch.device:
+    """The device to train and render on.
+
+    Args:
+        backend: "cpu", "cuda" (torch's current GPU), or "auto" for CUDA where it works.
+
+    Returns:
+        A device on which the kernels run.
+
+    Raises:
+        InputError: `backend` is none of the three, or CUDA was asked for and does not work here;
+            the message says what is missing.
+
+    Example:
+        >>> choose_device("cpu")
+        device(type='cpu')
+    """
+    if backend not in BACKENDS:
+        raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', found {backend!r}")
+    if backend == "cpu":
+        return torch.device("cpu")
+    missing = missing_for_cuda()
+    if not missing:
+        return torch.device("cuda", torch.cuda.current_device())
+    if backend == "cuda":
+        raise InputError(
+            f"backend: expected 'auto' or 'cpu', found 'cuda': {' and '.join(missing)}"
+        )
+    return torch.device("cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """What the device calls itself: "cpu", or the model of the GPU."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
+def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+    """Copy a tensor to a device without waiting for the device to finish what it does.
+
+    Such a copy needs pinned memory, which torch keeps until the copy is done. A tensor that carries
+    a gradient is copied in the ordinary way.
+
+    Args:
+        tensor: anything; returned as it is if nothing changes.
+        device: where to.
+        dtype: None keeps it.
+
+    Returns:
+        The copy, for use on the device's current stream.
+    """
+    dtype = dtype or tensor.dtype
+    plain = tensor.requires_grad or torch.compiler.is_compiling()
+    if device.type == "cuda" and tensor.device.type == "cpu" and not plain:
+        return tensor.to(dtype).pin_memory().to(device, non_blocking=True)
+    return tensor.to(device, dtype)
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done all it was told: before a clock is read, and only then."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch or of the kernels means that memory is not enough.
+
+    Not all of them are `torch.OutOfMemoryError`: on a CPU, and from within operators, they are
+    RuntimeErrors that differ in their words alone.
+    """
+    words = ("out of memory", "not enough memory", "can't allocate memory")
+    told = isinstance(error, RuntimeError) and any(part in str(error) for part in words)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or told

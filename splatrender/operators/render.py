@@ -14,6 +14,7 @@ from splatrender.errors import InputError
 from splatrender.model.splats import Splats
 from splatrender.operators.bin import bin_splats
 from splatrender.operators.blend import blend
+from splatrender.operators.devices import send
 from splatrender.operators.project import RESPONSES, project
 from splatrender.operators.shade import shade
 
@@ -186,15 +187,16 @@ def render(
         raise InputError(f"cameras: expected one picture size, found {sorted(sizes)}")
     like = splats.means
     width, height = sizes.pop()
-    viewmats = torch.stack([view.viewmat for view in views]).to(like)
-    intrinsics = torch.stack([view.intrinsics() for view in views]).to(like)
+    device, dtype = like.device, like.dtype
+    viewmats = send(torch.stack([view.viewmat for view in views]), device, dtype)
+    intrinsics = send(torch.stack([view.intrinsics() for view in views]), device, dtype)
     scales = splats.scales
     amplitudes = splats.opacities
     if options.response == "beer_lambert":
         thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
         amplitudes = -torch.log1p(-amplitudes) / thickness
     if background is not None:
-        background = torch.as_tensor(background).to(like)
+        background = send(torch.as_tensor(background), device, dtype)
     return rasterize(
         splats.means, splats.quats, scales, amplitudes, splats.sh, viewmats, intrinsics,
         width, height, background=background, options=options, depth=depth, visibility=visibility,

@@ -12,6 +12,10 @@ from splatrender.errors import InputError
 Array = NDArray[np.float64]
 
 
+class InputTypeError(InputError, TypeError):
+    """Bad input of a kind that cannot be made numbers."""
+
+
 class NotFittedError(InputError, AttributeError):
     """An estimator was used before it was fitted."""
 
@@ -79,7 +83,7 @@ def check_targets(y: Any, count: int) -> Array:
         InputError: y is something else.
     """
     if y is None:
-        raise InputError("y: expected targets (requires y to be passed), found y is None")
+        raise InputError("y: fit requires y to be passed, but the target y is None")
     array = _numbers(y, "y")
     if array.ndim not in (1, 2) or array.size == 0:
         raise InputError(f"y: expected shape (n,) or (n, p), found {array.shape}")
@@ -112,8 +116,10 @@ def check_weights(weights: Any, count: int) -> Array | None:
         array = np.full(count, float(array))
     if array.shape != (count,):
         raise InputError(f"sample_weight: expected shape ({count},), found {array.shape}")
-    if (array < 0).any() or not array.sum() > 0:
-        raise InputError("sample_weight: expected numbers >= 0 with a positive sum, found others")
+    if (array < 0).any():
+        raise InputError("sample_weight: expected weights >= 0, found a negative one")
+    if not array.sum() > 0:
+        raise InputError("sample_weight: expected a positive weight, found zero for all samples")
     return array
 
 
@@ -126,6 +132,8 @@ def _numbers(values: Any, name: str) -> Array:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
+        if isinstance(error, TypeError):  # scikit-learn tells objects from strings by the class
+            raise InputTypeError(f"{name}: expected numbers, found others ({error})") from error
         raise InputError(f"{name}: expected numbers, found others ({error})") from error
     if not np.isfinite(array).all():
         where = np.argwhere(~np.isfinite(array))[0]

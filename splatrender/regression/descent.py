@@ -78,7 +78,8 @@ def descend(
         The measure at the end.
     """
     options = options or DescentOptions()
-    began, history = time.perf_counter(), []
+    began = time.perf_counter()
+    history: list[Round] = []
     measure = start.detach()
 
     def loss(candidate: SplatMeasure) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -20,12 +20,21 @@ from splatrender.operators.differential import Condition
 from splatrender.operators.sampling import observations
 from splatrender.regression.checks import NotFittedError, check_inputs, check_targets, check_weights
 from splatrender.regression.descent import METHODS, DescentOptions, descend
-from splatrender.regression.levenberg import Prior
+from splatrender.regression.levenberg import Prior, as_peaks
 from splatrender.regression.linearise import loss_of
-from splatrender.regression.solver import Round, Solution, SolverOptions, fit, initial_measure
+from splatrender.regression.solver import (
+    Progress,
+    Round,
+    Solution,
+    SolverOptions,
+    fit,
+    initial_measure,
+)
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
+SPACING = 0.3  # least scale over the mean spacing: smaller splats describe single samples
+LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
 FORMAT = "splatrender-regressor-1"
 
 
@@ -50,9 +59,10 @@ class SplatRegressor:
         selection: factor of the criterion's parameter count; 0 uses all splats there are.
         shrinkage: prior standard deviation of amplitudes in units of their own; 0 for none.
         roughness: how much smaller the amplitudes of small splats are expected to be.
-        mass_l1: weight of Σ |c|, relative to the targets' variance over their deviation.
+        mass_l1: weight of Σ |c|, relative to the targets' root mean square.
         entropy: weight of the masses' entropy (method "wfr" alone).
-        min_scale: smallest standard deviation of a splat, in units of the inputs.
+        min_scale: smallest standard deviation of a splat, relative to the inputs' ranges; "auto"
+            is 0.3 n^(−1/d), a third of the spacing of samples spread evenly.
         learning_rate: step size of the first-order methods.
         validation_fraction: part of the data held out to stop early; 0 for none.
         random_state: seed.
@@ -89,7 +99,7 @@ class SplatRegressor:
         roughness: float = 1.0,
         mass_l1: float = 0.0,
         entropy: float = 0.0,
-        min_scale: float = 0.0,
+        min_scale: float | str = "auto",
         learning_rate: float = 1e-3,
         validation_fraction: float = 0.0,
         random_state: int | None = 0,
@@ -115,7 +125,12 @@ class SplatRegressor:
     # Fitting
 
     def fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        progress: Progress | None = None,
     ) -> SplatRegressor:
         """Fit the splats to data.
 
@@ -123,6 +138,8 @@ class SplatRegressor:
             X: [n, d] inputs.
             y: [n] or [n, p] targets.
             sample_weight: [n] weights >= 0, all one if None.
+            progress: called after every round with its report and the best measure so far;
+                returning True ends the search.
 
         Returns:
             This estimator.
@@ -139,19 +156,31 @@ class SplatRegressor:
         if names is not None:
             self.feature_names_in_ = names
         self._flat = targets.ndim == 1
-        points, values = torch.from_numpy(x), torch.from_numpy(targets.reshape(len(x), -1))
+        points = torch.from_numpy(x)
+        values = torch.from_numpy(targets.reshape(len(x), -1))
         if weights is not None:
             used = torch.from_numpy(weights > 0)
             points, values = points[used], values[used]
+        if len(points) < 2:
+            raise InputError("X: expected at least 2 samples, found 1 sample")
         weight = None if weights is None else torch.from_numpy(weights)[used]
+        self._low, self._range = points.amin(dim=0), points.amax(dim=0) - points.amin(dim=0)
+        self._range = torch.where(self._range > 0, self._range, 1.0)
+        points = (points - self._low) / self._range
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
-        solution = self._solve(train, validation, generator)
-        self.measure_ = solution.measure
+        solution = self._solve(train, _Watch(self, validation, progress), generator)
+        self.measure_ = self._in_units(solution.measure)
         self.history_ = solution.history
         self.n_splats_ = len(solution.measure)
         self.loss_ = solution.loss
         return self
+
+    def _in_units(self, measure: SplatMeasure) -> SplatMeasure:
+        """A measure on inputs scaled to [0, 1] as one on the inputs themselves."""
+        low, size = self._low, self._range
+        scaled = {"means": low + size * measure.means, "factors": size[:, None] * measure.factors}
+        return measure.with_tensors(scaled)
 
     def _check_settings(self) -> None:
         if self.n_splats != "auto" and (
@@ -168,7 +197,8 @@ class SplatRegressor:
                 f"validation_fraction: expected a number in [0, 1), found "
                 f"{self.validation_fraction}"
             )
-        for name in ("selection", "shrinkage", "roughness", "mass_l1", "entropy", "min_scale"):
+        names = ["selection", "shrinkage", "roughness", "mass_l1", "entropy"]
+        for name in names + ["min_scale"] * (self.min_scale != "auto"):
             if not getattr(self, name) >= 0:
                 raise InputError(f"{name}: expected a number >= 0, found {getattr(self, name)}")
         create_parent(self.parent).check_dims(1 if self.parent in ("box", "hat") else 2)
@@ -194,17 +224,13 @@ class SplatRegressor:
         ]
         return parts[0], parts[1]
 
-    def _solve(
-        self, train: Condition, validation: Condition | None, generator: torch.Generator
-    ) -> Solution:
+    def _solve(self, train: Condition, watch: _Watch, generator: torch.Generator) -> Solution:
         assert train.target is not None
         count, dims = train.points.shape
         outputs = train.target.shape[1]
         each = outputs + dims * (dims + 3) // 2
         affordable = max(1, (count * outputs - 3) // each)  # more numbers than data cannot be told
         budget = AUTO_SPLATS if self.n_splats == "auto" else int(self.n_splats)
-        watch = _Watch(self, validation)
-        extent = float((train.points.amax(dim=0) - train.points.amin(dim=0)).max())
         if self.method != "levenberg":
             start = initial_measure(train.points, budget, outputs, generator, self.parent)
             options = DescentOptions(
@@ -214,23 +240,29 @@ class SplatRegressor:
         budget = min(budget, affordable)
         first = min(FIRST_SPLATS, max(1, budget // 2))
         start = initial_measure(train.points, first, outputs, generator, self.parent)
-        deviation = float(train.target.std(correction=0)) if count > 1 else 0.0
+        signal = float(train.target.square().mean().sqrt())
         solver = SolverOptions(
             n_splats=budget,
             rounds=self.max_rounds,
             seconds=math.inf if self.time_limit is None else self.time_limit,
             patience=self.patience,
-            support=1 + dims,
+            support=each,
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
+            signal=signal,
         )
         prior = Prior(
             roughness=self.roughness,
-            lasso=self.mass_l1 * deviation,
-            smallest=self.min_scale,
-            largest=extent if extent > 0 else 1.0,
+            lasso=self.mass_l1 * signal,
+            smallest=self._smallest(count, dims),
+            largest=LARGEST_SCALE,
         )
         return watch.best(fit([train], start, solver, generator, prior, watch))
+
+    def _smallest(self, count: int, dims: int) -> float:
+        if isinstance(self.min_scale, str):
+            return SPACING * count ** (-1 / dims)
+        return self.min_scale
 
     # Prediction
 
@@ -378,7 +410,8 @@ class SplatRegressor:
         return Tags(
             estimator_type="regressor",
             target_tags=TargetTags(required=True, multi_output=True),
-            regressor_tags=RegressorTags(),
+            # its check for good scores has 10 inputs, 66 parameters a splat, and 200 samples
+            regressor_tags=RegressorTags(poor_score=True),
             input_tags=InputTags(),
         )
 
@@ -390,34 +423,35 @@ class SplatRegressor:
 class _Watch:
     """Follows the rounds: prints, and keeps the measure that does best on held-out data."""
 
-    def __init__(self, model: SplatRegressor, validation: Condition | None) -> None:
-        self.model, self.validation = model, validation
+    def __init__(
+        self, model: SplatRegressor, validation: Condition | None, progress: Progress | None
+    ) -> None:
+        self.model, self.validation, self.progress = model, validation, progress
         self.history: list[Round] = []
-        self.lowest, self.measure, self.idle = math.inf, None, 0
+        self.measure: SplatMeasure | None = None
+        self.lowest, self.idle = math.inf, 0
 
     def __call__(self, entry: Round, measure: SplatMeasure) -> bool:
         held = None
         if self.validation is not None:
-            held = loss_of(_peaks(measure), [self.validation])
+            held = loss_of(as_peaks(measure), [self.validation])
             self.idle = self.idle + 1
             if held < self.lowest:
                 self.lowest, self.measure, self.idle = held, measure, 0
-        self.history.append(Round(**{**asdict(entry), "validation": held}))
+        entry = replace(entry, validation=held)
+        self.history.append(entry)
+        asked = False
+        if self.progress:
+            asked = bool(self.progress(entry, self.model._in_units(measure)))
         if self.model.verbose and entry.round % 10 == 0:
             rmse = math.sqrt(2 * entry.loss)
             print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
-        return self.validation is not None and self.idle >= self.model.patience
+        return asked or (self.validation is not None and self.idle >= self.model.patience)
 
     def best(self, solution: Solution) -> Solution:
         """The solution, or the best one on held-out data, with the history that was watched."""
         measure = solution.measure if self.measure is None else self.measure
         return Solution(measure, solution.loss, self.history)
-
-
-def _peaks(measure: SplatMeasure) -> SplatMeasure:
-    from splatrender.regression.levenberg import as_peaks
-
-    return as_peaks(measure)
 
 
 def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:

@@ -138,7 +138,7 @@ def _allen_cahn(modes: int, steps: int, snapshots: int) -> Array:
     wavenumber = np.pi * np.arange(modes // 2 + 1)
     return etdrk4(
         allen_cahn_initial(x),
-        -DIFFUSION * wavenumber**2,
+        np.asarray(-DIFFUSION * wavenumber**2, dtype=np.float64),
         lambda u: REACTION * (u - u**3),
         1 / steps,
         steps,

@@ -252,10 +252,9 @@ def _fit_samples(
     job: RegressJob, splats: int | str, x: Array, y: Array, title: str, watcher: Watcher
 ) -> _Outcome:
     frames: list[tuple[Round, SplatMeasure]] = []
-    model = SplatRegressor(
-        splats, parent=job.parent, method=job.method, random_state=job.seed,
-        **({} if job.rounds is None else {"max_rounds": job.rounds}),
-    )  # fmt: skip
+    model = SplatRegressor(splats, parent=job.parent, method=job.method, random_state=job.seed)
+    if job.rounds is not None:
+        model.max_rounds = job.rounds
 
     def progress(report: Round, measure: SplatMeasure) -> bool:
         if job.animation and (report.kept or report.round == 0):

@@ -204,9 +204,8 @@ def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
         means, factors = measure.means.detach().numpy(), measure.factors.detach().numpy()
         if measure.dims == 1:
             u = np.linspace(-3, 3, 61)
-            one = SplatMeasure(*(t[:1] for _, t in measure.items()), parent=measure.parent)
             flat = torch.tensor([[1.0]], dtype=measure.dtype)
-            bump = SplatMeasure(flat[0], flat, 0 * flat, flat[None], parent=one.parent)
+            bump = SplatMeasure(flat[0], flat, 0 * flat, flat[None], parent=measure.parent)
             profile = evaluate(bump, torch.from_numpy(u)[:, None]).value[:, 0].numpy()
             heights = measure.amplitudes[:, 0].detach().numpy()
             lines += [

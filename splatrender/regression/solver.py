@@ -32,6 +32,11 @@ from splatrender.regression.levenberg import (
 )
 from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
 
+LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other
+PLATEAU = 8  # births beyond twice the best number before growth is given up
+UNFITTED = 1e-3  # of the signal's variance: what counts as noise at most while splats are born
+FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
+
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
 
 
@@ -52,6 +57,8 @@ class SolverOptions:
         penalty: of the number of parameters, added to the logarithm of the objective.
         shrinkage: prior standard deviation of amplitudes over their present root mean square; the
             ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
+        signal: standard deviation of what is fitted, where it is known; amplitudes are expected
+            to be between that and a hundred times as large.
     """
 
     n_splats: int = 50
@@ -65,6 +72,7 @@ class SolverOptions:
     support: float = 0.0
     penalty: Callable[[int], float] | None = None
     shrinkage: float = 3.0
+    signal: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +133,8 @@ def initial_measure(
 ) -> SplatMeasure:
     """Splats of amplitude zero at random points, each as wide as its share of the points' box.
 
+    An input that does not vary gets the widest of the others' sizes: nothing depends on it.
+
     Args:
         points: [n, d] float64, in units of the inputs.
         n_splats: how many.
@@ -137,6 +147,7 @@ def initial_measure(
     """
     dims = points.shape[1]
     sizes = (points.amax(dim=0) - points.amin(dim=0)) * n_splats ** (-1 / dims)
+    sizes = torch.where(sizes > 0, sizes, sizes.max() if float(sizes.max()) > 0 else 1.0)
     ids = torch.randint(len(points), (n_splats,), generator=generator)
     return SplatMeasure(
         mass=points.new_ones(n_splats),
@@ -178,16 +189,31 @@ class _Search:
         extra = penalty(minimum.measure.parameters) if penalty else 0.0
         return math.log(max(minimum.objective, 1e-300)) + extra
 
-    def adapt_prior(self, minimum: Minimum) -> Minimum:
+    def first_prior(self, start: SplatMeasure) -> None:
+        """Bound the amplitudes of the first descent, where a bound is known."""
+        if self.options.shrinkage and self.options.signal:
+            energy = 2 * loss_of(start, self.conditions)
+            bound = (LARGEST * self.options.signal) ** 2
+            bound *= float(self.prior.relative(start).median())
+            self.prior = replace(self.prior, ridge=energy / (self.rows * bound))
+
+    def adapt_prior(self, minimum: Minimum, growing: bool = False) -> Minimum:
         """Let the ridge follow the noise level and the spread of the amplitudes."""
         if self.options.shrinkage:
             free = max(self.rows - minimum.measure.parameters, self.rows / 4)
             noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
+            if growing and self.options.signal:  # what is not fitted yet is not noise
+                noise = min(noise, UNFITTED * self.options.signal**2)
+            relative = self.prior.relative(minimum.measure)
             squares = minimum.measure.weights.square().mean(dim=1)
+            if self.options.signal:
+                low, high = self.options.signal, LARGEST * self.options.signal
+                squares = squares.clamp(low**2, high**2)
             # the median: a pair of large opposite amplitudes must not loosen its own bounds
-            spread = float((squares * self.prior.relative(minimum.measure)).median())
-            spread *= self.options.shrinkage**2
-            self.prior = replace(self.prior, ridge=noise / (self.rows * max(spread, 1e-300)))
+            spread = float((squares * relative).median()) * self.options.shrinkage**2
+            least = FAINTEST * noise * float(relative.median())
+            ridge = noise / (self.rows * max(spread, least)) if least > 0 else 0.0
+            self.prior = replace(self.prior, ridge=ridge)
         objective = minimum.loss + self.prior.penalty(minimum.measure)
         return replace(minimum, objective=objective)
 
@@ -321,7 +347,9 @@ def fit(
     options = options or SolverOptions()
     generator = generator or torch.Generator().manual_seed(0)
     search = _Search(conditions, options, prior or Prior(), generator)
-    best = search.adapt_prior(search.descend(as_peaks(start.detach()), options.iterations, 1e-3))
+    start = as_peaks(start.detach())
+    search.first_prior(start)
+    best = search.adapt_prior(search.descend(start, options.iterations, 1e-3), growing=True)
     current, idle, stalled = best, 0, False
 
     def report(entry: Round) -> bool:
@@ -342,20 +370,20 @@ def fit(
             births = max(1, int(options.growth * len(current.measure)))
             births = min(births, options.n_splats - len(current.measure))
         else:
-            most = max(1, len(best.measure) // 10)
-            deaths = int(torch.randint(1, most + 1, (1,), generator=generator))
-            deaths = min(deaths, len(best.measure) - 1)
-            births = deaths + _imbalance(options, len(best.measure), generator)
-        trial, entry = search.trial(current.measure, deaths, max(births, 0))
+            deaths, births = _exchange_sizes(options, len(best.measure), generator)
+        trial, entry = search.trial(current.measure, deaths, births)
         previous, score = search.score(best), search.score(trial)
         kept = score < previous
         if kept:
-            best = search.adapt_prior(trial)
+            best = search.adapt_prior(trial, growing)
         idle = 0 if score < previous - 1e-3 else idle + 1
-        if growing and not kept and idle < 4 and entry.births:
+        room = min(2 * len(best.measure) + PLATEAU, options.n_splats) - len(trial.measure)
+        if growing and not kept and room > 0 and entry.births:
             current = trial  # a plateau: the next births may lead across
         else:
-            stalled = stalled or (growing and not kept)
+            if growing and not kept and not stalled:  # now the prior is to be the data's
+                stalled = True
+                best = search.adapt_prior(search.descend(best.measure, options.iterations, 1e-3))
             current = best
         stop = report(replace(entry, kept=kept, loss=best.loss, splats=len(best.measure)))
     final = search.descend(best.measure, options.polish, 1e-6)
@@ -365,9 +393,13 @@ def fit(
     return Solution(best.measure, best.loss, search.history)
 
 
-def _imbalance(options: SolverOptions, count: int, generator: torch.Generator) -> int:
-    """More or fewer births than deaths, where the number of splats is free."""
-    if options.penalty is None:
-        return 0
-    change = int(torch.randint(-1, 2, (1,), generator=generator))
-    return min(change, options.n_splats - count)
+def _exchange_sizes(
+    options: SolverOptions, count: int, generator: torch.Generator
+) -> tuple[int, int]:
+    """Deaths and births of a round: as many of either, or only one kind where numbers are free."""
+    most = max(1, count // 10)
+    size = int(torch.randint(1, most + 1, (1,), generator=generator))
+    kind = 0 if options.penalty is None else int(torch.randint(3, (1,), generator=generator))
+    deaths = min(size, count - 1) if kind != 1 else 0
+    births = min(size, options.n_splats - count + deaths) if kind != 2 else 0
+    return deaths, births

@@ -13,15 +13,31 @@ import torch
 from tqdm import tqdm
 
 from splatrender.errors import InputError
-from splatrender.flow import TrainState
+from splatrender.flow import StepReport, TrainState
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.memory import keep_freed_memory
+from splatrender.operators.devices import (
+    choose_device,
+    device_name,
+    is_out_of_memory,
+    synchronize,
+)
 from splatrender.scenes.scene import Scene, load_scene
 from splatrender.training.evaluate import Evaluation, evaluate
 from splatrender.training.interruption import Interrupted, InterruptionGuard
 from splatrender.training.options import TrainOptions
-from splatrender.training.report import OutputFolder, Pictures, TrainResult, peak_memory_mb
-from splatrender.training.run import Run, TrainingDiverged
+from splatrender.training.report import (
+    OutputFolder,
+    Pictures,
+    TrainResult,
+    peak_device_memory_mb,
+    peak_memory_mb,
+)
+from splatrender.training.run import (
+    Run,
+    TrainingDiverged,
+    TrainingOutOfMemory,
+)
 
 POSTFIX_INTERVAL = 10  # iterations between updates of the figures behind the progress bar
 
@@ -33,8 +49,10 @@ def train(
 ) -> TrainResult:
     """Train splats on a scene: minimise 0.8 L1 + 0.2 (1 - SSIM) over its training views.
 
-    The run is a function of scene and options alone: the same call gives the same bits, also
-    when it was interrupted and continued. Ctrl-C and SIGTERM finish the step and save first.
+    On a CPU the run is a function of scene and options alone: the same call gives the same bits,
+    also when it was interrupted and continued. A GPU draws other random numbers; a run may be
+    continued on another device than it was begun on. Ctrl-C and SIGTERM finish the step and save
+    first.
 
     Args:
         options: what to train, where to, and how.
@@ -45,7 +63,10 @@ def train(
         The figures of results.json and the splats in world coordinates.
 
     Raises:
-        InputError: an option, the scene or the output folder is not as expected.
+        InputError: an option, the scene or the output folder is not as expected, or the backend
+            that was asked for is not there.
+        TrainingOutOfMemory: memory was not enough; a torch.OutOfMemoryError that says what to
+            lower, raised after the run was saved.
         TrainingDiverged: a number became infinite or NaN; the last checkpoint is kept.
         Interrupted: Ctrl-C or SIGTERM came; a SystemExit with code 130 or 143 whose message says
             how to resume.
@@ -55,6 +76,7 @@ def train(
         >>> result.results["psnr"]  # doctest: +SKIP
         24.1
     """
+    device = choose_device(options.backend)  # first: `claim` may remove an earlier run
     folder = OutputFolder(options.output)
     folder.claim(options.overwrite)
     memory = _earlier_state(options, folder)
@@ -69,13 +91,14 @@ def train(
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        return _train(options, folder, memory, scene, on_step)
+        return _train(options, device, folder, memory, scene, on_step)
     finally:
         torch.set_num_threads(threads)
 
 
 def _train(
     options: TrainOptions,
+    device: torch.device,
     folder: OutputFolder,
     memory: dict[str, Any] | None,
     scene: Scene | None,
@@ -92,19 +115,19 @@ def _train(
         )
     if not scene.train:
         raise InputError(f"{options.source}: expected at least one training view, found none")
-    run = Run(options, scene)
+    run = Run(options, scene, device)
     if memory is not None:
         run.recall(memory)
         folder.cut_reports(run.state.iteration)
         _say(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
     else:
-        folder.write_config(options.as_json())
+        folder.write_config({**options.as_json(), "backend": device.type})
         cameras = [view.camera for view in [*scene.test, *scene.train]]
         folder.write_cameras([scene.similarity.invert(camera) for camera in cameras])
     _say(
         options,
         f"{len(scene.train)} training views, {len(scene.test)} test views, "
-        f"{len(run.state):,} splats to begin with.",
+        f"{len(run.state):,} splats to begin with, on {device_name(device)}.",
     )
     if not scene.test and options.eval:
         _warn("no test views: the figures at the end are those of training views")
@@ -148,7 +171,7 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
     with bar, InterruptionGuard() as guard:
         while state.iteration < state.iterations:
             wall, cpu = time.perf_counter(), time.process_time()
-            report = run.step()
+            report = _step(run, folder)
             run.seconds += time.perf_counter() - wall
             run.cpu_seconds += time.process_time() - cpu
             bar.update()
@@ -169,8 +192,42 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
                     f"{state.iteration} of {state.iterations}; give the same command to resume."
                 )
                 raise Interrupted(guard.received, message)
+        wall = time.perf_counter()
+        synchronize(run.device)  # the last steps may still be under way
+        run.seconds += time.perf_counter() - wall
     if options.profile:
         print(run.watch.report(), file=sys.stderr)
+
+
+def _step(run: Run, folder: OutputFolder) -> StepReport | None:
+    """One step; when memory is not enough, the run is saved first."""
+    try:
+        return run.step()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "out of memory"
+    raise _out_of_memory(run, folder, reason)  # here, where no frame of the step holds memory
+
+
+def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOfMemory:
+    """Save what can be saved, and say what to do."""
+    state, camera = run.state, run.scene.train[0].camera
+    if run.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if run.intact:
+        save_checkpoint(folder.checkpoint, run.memory())
+        kept = f"saved {folder.checkpoint} after iteration {state.iteration}"
+    elif folder.checkpoint.exists():
+        kept = f"the last checkpoint is kept in {folder.checkpoint}"
+    else:
+        kept = "no checkpoint was written yet"
+    return TrainingOutOfMemory(
+        f"iteration {state.iteration + run.intact}, {len(state):,} splats, photos of "
+        f"{camera.width}x{camera.height}: {reason.rstrip('.')}. Train anew with smaller photos "
+        "(resolution) or fewer splats (max_splats), or give the same command where there is more "
+        f"memory; {kept}."
+    )
 
 
 def _at_milestones(run: Run, folder: OutputFolder, bar: tqdm) -> None:
@@ -220,9 +277,11 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
         "seconds_per_iteration": run.seconds / state.iterations,
         "cpu_seconds": run.cpu_seconds,
         "peak_memory_mb": peak_memory_mb(),
+        "peak_device_memory_mb": peak_device_memory_mb(run.device),
         "strategy": options.strategy,
         "seed": options.seed,
-        "backend": splats.device.type,
+        "backend": run.device.type,
+        "device": device_name(run.device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "machine": platform.machine(),

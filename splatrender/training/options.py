@@ -11,6 +11,7 @@ from typing import Any
 
 from splatrender.errors import InputError
 from splatrender.flow import create_strategy
+from splatrender.operators.devices import BACKENDS
 from splatrender.schedules import LearningRates
 
 # options that change how a run is watched and not what it computes: free to differ on resuming
@@ -20,6 +21,7 @@ INCIDENTAL = (
     "test_iterations",
     "save_iterations",
     "checkpoint_interval",
+    "backend",
     "threads",
     "resume",
     "overwrite",
@@ -57,6 +59,7 @@ class TrainOptions:
             numbers; None for black.
         antialiased: compensate opacity of splats smaller than a pixel.
         random_init: start from random points although the scene has some.
+        backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: CPU threads, 0 for torch's default.
         resume: "auto" continues an interrupted run in `model`, "never" refuses to.
         overwrite: start anew in `model` whatever is there.
@@ -92,6 +95,7 @@ class TrainOptions:
     background: str | Sequence[float] | None = None
     antialiased: bool = False
     random_init: bool = False
+    backend: str = "auto"
     threads: int = 0
     resume: str = "auto"
     overwrite: bool = False
@@ -128,6 +132,8 @@ class TrainOptions:
         create_strategy(self.strategy, self.iterations, self.max_splats, self.price)  # checks it
         if self.resume not in ("auto", "never"):
             raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
+        if self.backend not in BACKENDS:
+            raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', found {self.backend!r}")
         for name, rate in asdict(self.learning_rates).items():
             if not (rate > 0 and math.isfinite(rate)):
                 raise InputError(f"learning_rates.{name}: expected a positive number, found {rate}")

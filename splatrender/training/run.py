@@ -13,11 +13,12 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import Moments, SeenFootprints, StepReport, TrainState, create_strategy
 from splatrender.model import Splats
+from splatrender.operators.devices import choose_device
 from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
 from splatrender.scenes.scene import Scene
 from splatrender.schedules import downscale_at, sh_degree_at
-from splatrender.training.data import Samples
+from splatrender.training.data import Sample, Samples
 from splatrender.training.initial import initial_splats
 from splatrender.training.optimizer import Optimizer
 from splatrender.training.options import TrainOptions
@@ -26,11 +27,16 @@ from splatrender.training.stopwatch import Stopwatch
 MORTON_INTERVAL = 1000  # iterations between spatial sorts: births scatter memory slowly
 FINITE_INTERVAL = 100  # iterations between searches for broken splats
 MSE_INTERVAL = 10  # iterations between looks at the PSNR for the progress line
+LOSS_INTERVAL = 10  # iterations between looks at the losses of a GPU: each look waits for it
 SMOOTHING = 0.99  # of the figures in the progress line, per iteration
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818, an event like KeyboardInterrupt
     """A loss or a splat became infinite or NaN; the message names iteration and view."""
+
+
+class TrainingOutOfMemory(torch.OutOfMemoryError):
+    """Memory was not enough for a step; the message says what to lower and what was saved."""
 
 
 class Run:
@@ -39,30 +45,39 @@ class Run:
     Args:
         options: what to do.
         scene: the scene, loaded.
+        device: where to train; by default the one that the options choose.
     """
 
-    def __init__(self, options: TrainOptions, scene: Scene) -> None:
+    def __init__(
+        self, options: TrainOptions, scene: Scene, device: torch.device | None = None
+    ) -> None:
         self.options = options
         self.scene = scene
+        self.device = choose_device(options.backend) if device is None else device
         generator = torch.Generator().manual_seed(options.seed)
         self.optimizer = Optimizer(options.learning_rates.for_run(options.iterations))
         self.strategy = create_strategy(
             options.strategy, options.iterations, options.max_splats, options.price
         )
-        self.samples = Samples(scene.train, generator)
-        self.watch = Stopwatch(options.profile, options.iterations)
-        self.background = torch.tensor(options.background or (0.0, 0.0, 0.0))
+        self.samples = Samples(scene.train, generator, self.device)
+        self.watch = Stopwatch(options.profile, options.iterations, self.device)
+        self.background = torch.tensor(options.background or (0.0, 0.0, 0.0), device=self.device)
         render_options = RenderOptions(antialiased=options.antialiased)
         self.render = partial(render, background=self.background, options=render_options)
         splats = initial_splats(
             scene.points, scene.colors, options.max_splats, options.random_init, generator
         )
-        self.state = TrainState.start(splats, options.iterations, generator)
+        self.generator = generator  # of the order of views; on a GPU splats have one of their own
+        if self.device.type != "cpu":
+            generator = torch.Generator(self.device).manual_seed(options.seed)
+        self.state = TrainState.start(splats.to(self.device), options.iterations, generator)
         self.state.views, self.state.render = scene.train, self.render
         self.state.background, self.state.options = self.background, render_options
         self.history: list[dict[str, Any]] = []
         self.loss = math.nan  # smoothed
         self.mse = math.nan  # smoothed
+        self.intact = True  # whether splats, moments and counts are those of one iteration
+        self._unread: list[tuple[int, str, Tensor]] = []  # iteration, view and loss
         self.seconds = 0.0
         self.cpu_seconds = 0.0
 
@@ -79,20 +94,48 @@ class Run:
 
         Raises:
             TrainingDiverged: the loss or a splat is not finite.
+            RuntimeError: memory is not enough (see `is_out_of_memory`); the step is undone if
+                the run is still `intact`.
         """
-        state, options, watch = self.state, self.options, self.watch
+        state, watch = self.state, self.watch
         state.iteration += 1
         iteration = state.iteration
         watch.start(iteration)
-        state.set_degree(sh_degree_at(iteration, state.iterations, options.sh_degree))
+        state.set_degree(sh_degree_at(iteration, state.iterations, self.options.sh_degree))
         if iteration % MORTON_INTERVAL == 0:
             state.sort_spatially()
-        factor = downscale_at(iteration, state.iterations, self.samples.smallest_side)
+        self.optimizer.schedule(state)
+        try:
+            sample, radiance, visible = self._differentiate()
+        except RuntimeError:
+            self._undo()
+            raise
+        self.intact = False
+        self.strategy.after_backward(state)
+        watch.lap("strategy")
+        self.optimizer.step(state, visible)
+        if iteration % FINITE_INTERVAL == 0:
+            self._check_finite()
+        watch.lap("optimizer")
+        report = self.strategy.step(state)
+        watch.lap("strategy")
+        if iteration % MSE_INTERVAL == 0:
+            mse = _mean_square(radiance, sample.photo)
+            self.mse = _smoothed(self.mse, mse, MSE_INTERVAL)
+        self.intact = True
+        return report
+
+    def _differentiate(self) -> tuple[Sample, Tensor, Tensor]:
+        """Leave the gradient for the next view in the splats.
+
+        Returns:
+            The view; its radiance [H, W, 3]; visible [N], which splats it sees.
+        """
+        state, watch = self.state, self.watch
+        factor = downscale_at(state.iteration, state.iterations, self.samples.smallest_side)
         sample = self.samples.next(factor)
         state.samples = self.samples.current
-        self.optimizer.schedule(state)
         watch.lap("data")
-
         rendering = self.render(state.splats, sample.camera)
         if self.strategy.watches_footprints:
             rendering.means2d.retain_grad()
@@ -101,31 +144,37 @@ class Run:
         radiance = rendering.radiance.detach()[0]
         watch.lap("render")
         loss, gradient = photometric_gradient(
-            radiance, sample.photo, sample.mask, options.ssim_weight
+            radiance, sample.photo, sample.mask, self.options.ssim_weight
         )
-        value = float(loss)
+        self._unread.append((state.iteration, sample.name, loss))
+        if self.device.type == "cpu" or state.iteration % LOSS_INTERVAL == 0:
+            self._read_losses()
         watch.lap("loss")
-        if not math.isfinite(value):
-            raise TrainingDiverged(
-                f"iteration {iteration}, view {sample.name}: the loss became {value}"
-            )
         rendering.radiance.backward(gradient[None])
         watch.lap("backward")
+        return sample, radiance, rendering.visible[0]
 
-        self.strategy.after_backward(state)
-        watch.lap("strategy")
-        self.optimizer.step(state, rendering.visible[0])
-        if iteration % FINITE_INTERVAL == 0:
-            self._check_finite()
-        watch.lap("optimizer")
-        report = self.strategy.step(state)
-        watch.lap("strategy")
+    def _read_losses(self) -> None:
+        """Look at the losses since the last look, and smooth them."""
+        if not self._unread:
+            return
+        unread, self._unread = self._unread, []
+        values = torch.stack([loss for _, _, loss in unread]).tolist()
+        for (iteration, name, _), value in zip(unread, values, strict=True):
+            if not math.isfinite(value):
+                raise TrainingDiverged(
+                    f"iteration {iteration}, view {name}: the loss became {value}"
+                )
+            self.loss = _smoothed(self.loss, value)
 
-        self.loss = _smoothed(self.loss, value)
-        if iteration % MSE_INTERVAL == 0:
-            mse = _mean_square(radiance, sample.photo)
-            self.mse = _smoothed(self.mse, mse, MSE_INTERVAL)
-        return report
+    def _undo(self) -> None:
+        """Take back what a step does before it changes splats."""
+        state = self.state
+        for _, tensor in state.splats.items():
+            tensor.grad = None
+        self._unread = [entry for entry in self._unread if entry[0] < state.iteration]
+        self.samples.put_back()
+        state.iteration -= 1
 
     def picture(self, camera: Camera) -> Tensor:
         """Radiance [H, W, 3] that a camera sees."""
@@ -143,7 +192,9 @@ class Run:
             TrainingDiverged: a splat is not finite: the checkpoint before is the better one.
         """
         state = self.state
+        self._read_losses()
         self._check_finite()
+        on_cpu = self.device.type == "cpu"
         return {
             "options": self.options.as_json(),
             "views": self._fingerprint(),
@@ -152,7 +203,8 @@ class Run:
             "moments": {n: [m.exp_avg, m.exp_avg_sq] for n, m in state.moments.items()},
             "steps": state.steps,
             "rows": state.rows,
-            "generator": state.generator.get_state(),
+            "generator": self.generator.get_state(),
+            "device_generator": None if on_cpu else state.generator.get_state(),
             "order": self.samples.memory(),
             "strategy": self.strategy.memory(),
             "history": self.history,
@@ -163,10 +215,11 @@ class Run:
         }
 
     def recall(self, memory: dict[str, Any]) -> None:
-        """Continue where `memory` was taken, to the same bits.
+        """Continue where `memory` was taken: on the same kind of device, as if never interrupted.
 
         Args:
-            memory: as returned by `memory`, of a run with the same options.
+            memory: as returned by `memory`, of a run with the same options; its tensors may lie on
+                any device.
 
         Raises:
             InputError: the scene is another one.
@@ -176,13 +229,22 @@ class Run:
                 f"source: expected the {len(memory['views'])} training views that the run in "
                 f"{self.options.model} began with, found others in {self.options.source}"
             )
-        state = self.state
-        state.splats = Splats(**memory["splats"]).requires_grad_()
-        state.moments = {name: Moments(*pair) for name, pair in memory["moments"].items()}
-        state.steps = memory["steps"]
-        state.rows = memory["rows"]
+        state, device = self.state, self.device
+        state.splats = Splats(**memory["splats"]).to(device).requires_grad_()
+        state.moments = {
+            name: Moments(*(moment.to(device) for moment in pair))
+            for name, pair in memory["moments"].items()
+        }
+        state.steps = memory["steps"].to(device)
+        state.rows = {name: tensor.to(device) for name, tensor in memory["rows"].items()}
         state.iteration = memory["iteration"]
-        state.generator.set_state(memory["generator"])
+        self.generator.set_state(memory["generator"].cpu())
+        if device.type != "cpu":
+            numbers = memory.get("device_generator")
+            if numbers is None:  # the run comes from a CPU, whose random numbers are others
+                state.generator.manual_seed(self.options.seed + state.iteration)
+            else:
+                state.generator.set_state(numbers.cpu())
         self.samples.recall(memory["order"])
         self.strategy.recall(memory["strategy"])
         self.history = memory["history"]

@@ -1,0 +1,211 @@
+"""Levenberg–Marquardt, rounds of births and deaths, first-order descent."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from helpers_measures import F64, make_measure, uniform
+
+from splatrender.errors import InputError
+from splatrender.model import SplatMeasure, evaluate
+from splatrender.operators.differential import Condition, identity, laplacian
+from splatrender.operators.sampling import observations
+from splatrender.regression import (
+    LevenbergOptions,
+    Prior,
+    SolverOptions,
+    fit,
+    initial_measure,
+    levenberg_marquardt,
+)
+from splatrender.regression.descent import DescentOptions, condition_loss, descend
+from splatrender.regression.levenberg import as_peaks, project
+from splatrender.regression.linearise import loss_of
+
+TIGHT = LevenbergOptions(iterations=200, tolerance=1e-10)
+
+
+def nudged(measure: SplatMeasure, size: float = 0.03) -> SplatMeasure:
+    generator = torch.Generator().manual_seed(7)
+    noise = torch.randn(measure.means.shape, generator=generator, dtype=F64)
+    return replace(measure, means=measure.means + size * noise, factors=1.1 * measure.factors)
+
+
+@pytest.mark.parametrize(("parent", "dims"), [("gaussian", 1), ("gaussian", 2), ("student-t", 2)])
+def test_levenberg_recovers_a_measure_from_its_function(parent: str, dims: int) -> None:
+    truth = as_peaks(make_measure(3, dims, 2, parent=parent, seed=5))
+    points = uniform(300, dims)
+    conditions = [observations(points, evaluate(truth, points).value)]
+    found = levenberg_marquardt(nudged(truth), conditions, options=TIGHT)
+    assert found.loss < 1e-18
+    torch.testing.assert_close(found.measure.means, truth.means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(found.measure.covariances, truth.covariances, rtol=0, atol=1e-4)
+
+
+def test_a_nonlinear_problem_converges_fast() -> None:
+    """Gauss–Newton near a solution of Allen-Cahn's equation: from its data and the equation."""
+    points = uniform(200)
+    truth = as_peaks(make_measure(3, 2, seed=5))
+
+    def residual(x: torch.Tensor, lap: torch.Tensor, u: torch.Tensor) -> torch.Tensor:
+        return 0.01 * lap + u - u**3
+
+    field = evaluate(truth, points, 2)
+    right = residual(points, field.laplacian, field.value)
+    conditions = [
+        Condition(points, (laplacian(2), identity()), target=right, residual=residual).mean(),
+        observations(points, field.value),
+    ]
+    found = levenberg_marquardt(nudged(truth, 0.01), conditions, options=TIGHT)
+    assert found.loss < 1e-18
+    assert found.iterations < 30
+
+
+def test_projection_gives_the_least_squares_amplitudes() -> None:
+    measure = as_peaks(make_measure(4, 2, 2))
+    points, target = uniform(50), uniform(50, 2, seed=3)
+    found, loss = project(measure, [observations(points, target)], Prior(ridge=1e-3))
+    columns = torch.stack(
+        [evaluate(replace(measure, weights=torch.eye(4, dtype=F64)), points).value], 0
+    )[0]
+    gram = columns.T @ columns / 50 + 1e-3 * torch.eye(4, dtype=F64)
+    torch.testing.assert_close(found.weights, torch.linalg.solve(gram, columns.T @ target / 50))
+    assert loss == pytest.approx(loss_of(found, [observations(points, target)]))
+
+
+def test_scale_limits_hold() -> None:
+    points = uniform(200)
+    target = (40 * points[:, :1]).sin()
+    prior = Prior(smallest=0.1, largest=0.2)
+    found = levenberg_marquardt(as_peaks(make_measure(6)), [observations(points, target)], prior)
+    scales = torch.linalg.svdvals(found.measure.factors)
+    assert float(scales.min()) > 0.1 - 1e-9 and float(scales.max()) < 0.2 + 1e-9
+
+
+def test_lasso_lowers_the_mass() -> None:
+    points = uniform(200)
+    conditions = [observations(points, (5 * points[:, :1]).sin())]
+    masses = []
+    for lasso in (0.0, 1e-3, 1e-2):
+        start = as_peaks(make_measure(6, seed=2))
+        found = levenberg_marquardt(start, conditions, Prior(ridge=1e-9, lasso=lasso))
+        masses.append(float(found.measure.weights.abs().sum()))
+        assert math.isfinite(found.objective)
+    assert masses[0] > masses[1] > masses[2]
+
+
+@pytest.mark.parametrize("scale", [1e-3, 50.0])
+def test_rotating_and_scaling_the_data_commutes_with_fitting(scale: float) -> None:
+    points = uniform(150)
+    target = torch.sin(5 * points[:, :1]) * points[:, 1:]
+    angle = torch.tensor(0.6, dtype=F64)
+    c, s = angle.cos(), angle.sin()
+    turn = scale * torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
+    start = as_peaks(make_measure(5, seed=2))
+    turned = replace(start, means=start.means @ turn.T, factors=turn @ start.factors)
+    options = LevenbergOptions(iterations=8, tolerance=0)
+    here = levenberg_marquardt(start, [observations(points, target)], options=options)
+    there = levenberg_marquardt(turned, [observations(points @ turn.T, target)], options=options)
+    assert there.loss == pytest.approx(here.loss, rel=1e-5)
+    torch.testing.assert_close(there.measure.weights, here.measure.weights, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        there.measure.means / scale, here.measure.means @ turn.T / scale, rtol=1e-3, atol=1e-4
+    )
+    doubled = levenberg_marquardt(start, [observations(points, 2 * target)], options=options)
+    assert doubled.loss == pytest.approx(4 * here.loss, rel=1e-3)
+
+
+def planted() -> tuple[list[Condition], SplatMeasure]:
+    """Two far bumps of f, and two splats that both sit on one of them: a local minimum."""
+    x = torch.linspace(0, 1, 300, dtype=F64)[:, None]
+    f = torch.exp(-((x - 0.2) ** 2) / 2 / 0.03**2) + torch.exp(-((x - 0.8) ** 2) / 2 / 0.03**2)
+    start = SplatMeasure(
+        torch.ones(2, dtype=F64),
+        torch.full((2, 1), 0.5, dtype=F64),
+        torch.tensor([[0.19], [0.21]], dtype=F64),
+        torch.full((2, 1, 1), 0.03, dtype=F64),
+    )
+    return [observations(x, f)], start
+
+
+def test_births_and_deaths_escape_a_minimum_that_gauss_newton_does_not() -> None:
+    conditions, start = planted()
+    stuck = levenberg_marquardt(start, conditions, options=TIGHT)
+    rmse = math.sqrt(2 * stuck.loss)
+    assert rmse > 0.1
+    solution = fit(conditions, start, SolverOptions(n_splats=2, rounds=10, patience=10))
+    assert len(solution.measure) == 2
+    assert math.sqrt(2 * solution.loss) < 1e-6
+    swapped = [entry for entry in solution.history if entry.kept and entry.deaths]
+    assert swapped and swapped[0].births == swapped[0].deaths
+
+
+def test_rounds_never_raise_the_loss_and_keep_the_budget() -> None:
+    x = uniform(300, 1)
+    conditions = [observations(x, (30 * x * (2 - x)).sin())]
+    seen = []
+    start = initial_measure(x, 4, generator=torch.Generator().manual_seed(0))
+    options = SolverOptions(n_splats=9, rounds=15, shrinkage=0)
+    solution = fit(
+        conditions,
+        start,
+        options,
+        prior=Prior(ridge=1e-10),
+        progress=lambda entry, measure: seen.append((entry, len(measure))),
+    )
+    losses = [entry.loss for entry, _ in seen]
+    assert losses[-1] < 0.2 * losses[0]
+    assert all(b <= a * 1.05 + 1e-12 for a, b in itertools.pairwise(losses))
+    assert max(count for _, count in seen) == 9
+    assert len(solution.history) == len(seen)
+    assert all(entry.predicted <= 0 or entry.deaths for entry, _ in seen)
+
+
+def test_the_same_seed_gives_the_same_splats() -> None:
+    x = uniform(100, 1)
+    conditions = [observations(x, (9 * x).sin())]
+
+    def run(seed: int) -> SplatMeasure:
+        generator = torch.Generator().manual_seed(seed)
+        start = initial_measure(x, 3, generator=generator)
+        return fit(conditions, start, SolverOptions(n_splats=5, rounds=5), generator).measure
+
+    assert torch.equal(run(1).means, run(1).means)
+    assert not torch.equal(run(1).means, run(2).means)
+
+
+def test_progress_stops_and_resampling_replaces_the_conditions() -> None:
+    x = uniform(100, 1)
+    conditions = [observations(x, (9 * x).sin())]
+    start = initial_measure(x, 3, generator=torch.Generator().manual_seed(0))
+    stopped = fit(conditions, start, progress=lambda entry, _: entry.round == 2)
+    assert [entry.round for entry in stopped.history] == [0, 1, 2, 3]
+    asked = []
+
+    def resample(measure: SplatMeasure, number: int) -> list[Condition]:
+        asked.append(number)
+        fresh = uniform(100, 1, seed=number)
+        return [observations(fresh, (9 * fresh).sin())]
+
+    fit(conditions, start, SolverOptions(n_splats=4, rounds=3), resample=resample)
+    assert asked == [1, 2, 3]
+
+
+@pytest.mark.parametrize("method", ["wfr", "wasserstein", "adam"])
+def test_first_order_methods_descend(method: str) -> None:
+    x = uniform(100, 1)
+    conditions = [observations(x, (6 * x).sin())]
+    start = initial_measure(x, 6, generator=torch.Generator().manual_seed(0))
+    options = DescentOptions(method=method, steps=100, rate=1e-2, every=20)
+    solution = descend(conditions, start, options)
+    losses = [entry.loss for entry in solution.history]
+    assert len(losses) == 5 and losses == sorted(losses, reverse=True)
+    assert solution.loss == pytest.approx(float(condition_loss(solution.measure, conditions)))
+    if method == "wasserstein":
+        assert torch.equal(solution.measure.mass, start.mass)
+    with pytest.raises(InputError, match="method: expected one of"):
+        DescentOptions(method="newton")
