@@ -53,7 +53,11 @@ def test_output_folder(scene: Scene, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = train(options(out, test_iterations=(10, 20), save_iterations=(15,)), scene)
     expected = {"checkpoint.pt", "config.json", "cameras.json", "results.json", "per_view.json"}
-    assert {p.name for p in out.iterdir()} == expected | {"overview.png", "point_cloud", "test"}
+    expected |= {"overview.png", "point_cloud", "test", "flow.jsonl"}
+    assert {p.name for p in out.iterdir()} == expected
+    flow = [json.loads(line) for line in (out / "flow.jsonl").read_text().splitlines()]
+    assert flow[-1]["splats"] == result.results["splats"]
+    assert [line["iteration"] for line in flow] == sorted({line["iteration"] for line in flow})
     results = json.loads((out / "results.json").read_text())
     assert results == result.results
     wanted = """psnr ssim splats iterations seconds seconds_per_iteration cpu_seconds peak_memory_mb
@@ -97,7 +101,7 @@ def test_exports_are_in_world_coordinates(scene: Scene, tmp_path: Path) -> None:
     assert float((outside - within).abs().mean()) < 1e-4
 
 
-@pytest.mark.parametrize("strategy", ["mcmc", "none"])
+@pytest.mark.parametrize("strategy", ["mcmc", "wfr", "adc", "none"])
 def test_resumes_to_the_same_bits(scene: Scene, tmp_path: Path, strategy: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     settings: dict[str, Any] = {"strategy": strategy, "iterations": 200, "max_splats": 50}
