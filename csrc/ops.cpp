@@ -34,6 +34,11 @@ STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
       "Tensor hits, Tensor last, Tensor grad_radiance, Tensor grad_transmittance, int width, int height, "
       "int response) -> (Tensor means2d, Tensor conics, Tensor peaks, Tensor emission)");
   m.def(
+      "flow_statistics(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
+      "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, Tensor? masks, "
+      "Tensor levels, int probes, int width, int height, int response) -> "
+      "(Tensor error, Tensor removal, Tensor insertion, Tensor colors)");
+  m.def(
       "photometric_loss(Tensor radiance, Tensor photo, Tensor? mask, float ssim_weight, bool with_grad) -> "
       "(Tensor loss, Tensor l1, Tensor ssim, Tensor grad)");
   m.def(
@@ -49,6 +54,7 @@ static void register_kernels(torch::stable::detail::StableLibrary& m) {
   m.impl("bin", TORCH_BOX(&splatrender::bin_op));
   m.impl("blend", TORCH_BOX(&splatrender::blend_op));
   m.impl("blend_backward", TORCH_BOX(&splatrender::blend_backward_op));
+  m.impl("flow_statistics", TORCH_BOX(&splatrender::flow_statistics_op));
   m.impl("photometric_loss", TORCH_BOX(&splatrender::photometric_loss_op));
   m.impl("adam_step", TORCH_BOX(&splatrender::adam_step_op));
 }

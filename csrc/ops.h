@@ -35,6 +35,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> blend_backward_op(
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response);
 
+std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
+    Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
+    Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, OptionalTensor masks, Tensor levels,
+    int64_t probes, int64_t width, int64_t height, int64_t response);
+
 std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_op(Tensor radiance, Tensor photo, OptionalTensor mask,
                                                                double ssim_weight, bool with_grad);
 

@@ -99,6 +99,24 @@ struct BlendGrads {
   T *means2d, *conics, *peaks, *emission;  // going out
 };
 
+// The last `probes` of the N rows are probes: candidates without mass, which change no pixel.
+template <class T>
+struct FlowArgs {
+  BlendArgs<T> list;   // what goes in; peaks of probes are those of the largest mass
+  int64_t probes;
+  int masses;                  // K
+  const T* levels;             // [K] peaks of a probe at the masses, as parts of the largest
+  const T* photos;             // [C,H,W,3], or null with photo_bytes
+  const uint8_t* photo_bytes;  // [C,H,W,3], or null with photos
+  const uint8_t* masks;        // [C,H,W] 0 = leave out, or null
+  T* error;      // [C] 1/2 sum |radiance - photo|²
+  T* removal;    // [C,N-probes] change of it when a splat is removed
+  T* insertion;  // [C,probes,K,5] when a probe is inserted: the change, its slopes (3) and curvature in the colour
+  T* colors;     // [C,probes,4] photo and 1, weighted by T a
+  double* partial;  // [C*tiles] the error of a tile
+};
+constexpr int kMassesMost = 8;
+
 template <class T>
 struct LossArgs {
   int width, height, strips;

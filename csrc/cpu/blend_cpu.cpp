@@ -12,8 +12,6 @@ namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 namespace {
 
-constexpr double kLog2Cutoff = -7.994353436858858;  // log2(1/255)
-
 template <class T>
 struct BlendScratch {
   Scratch records, slots, written, order;

@@ -21,6 +21,7 @@ struct Stages {
   void (*bin_fill)(const BinArgs<T>&, BinScratch&);
   void (*blend)(const BlendArgs<T>&);
   void (*blend_backward)(const BlendArgs<T>&, const BlendGrads<T>&);
+  void (*flow_statistics)(const FlowArgs<T>&);
   void (*loss)(const LossArgs<T>&);
 };
 

@@ -14,6 +14,7 @@ Kernels SR_CONCAT(make_kernels_, SPLATRENDER_ISA)() {
   SPLATRENDER_ISA::fill_shade(k.f32), SPLATRENDER_ISA::fill_shade(k.f64);
   SPLATRENDER_ISA::fill_bin(k.f32), SPLATRENDER_ISA::fill_bin(k.f64);
   SPLATRENDER_ISA::fill_blend(k.f32), SPLATRENDER_ISA::fill_blend(k.f64);
+  SPLATRENDER_ISA::fill_flow_statistics(k.f32), SPLATRENDER_ISA::fill_flow_statistics(k.f64);
   SPLATRENDER_ISA::fill_loss(k.f32), SPLATRENDER_ISA::fill_loss(k.f64);
   SPLATRENDER_ISA::fill_adam(k);
   return k;

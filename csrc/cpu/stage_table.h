@@ -14,6 +14,8 @@ void fill_bin(Stages<T>&);
 template <class T>
 void fill_blend(Stages<T>&);
 template <class T>
+void fill_flow_statistics(Stages<T>&);
+template <class T>
 void fill_loss(Stages<T>&);
 void fill_adam(Kernels&);
 }  // namespace SPLATRENDER_ISA

@@ -31,6 +31,8 @@ Status blend(const BlendArgs<T>&, Context&);
 template <class T>
 Status blend_backward(const BlendArgs<T>&, const BlendGrads<T>&, Context&);
 template <class T>
+Status flow_statistics(const FlowArgs<T>&, Context&);
+template <class T>
 Status loss(const LossArgs<T>&, Context&);
 Status adam(const AdamArgs&, Context&);
 

@@ -7,8 +7,9 @@ float64, the kernels.
 
 from splatrender.reference.bin import bin_splats
 from splatrender.reference.blend import blend, blend_dense
+from splatrender.reference.flow_statistics import flow_statistics
 from splatrender.reference.project import project
 from splatrender.reference.render import rasterize
 from splatrender.reference.shade import shade
 
-__all__ = ["bin_splats", "blend", "blend_dense", "project", "rasterize", "shade"]
+__all__ = ["bin_splats", "blend", "blend_dense", "flow_statistics", "project", "rasterize", "shade"]
