@@ -421,7 +421,7 @@ def test_commands_do_not_load_torch_before_they_run() -> None:
 
 
 def test_group_lists_its_commands() -> None:
-    assert set(cli.commands) == {"train", "render"}
+    assert set(cli.commands) == {"train", "render", "regress"}
 
 
 @pytest.mark.parametrize("command", ["train", "render"])

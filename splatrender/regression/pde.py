@@ -38,7 +38,6 @@ from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
 FORMAT = "splatrender-pde-1"
 PERIOD = (2.0, 0.0)  # of the inputs (x, t)
-IMAGES = 3  # on each side: the widest splats reach beyond one period
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
 STARTS = 6  # random ones, of which the best grows
 STEADY_ROUNDS = 30  # of births and deaths
@@ -138,7 +137,7 @@ class PdeFit:
             raise InputError(f"{path}: expected a fitted solution, found no file") from None
         except Exception as error:  # whatever unpickling another file runs into
             raise InputError(f"{path}: expected a fitted solution, found something else") from error
-        value = identity().periodised(PERIOD, images=IMAGES) if content["periodic"] else identity()
+        value = identity().periodised(PERIOD) if content["periodic"] else identity()
         windows = [
             Window(w.pop("start"), w.pop("stop"), SplatMeasure(**w)) for w in content["windows"]
         ]
@@ -275,7 +274,7 @@ def fit_evolving(
     generator = torch.Generator().manual_seed(seed)
     length = 1 / marching.windows
     x = torch.linspace(-1, 1, INITIAL_POINTS + 1, dtype=torch.float64)
-    value = identity().periodised(PERIOD, images=IMAGES)
+    value = identity().periodised(PERIOD)
     initial = torch.from_numpy(allen_cahn_initial(x.numpy()))
     counts = np.diff(np.linspace(0, n_splats, marching.windows + 1).astype(int))
     windows: list[Window] = []
@@ -317,7 +316,7 @@ class _WindowProblem:
     ) -> None:
         self.start, self.length, self.generator = start, length, generator
         heat = partial(1, dims=2) - DIFFUSION * partial(0, 0, dims=2)
-        self.operators = (heat.periodised(PERIOD, images=IMAGES), identity().periodised(PERIOD))
+        self.operators = (heat.periodised(PERIOD), identity().periodised(PERIOD))
         self.x, self.values = x, initial
         self.initial = self.data(0.0).mean(1 / length**2)
         nodes = (np.polynomial.legendre.leggauss(SLICES)[0] + 1) / 2
