@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from helpers import ALPHA_MAX, GAUSSIAN, RESPONSES, T_MIN, Prints, cast, random_prints, rounded
-from helpers_backends import KERNELS, KERNELS_IN_ANY_ORDER, opened_backend
+from helpers_backends import Backend
 from helpers_compare import (
     assert_double,
     assert_opcheck,
@@ -38,39 +37,34 @@ def statistics(*args: Any) -> tuple[Tensor, ...]:
 Flow = Callable[..., tuple[Tensor, ...]]
 
 
-@pytest.fixture(params=("reference", *KERNELS))
-def flow(request: pytest.FixtureRequest) -> Iterator[Flow]:
-    """The pass on each executor in turn, the reference included; results are on the CPU."""
-    if request.param == "reference":
-        yield reference.flow_statistics
-        return
-    with opened_flow(request.param) as opened:
-        yield opened
+@pytest.fixture
+def flow(backend: Backend) -> Flow:
+    """The pass on each executor in turn, the reference included."""
+    return flow_on(backend)
 
 
-@pytest.fixture(params=KERNELS)
-def compiled(request: pytest.FixtureRequest) -> Iterator[Flow]:
+@pytest.fixture
+def compiled(kernel: Backend) -> Flow:
     """The pass on each compiled executor in turn."""
-    with opened_flow(request.param) as opened:
-        yield opened
+    return flow_on(kernel)
 
 
-@pytest.fixture(params=KERNELS_IN_ANY_ORDER)
-def compiled_in_any_order(request: pytest.FixtureRequest) -> Iterator[Flow]:
+@pytest.fixture
+def compiled_in_any_order(kernel_in_any_order: Backend) -> Flow:
     """As `compiled`, the emulated one with its threads in several orders."""
-    with opened_flow(request.param) as opened:
-        yield opened
+    return flow_on(kernel_in_any_order)
 
 
-@contextmanager
-def opened_flow(name: str) -> Iterator[Flow]:
-    with opened_backend(name) as backend:
+def flow_on(backend: Backend) -> Flow:
+    """The pass on an executor; its results are on the CPU."""
+    if backend.name == "reference":
+        return reference.flow_statistics
 
-        def on_device(*args: Any) -> tuple[Tensor, ...]:
-            there = [a.to(backend.device) if isinstance(a, Tensor) else a for a in args]
-            return tuple(value.cpu() for value in statistics(*there))
+    def on_device(*args: Any) -> tuple[Tensor, ...]:
+        there = [a.to(backend.device) if isinstance(a, Tensor) else a for a in args]
+        return tuple(value.cpu() for value in statistics(*there))
 
-        yield on_device
+    return on_device
 
 
 def photos_like(prints: Prints, seed: int = 3) -> Tensor:

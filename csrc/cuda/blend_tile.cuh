@@ -20,7 +20,6 @@ constexpr int kQuadrant = 8;  // pixels along the side of a quadrant
 constexpr int kQuadrantPixels = kQuadrant * kQuadrant;  // 64: two per lane
 constexpr int kSlots = 2;  // pixels of a lane
 constexpr int kMaxChannels = 4;  // that one pass carries in registers
-constexpr double kLog2Cutoff = -7.994353436858858;  // log2(1/255)
 
 // Four numbers that are read and written at once.
 template <class T>

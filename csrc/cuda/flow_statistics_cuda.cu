@@ -11,8 +11,6 @@ namespace splatrender::cuda {
 
 constexpr int kPhotoChannels = 3;
 constexpr int kFlowBatch = 16;   // entries that are fetched at once
-constexpr int kColorSums = 4;    // photo and 1, weighted
-constexpr int kQuadratic = 5;    // the change, its slopes and its curvature in the colour
 constexpr int kFlowSums = kColorSums + kMassesMost * kQuadratic;
 
 // Where the sums of a pair go: one number for a splat, `stride` for a probe.

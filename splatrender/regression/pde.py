@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import (
     Condition,
@@ -34,6 +33,7 @@ from splatrender.operators.differential import (
 from splatrender.regression.etdrk4 import DIFFUSION, REACTION, allen_cahn_initial
 from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
 from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
+from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
 FORMAT = "splatrender-pde-1"
@@ -119,8 +119,7 @@ class PdeFit:
                 {"start": w.start, "stop": w.stop, **dict(w.measure.items())} for w in self.windows
             ],
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        write_content(path, content)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> PdeFit:
@@ -129,14 +128,7 @@ class PdeFit:
         Raises:
             InputError: the file is missing or is something else.
         """
-        try:
-            content = torch.load(path, weights_only=True)
-            if content["format"] != FORMAT:
-                raise KeyError("format")
-        except FileNotFoundError:
-            raise InputError(f"{path}: expected a fitted solution, found no file") from None
-        except Exception as error:  # whatever unpickling another file runs into
-            raise InputError(f"{path}: expected a fitted solution, found something else") from error
+        content = read_content(path, FORMAT, "a fitted solution")
         value = identity().periodised(PERIOD) if content["periodic"] else identity()
         windows = [
             Window(w.pop("start"), w.pop("stop"), SplatMeasure(**w)) for w in content["windows"]
