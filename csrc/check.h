@@ -1,7 +1,6 @@
 // Checks of what a stage is given: device, dtype, shape. A dimension is a number or a letter; the first tensor that
 // carries a letter fixes it. Every message names the tensor, what was expected and what was found.
 #pragma once
-#include <torch/csrc/stable/accelerator.h>
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>

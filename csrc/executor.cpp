@@ -7,6 +7,7 @@
 
 #ifndef SPLATRENDER_EMULATED
 #include <dlfcn.h>
+#include <torch/csrc/stable/accelerator.h>
 #endif
 
 namespace splatrender {

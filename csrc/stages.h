@@ -116,6 +116,8 @@ struct FlowArgs {
   double* partial;  // [C*tiles] the error of a tile
 };
 constexpr int kMassesMost = 8;
+constexpr int kColorSums = 4;  // numbers of a probe in colors
+constexpr int kQuadratic = 5;  // and of a probe and mass in insertion
 
 template <class T>
 struct LossArgs {

@@ -106,9 +106,10 @@ def _torch_library(kind: str) -> Path:
     if spec is None or spec.origin is None:
         raise BuildError("torch is not installed")
     torch = Path(spec.origin).parent
-    optimised = (*BASE, *LIBRARY, *_cpu_flags(), "-O2")
+    plain = (*BASE, *LIBRARY, *_cpu_flags())
     host = (
-        *optimised,
+        *plain,
+        "-O0",  # torch's headers take longer to optimise than to run
         f"-isystem{torch}/include",
         f"-isystem{torch}/include/torch/csrc/api/include",
         "-DTORCH_TARGET_VERSION=0x020a000000000000",
@@ -118,7 +119,7 @@ def _torch_library(kind: str) -> Path:
         Job(source, (*host, namespace) if source.name == "ops.cpp" else host)
         for source in sorted((ROOT / "csrc").glob("*.cpp"))
     ]
-    jobs += [Job(HERE / name, optimised) for name in (*RUNTIME, "prims.cpp")]
+    jobs += [Job(HERE / name, (*plain, "-O2")) for name in (*RUNTIME, "prims.cpp")]
     jobs += _kernel_jobs(kernel_sources(), by_ptx=kind == "ptx")
     link = (
         "-shared",
@@ -134,10 +135,11 @@ def _torch_library(kind: str) -> Path:
 def _module(variant: str) -> Path:
     import pybind11
 
-    name = f"simt_toys_{variant or 'plain'}"
+    name = f"simt_toys_{variant or 'plain'}"  # pybind11 loads one module of a name
     python = sysconfig.get_paths()["include"]
-    flags = (*BASE, *LIBRARY, *_cpu_flags(), "-O1")
-    bind = (*flags, f"-isystem{pybind11.get_include()}", f"-isystem{python}", f"-DMODULE={name}")
+    flags = (*BASE, *LIBRARY, *_cpu_flags())
+    include = (f"-isystem{pybind11.get_include()}", f"-isystem{python}")
+    bind = (*flags, *include, f"-DMODULE={name}", "-O0")
     stacks = ("-DSIMT_UCONTEXT",) if variant == "ucontext" else ()
     jobs = [Job(HERE / source, (*flags, "-O2", *stacks)) for source in RUNTIME]
     jobs += [Job(HERE / "toys_module.cpp", bind)]
@@ -154,14 +156,14 @@ def _sanitized(kind: str, sanitizer: str, toys: bool) -> Path:
     if not toys:
         sources = [*kernel_sources(), HERE / "prims.cpp", HERE / "exercise.cpp"]
     jobs = [Job(HERE / name, (*plain, "-O2")) for name in RUNTIME]
-    jobs += [Job(source, checked) for source in sources]
+    jobs += [Job(source, (*checked, *_contraction(source))) for source in sources]
     return _link(OUTPUT / kind, jobs, SANITIZERS[sanitizer])
 
 
 def _kernel_jobs(sources: list[Path], by_ptx: bool) -> list[Job]:
     flags = (*BASE, *LIBRARY, *_cpu_flags())
     if not by_ptx:
-        return [Job(source, (*flags, "-O2")) for source in sources]
+        return [Job(source, (*flags, "-O2", *_contraction(source))) for source in sources]
     with ThreadPoolExecutor(_workers()) as pool:
         translated = list(pool.map(_translate, sources))
     # The C++ bodies of the kernels are there for their addresses only.
@@ -170,11 +172,20 @@ def _kernel_jobs(sources: list[Path], by_ptx: bool) -> list[Job]:
     ]
 
 
+def _nvcc_flags(source: Path) -> list[str]:
+    """Those of csrc/cuda/flags.json, which the wheel is built with too."""
+    settings = json.loads((CUDA / "flags.json").read_text())
+    return [*settings["flags"], *settings["flags_of_file"].get(source.name, [])]
+
+
+def _contraction(source: Path) -> tuple[str, ...]:
+    """Multiplications and additions are fused where nvcc fuses them."""
+    return ("-ffp-contract=off",) if "--fmad=false" in _nvcc_flags(source) else ()
+
+
 def _translate(source: Path) -> Path:
     """The C++ that the PTX of a kernel file becomes."""
-    settings = json.loads((CUDA / "flags.json").read_text())
-    flags = [*settings["flags"], *settings["flags_of_file"].get(source.name, [])]
-    command = ["nvcc", *flags, "-arch=compute_90", "-ptx", "-diag-suppress=177,550"]
+    command = ["nvcc", *_nvcc_flags(source), "-arch=compute_90", "-ptx", "-diag-suppress=177,550"]
     key = _key(source, (*command, _version("nvcc")))
     ptx = OUTPUT / f"ptx/{source.stem}-{key}.ptx"
     if not ptx.exists():

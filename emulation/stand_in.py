@@ -29,6 +29,7 @@ OPERATORS = (
     "bin",
     "blend",
     "blend_backward",
+    "flow_statistics",
     "photometric_loss",
     "adam_step",
 )

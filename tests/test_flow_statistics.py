@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import ALPHA_MAX, GAUSSIAN, RESPONSES, T_MIN, Prints, cast, random_prints, rounded
+from helpers_backends import Backend
 from helpers_compare import (
     assert_double,
     assert_opcheck,
@@ -33,15 +34,37 @@ def statistics(*args: Any) -> tuple[Tensor, ...]:
     return torch.ops.splatrender.flow_statistics(*args)
 
 
-BACKENDS: dict[str, Callable[..., tuple[Tensor, ...]]] = {
-    "reference": reference.flow_statistics,
-    "cpu": statistics,
-}
+Flow = Callable[..., tuple[Tensor, ...]]
 
 
-@pytest.fixture(params=list(BACKENDS))
-def flow(request: pytest.FixtureRequest) -> Callable[..., tuple[Tensor, ...]]:
-    return BACKENDS[request.param]
+@pytest.fixture
+def flow(backend: Backend) -> Flow:
+    """The pass on each executor in turn, the reference included."""
+    return flow_on(backend)
+
+
+@pytest.fixture
+def compiled(kernel: Backend) -> Flow:
+    """The pass on each compiled executor in turn."""
+    return flow_on(kernel)
+
+
+@pytest.fixture
+def compiled_in_any_order(kernel_in_any_order: Backend) -> Flow:
+    """As `compiled`, the emulated one with its threads in several orders."""
+    return flow_on(kernel_in_any_order)
+
+
+def flow_on(backend: Backend) -> Flow:
+    """The pass on an executor; its results are on the CPU."""
+    if backend.name == "reference":
+        return reference.flow_statistics
+
+    def on_device(*args: Any) -> tuple[Tensor, ...]:
+        there = [a.to(backend.device) if isinstance(a, Tensor) else a for a in args]
+        return tuple(value.cpu() for value in statistics(*there))
+
+    return on_device
 
 
 def photos_like(prints: Prints, seed: int = 3) -> Tensor:
@@ -132,12 +155,12 @@ def test_the_change_is_a_quadratic_in_the_colour(flow: Any, response: int) -> No
     torch.testing.assert_close(flow(*args)[2][..., 0], expected, rtol=1e-9, atol=1e-9)
 
 
-def test_predictions_hold_in_single_precision() -> None:
+def test_predictions_hold_in_single_precision(compiled: Any) -> None:
     for response in RESPONSES:
         args = rounded(flow_args(calm(response), response))
-        exact = statistics(*args)
+        exact = compiled(*args)
         for name, found, truth in zip(
-            NAMES, statistics(*cast(args, torch.float32)), exact, strict=True
+            NAMES, compiled(*cast(args, torch.float32)), exact, strict=True
         ):
             # the largest number of a row's kind is the scale of the terms that were summed
             error = (found.double() - truth).abs().max() / truth.abs().max()
@@ -170,13 +193,15 @@ def test_behind_opaque_splats_the_error_is_that_of_full_pixels(response: int) ->
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("response", RESPONSES)
 @pytest.mark.parametrize("count", [0, 1, 200])
-def test_equals_the_reference(count: int, response: int, dtype: torch.dtype) -> None:
+def test_equals_the_reference(
+    compiled_in_any_order: Any, count: int, response: int, dtype: torch.dtype
+) -> None:
     prints = random_prints(count, sigma=4.0, response=response)
     probes = count // 2
     masks = (photos_like(prints, 5)[..., 1] > 0.2).to(torch.uint8)
     args = rounded(flow_args(prints, response, probes, masks))
     truth = reference.flow_statistics(*args)
-    found = outputs_of(statistics, cast(args, dtype))
+    found = outputs_of(compiled_in_any_order, cast(args, dtype))
     single = reference.flow_statistics(*cast(args, dtype))
     for name, value, own, exact in zip(NAMES, found, single, truth, strict=True):
         if name in ("error", "removal"):
@@ -187,32 +212,32 @@ def test_equals_the_reference(count: int, response: int, dtype: torch.dtype) -> 
             assert_single(value, own, exact, name, floor=1e-4)  # a pixel near a threshold
 
 
-def test_colours_are_means_of_the_photo() -> None:
+def test_colours_are_means_of_the_photo(compiled: Any) -> None:
     prints = calm(GAUSSIAN)
     args = flow_args(prints, GAUSSIAN)
     args[9] = torch.full_like(args[9], 0.25)
-    colors = statistics(*args)[3]
+    colors = compiled(*args)[3]
     seen = colors[..., 3] > 0
     assert bool(seen.any())
     mean = colors[..., :3] / colors[..., 3:]
     torch.testing.assert_close(mean[seen], torch.full_like(mean[seen], 0.25))
 
 
-def test_bytes_are_photos_divided_by_255() -> None:
+def test_bytes_are_photos_divided_by_255(compiled: Any) -> None:
     args = flow_args(calm(GAUSSIAN), GAUSSIAN)
     bytes_ = (args[9] * 255).round().to(torch.uint8)
     args[9] = bytes_.double() / 255
-    expected = statistics(*args)
+    expected = compiled(*args)
     args[9] = bytes_
-    for name, found, truth in zip(NAMES, statistics(*args), expected, strict=True):
+    for name, found, truth in zip(NAMES, compiled(*args), expected, strict=True):
         torch.testing.assert_close(found, truth, rtol=1e-12, atol=1e-12, msg=name)
 
 
-def test_probes_change_nothing_for_splats() -> None:
+def test_probes_change_nothing_for_splats(compiled: Any) -> None:
     prints = random_prints(100, sigma=5.0)
     alone = cast(flow_args(without(prints, torch.arange(60, 100)), GAUSSIAN, 40), torch.float32)
     both = cast(flow_args(prints, GAUSSIAN, 40), torch.float32)
-    for one, two in zip(statistics(*alone)[:2], statistics(*both)[:2], strict=True):
+    for one, two in zip(compiled(*alone)[:2], compiled(*both)[:2], strict=True):
         assert torch.equal(one, two)
 
 
@@ -228,7 +253,7 @@ def test_same_bits_for_any_threads() -> None:
 
 def test_composes_with_torch() -> None:
     args = cast(flow_args(calm(GAUSSIAN), GAUSSIAN), torch.float32)
-    assert_opcheck("flow_statistics", args)
+    assert_opcheck("flow_statistics", args, "cpu")
     assert_takes_any_strides(statistics, args)
 
 

@@ -17,7 +17,6 @@
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 
-constexpr double kLog2Cutoff = -7.994353436858858;  // log2(1/255)
 constexpr int kBlock = 4;                                    // pixels along the side of a block
 constexpr int kBlocks = (kTile / kBlock) * (kTile / kBlock);  // 16
 constexpr int kPixels = kBlock * kBlock;                     // 16 lanes of a block

@@ -19,8 +19,6 @@ namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 namespace {
 
-constexpr int kColorSums = 4;     // photo and 1, weighted
-constexpr int kQuadratic = 5;     // the change, its slopes and its curvature in the colour
 constexpr int kChannels = 3;
 constexpr int64_t kPlane = kBlocks * kPixels;
 // of a tile, in planes of 256: transmittance, how far a pixel went, light from behind, residual, photo, and in forward

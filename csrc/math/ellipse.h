@@ -12,6 +12,7 @@ namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 
 constexpr double kCutoff = 1.0 / 255.0;  // a response below half a grey level of 8-bit output does not show
+constexpr double kLog2Cutoff = -7.994353436858858;  // its log2
 constexpr double kLevelSlack = 1e-3;    // the test must not lose a pixel that rounding lets through
 
 template <class T>
@@ -27,8 +28,8 @@ struct Ellipse {
 // Level of q at which a response with this peak has fallen to the cut-off: 2 ln(255 peak), for peak >= 1/255.
 template <class S>
 SR_INLINE S cutoff_level(S log2_peak) {
-  constexpr double kTwoLn2 = 1.3862943611198906, kLog2Of255 = 7.994353436858858;
-  return S(kTwoLn2 * (1 + kLevelSlack)) * (log2_peak + S(kLog2Of255)) + S(kLevelSlack);
+  constexpr double kTwoLn2 = 1.3862943611198906;
+  return S(kTwoLn2 * (1 + kLevelSlack)) * (log2_peak + S(-kLog2Cutoff)) + S(kLevelSlack);
 }
 
 // conic (xx, xy, yy) and level -> ellipse.

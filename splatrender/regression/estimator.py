@@ -14,7 +14,6 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write
 from splatrender.model import SplatMeasure, create_parent, evaluate
 from splatrender.operators.differential import Condition
 from splatrender.operators.sampling import observations
@@ -30,6 +29,7 @@ from splatrender.regression.solver import (
     fit,
     initial_measure,
 )
+from splatrender.regression.storage import read_content, write_content
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
@@ -339,8 +339,7 @@ class SplatRegressor:
             "flat": self._flat,
             "loss": self.loss_,
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        write_content(path, content)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SplatRegressor:
@@ -349,14 +348,7 @@ class SplatRegressor:
         Raises:
             InputError: the file is missing or is something else.
         """
-        try:
-            content = torch.load(path, weights_only=True)
-            if content["format"] != FORMAT:
-                raise KeyError("format")
-        except FileNotFoundError:
-            raise InputError(f"{path}: expected a fitted model, found no file") from None
-        except Exception as error:  # whatever unpickling another file runs into
-            raise InputError(f"{path}: expected a fitted model, found something else") from error
+        content = read_content(path, FORMAT, "a fitted model")
         model = cls(**content["settings"])
         parent = dict(content["parent"])
         kind = type(create_parent(parent.pop("name")))

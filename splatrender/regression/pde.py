@@ -21,7 +21,6 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import (
     Condition,
@@ -34,11 +33,11 @@ from splatrender.operators.differential import (
 from splatrender.regression.etdrk4 import DIFFUSION, REACTION, allen_cahn_initial
 from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
 from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
+from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
 FORMAT = "splatrender-pde-1"
 PERIOD = (2.0, 0.0)  # of the inputs (x, t)
-IMAGES = 3  # on each side: the widest splats reach beyond one period
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
 STARTS = 6  # random ones, of which the best grows
 STEADY_ROUNDS = 30  # of births and deaths
@@ -120,8 +119,7 @@ class PdeFit:
                 {"start": w.start, "stop": w.stop, **dict(w.measure.items())} for w in self.windows
             ],
         }
-        with atomic_write(path) as temporary:
-            torch.save(content, temporary)
+        write_content(path, content)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> PdeFit:
@@ -130,15 +128,8 @@ class PdeFit:
         Raises:
             InputError: the file is missing or is something else.
         """
-        try:
-            content = torch.load(path, weights_only=True)
-            if content["format"] != FORMAT:
-                raise KeyError("format")
-        except FileNotFoundError:
-            raise InputError(f"{path}: expected a fitted solution, found no file") from None
-        except Exception as error:  # whatever unpickling another file runs into
-            raise InputError(f"{path}: expected a fitted solution, found something else") from error
-        value = identity().periodised(PERIOD, images=IMAGES) if content["periodic"] else identity()
+        content = read_content(path, FORMAT, "a fitted solution")
+        value = identity().periodised(PERIOD) if content["periodic"] else identity()
         windows = [
             Window(w.pop("start"), w.pop("stop"), SplatMeasure(**w)) for w in content["windows"]
         ]
@@ -275,7 +266,7 @@ def fit_evolving(
     generator = torch.Generator().manual_seed(seed)
     length = 1 / marching.windows
     x = torch.linspace(-1, 1, INITIAL_POINTS + 1, dtype=torch.float64)
-    value = identity().periodised(PERIOD, images=IMAGES)
+    value = identity().periodised(PERIOD)
     initial = torch.from_numpy(allen_cahn_initial(x.numpy()))
     counts = np.diff(np.linspace(0, n_splats, marching.windows + 1).astype(int))
     windows: list[Window] = []
@@ -317,7 +308,7 @@ class _WindowProblem:
     ) -> None:
         self.start, self.length, self.generator = start, length, generator
         heat = partial(1, dims=2) - DIFFUSION * partial(0, 0, dims=2)
-        self.operators = (heat.periodised(PERIOD, images=IMAGES), identity().periodised(PERIOD))
+        self.operators = (heat.periodised(PERIOD), identity().periodised(PERIOD))
         self.x, self.values = x, initial
         self.initial = self.data(0.0).mean(1 / length**2)
         nodes = (np.polynomial.legendre.leggauss(SLICES)[0] + 1) / 2
