@@ -16,7 +16,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import WFR, Scheme, TrainState, create_strategy
 from splatrender.flow.exchange import error_of, exchanged
-from splatrender.flow.footprints import draw_on_rays, picture_of, see
+from splatrender.flow.footprints import blended, draw_on_rays, picture_of, see
 from splatrender.flow.mcmc import shared
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
@@ -241,7 +241,8 @@ class TestProbes:
         seen = see(cloud(50, 3), None, camera, BLACK, RenderOptions())
         pixel = 20 * camera.width + 24
         count = 20_000
-        drawn = draw_on_rays(seen, torch.full((count,), pixel), torch.rand(count))
+        rays = torch.full((count,), pixel)
+        drawn = draw_on_rays(seen, blended(seen)[1], rays, torch.rand(count))
         # by rendering each splat's own colour: its weight T α is what a unit of it adds
         splats = cloud(50, 3)
         weights = torch.zeros(50)
@@ -258,7 +259,8 @@ class TestProbes:
         far = cloud(5, 0)
         far.means.add_(100.0)
         seen = see(far, None, cameras(3)[0], BLACK, RenderOptions())
-        assert draw_on_rays(seen, torch.arange(10), torch.rand(10)).tolist() == [-1] * 10
+        drawn = draw_on_rays(seen, blended(seen)[1], torch.arange(10), torch.rand(10))
+        assert drawn.tolist() == [-1] * 10
 
     def test_rays_go_where_the_residual_is(self) -> None:
         splats = cloud(200, 5, scale=0.2)

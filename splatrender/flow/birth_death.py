@@ -247,11 +247,13 @@ def exchange(
         deaths = cheap[costs[cheap] < price][:budget]
         births = gainful[gains[gainful] > price][: budget + room]
     else:
-        free = min(room, len(gainful), int((gains > 0).sum()))
-        pairs = min(len(cheap), len(gainful) - free, budget)
-        pays = gains[gainful[free : free + pairs]] > costs[cheap[:pairs]]
+        harmful = min(budget, int((costs < 0).sum()))
+        free = min(room + harmful, int((gains > 0).sum()))
+        pairs = min(len(cheap), budget) - harmful
+        pairs = min(pairs, len(gainful) - free)
+        pays = gains[gainful[free : free + pairs]] > costs[cheap[harmful : harmful + pairs]]
         pairs = int(pays.long().cumprod(dim=0).sum())
-        deaths, births = cheap[:pairs], gainful[: free + pairs]
+        deaths, births = cheap[: harmful + pairs], gainful[: free + pairs]
     change = float(costs[deaths].sum()) - float(gains[births].sum())
     return Exchange(deaths, births, change)
 

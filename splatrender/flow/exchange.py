@@ -7,7 +7,7 @@ So an exchange is tried before it is made, and halved while it does not lower wh
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -34,11 +34,12 @@ class Rules:
     max_splats: int
     price: float | None
     descent: float
+    thinner: int = 0
 
 
 def descend(
     state: TrainState, found: Sweep, chosen: Exchange, rules: Rules
-) -> tuple[Exchange, float, int]:
+) -> tuple[Sweep, Exchange, float, int]:
     """The longest part of an exchange, by halving, that lowers F (plus the price of splats).
 
     A part is taken if F + λ N changes by at most `descent` times what was predicted. Births are in
@@ -55,14 +56,26 @@ def descend(
     """
     before, trials, price = float(found.error.sum()), 0, rules.price or 0.0
     while len(chosen.births) + len(chosen.deaths):
+        if trials and trials <= rules.thinner:
+            found = thinned(found)
+        elif trials:
+            chosen = _half(found, chosen, len(state), rules)
         tried = exchanged(state.splats, found, chosen)
         realised = error_of(tried, found.views, state.background, state.options) - before
         trials += 1
         cost = price * (len(tried) - len(state))
         if realised + cost <= rules.descent * (chosen.predicted + cost):
-            return chosen, realised, trials
-        chosen = _half(found, chosen, len(state), rules)
-    return chosen, 0.0, trials
+            return found, chosen, realised, trials
+    return found, chosen, 0.0, trials
+
+
+def thinned(found: Sweep) -> Sweep:
+    """The same with births of half the mass."""
+    born = found.births.splats
+    depths = -0.5 * torch.log1p(-born.opacities)
+    logits = torch.logit(-torch.expm1(-depths))
+    born = Splats(born.means, born.quats, born.log_scales, logits, born.sh)
+    return replace(found, births=replace(found.births, splats=born))
 
 
 def _half(found: Sweep, chosen: Exchange, count: int, rules: Rules) -> Exchange:

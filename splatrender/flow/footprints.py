@@ -17,7 +17,8 @@ from splatrender.operators.project import RESPONSES, project
 from splatrender.operators.render import RenderOptions
 from splatrender.operators.shade import shade
 
-RAYS_AT_ONCE = 2**22  # numbers in a table of rays by entries of their lists
+AT_ONCE = 64  # entries of a ray's list that are looked at together
+ALPHA_MAX, CUTOFF = 0.99, 1 / 255  # as `blend` has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,24 +96,34 @@ def see(
     return SeenSplats(prints, bins, depths[0], extents[0, :, 0] > 0, camera, response)
 
 
-def picture_of(seen: SeenSplats) -> Tensor:
-    """Radiance [H, W, 3] of footprints without probes."""
+def blended(seen: SeenSplats) -> tuple[Tensor, Tensor]:
+    """Radiance [H, W, 3] and transmittance [H, W] of footprints without probes."""
     p, camera = seen.prints, seen.camera
     size = (camera.width, camera.height)
     with torch.no_grad():
-        return blend(
+        radiance, transmittance = blend(
             p.means2d, p.conics, p.peaks, p.emission, p.backgrounds, *seen.bins, *size,
             seen.response, False,
-        )[0][0]  # fmt: skip
+        )[:2]  # fmt: skip
+    return radiance[0], transmittance[0]
 
 
-def draw_on_rays(seen: SeenSplats, pixels: Tensor, chances: Tensor) -> Tensor:
+def picture_of(seen: SeenSplats) -> Tensor:
+    """Radiance [H, W, 3] of footprints without probes."""
+    return blended(seen)[0]
+
+
+def draw_on_rays(
+    seen: SeenSplats, transmittance: Tensor, pixels: Tensor, chances: Tensor
+) -> Tensor:
     """For each ray the splat at which a photon of the camera would be absorbed.
 
-    Splat i of a ray is drawn with probability T_i α_i / Σ_j T_j α_j, by inversion.
+    Splat i of a ray is drawn with probability T_i α_i / Σ_j T_j α_j, by inversion: it is the first
+    behind which the transmittance is at most 1 - chance (1 - T) with T that of the whole ray.
 
     Args:
         seen: footprints without probes.
+        transmittance: [H, W] what `blended` gives.
         pixels: int64 [P] flat indices of pixels.
         chances: [P] uniform numbers in [0, 1).
 
@@ -121,32 +132,30 @@ def draw_on_rays(seen: SeenSplats, pixels: Tensor, chances: Tensor) -> Tensor:
     """
     width, prints = seen.camera.width, seen.prints
     offsets, ids = seen.bins[0].long(), seen.bins[1].long()
-    y, x = pixels // width, pixels % width
-    tiles = y // TILE * -(-width // TILE) + x // TILE
-    lengths = offsets[tiles + 1] - offsets[tiles]
+    tiles = pixels // width // TILE * -(-width // TILE) + pixels % width // TILE
+    opaque = 1 - transmittance.reshape(-1)[pixels]
+    enough = 1 - chances * opaque
     chosen = torch.full_like(pixels, -1)
-    order = lengths.argsort()
-    order = order[lengths[order] > 0]
-    while len(order):
-        longest = int(lengths[order[-1]])
-        rays = order[-max(1, RAYS_AT_ONCE // longest) :]
-        order = order[: len(order) - len(rays)]
-        entry = torch.arange(longest, device=pixels.device)
-        listed = entry < lengths[rays, None]
-        rows = ids[(offsets[tiles[rays], None] + entry).clamp(max=len(ids) - 1)]
-        dx, dy = (
-            side[rays, None] + 0.5 - prints.means2d[0, rows, axis]
-            for axis, side in ((0, x), (1, y))
-        )
+    rays, front = (opaque > 0).nonzero()[:, 0], torch.ones_like(opaque)
+    entry, start = torch.arange(AT_ONCE, device=pixels.device), offsets[tiles]
+    while True:  # along all rays at once; most end soon
+        rays = rays[start[rays] < offsets[tiles[rays] + 1]]
+        if len(rays) == 0:
+            return chosen
+        at = start[rays, None] + entry
+        listed = at < offsets[tiles[rays] + 1, None]
+        rows = ids[at.clamp(max=len(ids) - 1)]
+        x, y = (pixels[rays, None] % width + 0.5, pixels[rays, None] // width + 0.5)
+        dx, dy = x - prints.means2d[0, rows, 0], y - prints.means2d[0, rows, 1]
         xx, xy, yy = prints.conics[0, rows].unbind(dim=2)
-        amount = prints.peaks[0, rows] * torch.exp(
-            -0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy)
-        )
-        alpha = -torch.expm1(-amount) if seen.response else amount.clamp(max=0.99)
-        alpha = alpha * (listed & (amount >= 1 / 255))
-        absorbed = 1 - (1 - alpha).cumprod(dim=1)
-        total = absorbed[:, -1:]
-        place = torch.searchsorted(absorbed, chances[rays, None] * total, right=True)
-        drawn = rows.gather(1, place.clamp(max=longest - 1))[:, 0]
-        chosen[rays] = torch.where(total[:, 0] > 0, drawn, -1)
-    return chosen
+        power = -0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy)
+        amount = prints.peaks[0, rows] * power.exp()
+        alpha = -torch.expm1(-amount) if seen.response else amount.clamp(max=ALPHA_MAX)
+        alpha *= listed & (amount >= CUTOFF)
+        behind = front[rays, None] * (1 - alpha).cumprod(dim=1)
+        drawn = (alpha > 0) & (behind <= enough[rays, None])
+        first = drawn.to(torch.uint8).argmax(dim=1, keepdim=True)
+        ended = drawn.any(dim=1)
+        chosen[rays[ended]] = rows.gather(1, first)[ended, 0]
+        front[rays], start[rays] = behind[:, -1], start[rays] + AT_ONCE
+        rays = rays[~ended]

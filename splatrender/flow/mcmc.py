@@ -61,14 +61,7 @@ class MCMC(Strategy):
     @torch.no_grad()
     def after_backward(self, state: TrainState) -> None:
         """Add the gradients of 0.01 mean(o) + 0.01 mean(s)."""
-        splats = state.splats
-        logits, log_scales = splats.opacity_logits, splats.log_scales
-        if logits.grad is not None:
-            opacities = logits.sigmoid()
-            slope = torch.addcmul(opacities, opacities, opacities, value=-1)  # o (1 - o)
-            logits.grad.add_(slope, alpha=self.opacity_weight / logits.numel())
-        if log_scales.grad is not None:
-            log_scales.grad.add_(log_scales.exp(), alpha=self.scale_weight / log_scales.numel())
+        regularise(state, self.opacity_weight, self.scale_weight)
 
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
@@ -133,6 +126,24 @@ class MCMC(Strategy):
         children = torch.arange(count, count + born, device=parents.device)
         _mark_new(state, torch.cat([parents, children]))
         return born
+
+
+@torch.no_grad()
+def regularise(state: TrainState, opacity_weight: float, scale_weight: float) -> None:
+    """Add the gradients of opacity_weight · mean(o) + scale_weight · mean(s).
+
+    Args:
+        state: the run, after the backward pass.
+        opacity_weight, scale_weight: against the photometric loss.
+    """
+    splats = state.splats
+    logits, log_scales = splats.opacity_logits, splats.log_scales
+    if logits.grad is not None and opacity_weight:
+        opacities = logits.sigmoid()
+        slope = torch.addcmul(opacities, opacities, opacities, value=-1)  # o (1 - o)
+        logits.grad.add_(slope, alpha=opacity_weight / logits.numel())
+    if log_scales.grad is not None and scale_weight:
+        log_scales.grad.add_(log_scales.exp(), alpha=scale_weight / log_scales.numel())
 
 
 def diffuse(state: TrainState, noise: float) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.flow.footprints import SeenSplats, draw_on_rays, picture_of, see
+from splatrender.flow.footprints import SeenSplats, blended, draw_on_rays, see
 from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotate
@@ -102,14 +102,15 @@ def on_rays(
     for view, number in zip(views, _shares(count, len(views)), strict=True):
         seen = see(splats, None, view.camera, background, options)
         photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
-        residual = (picture_of(seen).reshape(-1, 3) - photo).square().sum(dim=1)
+        radiance, transmittance = blended(seen)
+        residual = (radiance.reshape(-1, 3) - photo).square().sum(dim=1)
         if view.mask is not None:
             residual = residual * (send(view.mask, splats.device).reshape(-1) != 0)
         if not float(residual.sum()) > 0:
             continue
         pixels = torch.multinomial(residual, number, replacement=True, generator=generator)
         chances = torch.rand(number, generator=generator, device=pixels.device)
-        hit = draw_on_rays(seen, pixels, chances)
+        hit = draw_on_rays(seen, transmittance, pixels, chances)
         pixels, hit = pixels[hit >= 0], hit[hit >= 0]
         spread = splats.detach().log_scales[hit].mean(dim=1).exp()
         off = torch.randn(len(hit), generator=generator, device=hit.device)

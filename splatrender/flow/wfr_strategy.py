@@ -16,9 +16,9 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
 from splatrender.flow.exchange import Rules, carry_out, descend
-from splatrender.flow.mcmc import MCMC, diffuse
+from splatrender.flow.mcmc import MCMC, diffuse, regularise
 from splatrender.flow.neighbourhood import apart
-from splatrender.flow.probes import KINDS, Probes, anywhere, children, on_rays
+from splatrender.flow.probes import CHILD, KINDS, Probes, anywhere, children, on_rays
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
@@ -57,6 +57,10 @@ class Scheme:
     last: float = 0.85
     descent: float = 0.0
     noise: float = 0.0
+    opacity_weight: float = 0.0
+    scale_weight: float = 0.0
+    growing: float = 1.0
+    thinner: int = 3
 
 
 class WFR(Strategy):
@@ -77,6 +81,10 @@ class WFR(Strategy):
         self.scheme, self.price = scheme, price
         self.interval = max(1, round(scheme.last * iterations / scheme.sweeps))
 
+    def after_backward(self, state: TrainState) -> None:
+        """Add the gradient of the price of mass and size."""
+        regularise(state, self.scheme.opacity_weight, self.scheme.scale_weight)
+
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
         """Sweep and exchange when it is time."""
@@ -87,13 +95,16 @@ class WFR(Strategy):
             return None
         views = _some(state.samples, self.scheme.views, state.generator)
         probes = self._propose(state)
+        self._kinds = probes.kinds
         found = sweep(
             state.splats, probes, views, state.background, state.options, self.scheme.masses
         )
         price = None if self.price is None else self.price * _views_of_full_size(state, views)
         rules = Rules(self.max_splats, price, self.scheme.descent)
         chosen = self._choose(state, found, rules)
-        chosen, realised, trials = descend(state, found, chosen, rules)
+        if len(chosen.births) > len(chosen.deaths):
+            rules = Rules(self.max_splats, price, self.scheme.descent, self.scheme.thinner)
+        found, chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
         report.details["realised"], report.details["trials"] = realised, trials
         carry_out(state, found, chosen)
@@ -124,21 +135,23 @@ class WFR(Strategy):
         births = ((gains > 0) & (found.births.significance > scheme.significance)).nonzero()[:, 0]
         births = births[gains[births].argsort(descending=True)]
         limit = math.ceil(scheme.turnover * count)
+        self._crowding = scheme.growing if self.max_splats - count > limit else 1.0
         room = max(0, min(self.max_splats - count, math.ceil(scheme.growth * count)))
         deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
         deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
-        births = births[self._alone(found, count + births, found.births.gains[:, births])]
+        crowd = torch.where(self._kinds[births] == CHILD, self._crowding, 1.0)
+        births = births[self._alone(found, count + births, found.births.gains[:, births], crowd)]
         result = exchange(costs[deaths], gains[births], limit, room, rules.price)
         allowed = self.max_splats - count + len(result.deaths)
         born = result.births[: max(0, allowed)]
         predicted = result.predicted + float(gains[births[result.births[len(born) :]]].sum())
         return Exchange(deaths[result.deaths], births[born], predicted)
 
-    def _alone(self, found: Sweep, rows: Tensor, changes: Tensor) -> Tensor:
+    def _alone(self, found: Sweep, rows: Tensor, changes: Tensor, crowd: Tensor | float = 1.0) -> Tensor:
         """Which of the rows, in order of preference, may be exchanged together."""
         sizes = [(view.camera.width, view.camera.height) for view in found.views]
         return apart(
-            found.places[:, rows], found.sizes[:, rows], changes.abs(), torch.tensor(sizes),
+            found.places[:, rows], found.sizes[:, rows] * crowd, changes.abs(), torch.tensor(sizes),
             self.scheme.neighbourhood,
         )  # fmt: skip
 
