@@ -59,6 +59,8 @@ class Rendering:
         radiance: [C,H,W,D] colour (linear in the photos' own encoding), background included.
         transmittance: [C,H,W] what is left of the light from behind; `alpha` = 1 - transmittance.
         visible: bool [C,N] whether the camera can see the splat at all.
+        means2d: [C,N,2] where the splats' centres are [px]; part of the graph.
+        extents: [C,N,2] their half-widths [px], 0 where culled; no gradient.
         depth: [C,H,W] expected camera z, Σ w z / Σ w, 0 where nothing is; None if not asked for.
         visibility: [C,N] Σ over pixels of T α; None if not asked for.
     """
@@ -66,6 +68,8 @@ class Rendering:
     radiance: Tensor
     transmittance: Tensor
     visible: Tensor
+    means2d: Tensor
+    extents: Tensor
     depth: Tensor | None = None
     visibility: Tensor | None = None
 
@@ -73,6 +77,11 @@ class Rendering:
     def alpha(self) -> Tensor:
         """[C,H,W] opacity of the picture, 1 - transmittance."""
         return 1 - self.transmittance
+
+    @property
+    def absgrad(self) -> Tensor | None:
+        """[C,N,2] Σ over pixels p of |∂L_p/∂means2d|; None before backward or if not asked for."""
+        return getattr(self.means2d, "absgrad", None)
 
 
 def rasterize(
@@ -91,6 +100,7 @@ def rasterize(
     options: RenderOptions = DEFAULTS,
     depth: bool = False,
     visibility: bool = False,
+    absgrad: bool = False,
 ) -> Rendering:
     """Render splats given as tensors; differentiable in every tensor, cameras included.
 
@@ -103,13 +113,16 @@ def rasterize(
         background: [D] or [C,D]; black by default.
         options: see `RenderOptions`.
         depth, visibility: also render expected depth / sum each splat's contribution.
+        absgrad: also sum, in the backward pass, absolute gradients of the splats' places in the
+            picture (`Rendering.absgrad`), for at most four channels, depth included.
 
     Returns:
         See `Rendering`. All tensors share one dtype, float32 or float64.
 
     Raises:
         InputError: colors or background have a shape that is not listed above.
-        RuntimeError: another tensor has an unexpected shape, dtype or device.
+        RuntimeError: another tensor has an unexpected shape, dtype or device, or there are too many
+            channels with `absgrad`.
 
     Example:
         >>> out = rasterize(
@@ -132,16 +145,18 @@ def rasterize(
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(cameras, 1)], -1)
     bins = bin_splats(means2d, conics, depths, peaks, extents, width, height)
     radiance, transmittance, seen, _ = blend(
-        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response, visibility
-    )
+        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response,
+        visibility, absgrad,
+    )  # fmt: skip
     expected_depth = None
     if depth:
         alpha = 1 - transmittance
         expected_depth = torch.where(alpha > 0, radiance[..., channels] / alpha.clamp_min(1e-10), 0)
         radiance = radiance[..., :channels]
     return Rendering(
-        radiance, transmittance, extents[..., 0] > 0, expected_depth, seen if visibility else None
-    )
+        radiance, transmittance, extents[..., 0] > 0, means2d, extents, expected_depth,
+        seen if visibility else None,
+    )  # fmt: skip
 
 
 def render(
@@ -152,6 +167,7 @@ def render(
     options: RenderOptions = DEFAULTS,
     depth: bool = False,
     visibility: bool = False,
+    absgrad: bool = False,
 ) -> Rendering:
     """Render a splat model from one camera or from several of the same size.
 
@@ -160,7 +176,7 @@ def render(
             that gives the same peak opacity along an average direction.
         cameras: one camera or several; several must share width and height.
         background: [3] colour in 0..1; black by default.
-        options, depth, visibility: see `rasterize`.
+        options, depth, visibility, absgrad: see `rasterize`.
 
     Returns:
         See `Rendering`; C = 1 for a single camera.
@@ -195,6 +211,7 @@ def render(
     return rasterize(
         splats.means, splats.quats, scales, amplitudes, splats.sh, viewmats, intrinsics,
         width, height, background=background, options=options, depth=depth, visibility=visibility,
+        absgrad=absgrad,
     )  # fmt: skip
 
 
