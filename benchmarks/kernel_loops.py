@@ -115,7 +115,7 @@ OURS = {
     ),
     "backward": (
         Design(
-            r"blend_backward_kernel<3, \(Response\)0, float>",
+            r"blend_backward_kernel<3, \(Response\)0, false, float>",
             (
                 Phase(
                     "pixels",
@@ -145,7 +145,7 @@ OURS = {
             ),
         ),
         Design(
-            r"gather_kernel<3, float>",
+            r"gather_kernel<3, false, float>",
             (
                 Phase(
                     "gather",

@@ -58,12 +58,12 @@ class Kernels:
         bins = stage("bin", ops.bin, means2d, conics, depths, peaks, extents, *size)
         shape = (means2d, conics, peaks, emission, self._background, *bins)
         radiance, transmittance, _, hits, last = stage(
-            "blend", ops.blend, *shape, *size, GAUSSIAN, False
+            "blend", ops.blend, *shape, *size, GAUSSIAN, False, False
         )
         incoming = (w.grad_radiance, self._grad_transmittance)
-        to_means2d, to_conics, to_peaks, to_emission = stage(
+        to_means2d, to_conics, to_peaks, to_emission, _ = stage(
             "blend_backward", ops.blend_backward,
-            *shape, transmittance, hits, last, *incoming, *size, GAUSSIAN,
+            *shape, transmittance, hits, last, *incoming, *size, GAUSSIAN, False,
         )  # fmt: skip
         by_color, to_sh, _ = stage(
             "shade_backward", ops.shade_backward, *direction, emission, to_emission, DEGREE

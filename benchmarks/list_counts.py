@@ -70,7 +70,7 @@ def count_lists(workload: Workload) -> ListCounts:
     bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
     tile_offsets, splat_ids = bins[:2]
     shape = (means2d, conics, peaks, emission, torch.zeros(1, 3))
-    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False)
+    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False, False)
     lengths = tile_offsets.diff()
     columns, rows = -(-size[0] // TILE), -(-size[1] // TILE)
     reach = _furthest(last[0], rows, columns)  # [tiles,4]

@@ -27,12 +27,14 @@ STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
   m.def(
       "blend(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets, "
       "Tensor splat_ids, Tensor slots, Tensor splat_offsets, int width, int height, int response, "
-      "bool with_visibility) -> (Tensor radiance, Tensor transmittance, Tensor visibility, Tensor hits, Tensor last)");
+      "bool with_visibility, bool with_absgrad) -> (Tensor radiance, Tensor transmittance, Tensor visibility, "
+      "Tensor hits, Tensor last)");
   m.def(
       "blend_backward(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
       "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, "
       "Tensor hits, Tensor last, Tensor grad_radiance, Tensor grad_transmittance, int width, int height, "
-      "int response) -> (Tensor means2d, Tensor conics, Tensor peaks, Tensor emission)");
+      "int response, bool with_absgrad) -> (Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, "
+      "Tensor absgrad)");
   m.def(
       "flow_statistics(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
       "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, Tensor? masks, "

@@ -97,7 +97,9 @@ struct BlendGrads {
   const T* radiance;       // [C,H,W,D] coming in
   const T* transmittance;  // [C,H,W]
   T *means2d, *conics, *peaks, *emission;  // going out
+  T* absgrad;  // [C,N,2] Σ over pixels of the absolute value of what each adds to means2d, or null
 };
+constexpr int kAbsgradChannels = 4;  // at most with absgrad: absolute values of several passes do not add up
 
 // The last `probes` of the N rows are probes: candidates without mass, which change no pixel.
 template <class T>

@@ -162,11 +162,19 @@ void render(const Case& k) {
   const Array<T> d_radiance(C * pixels * D), d_transmittance(C * pixels);
   d_radiance.fill(uniform(-1, 1)), d_transmittance.fill(uniform(-1, 1));
   const Array<T> d_means2d(2 * C * N), d_conics(3 * C * N), d_peaks(C * N), d_emission(C * N * D);
-  const BlendGrads<T> rg{d_radiance.get(), d_transmittance.get(), d_means2d.get(),
-                         d_conics.get(),   d_peaks.get(),         d_emission.get()};
+  const Array<T> absgrad(2 * C * N);
+  BlendGrads<T> rg{};
+  rg.radiance = d_radiance.get(), rg.transmittance = d_transmittance.get();
+  rg.means2d = d_means2d.get(), rg.conics = d_conics.get(), rg.peaks = d_peaks.get(), rg.emission = d_emission.get();
   Call blend_backward_call;
   blend_backward_call.require(cuda::blend_backward(r, rg, blend_backward_call.context()));
   d_means2d.print("grad means2d"), d_conics.print("grad conics"), d_emission.print("grad emission");
+  if (D <= kAbsgradChannels) {
+    rg.absgrad = absgrad.get();
+    Call absgrad_call;
+    absgrad_call.require(cuda::blend_backward(r, rg, absgrad_call.context()));
+    absgrad.print("absgrad");
+  }
 
   const int64_t partials = project_chunks(N) * C * 16 + 1;
   const Array<T> d_light(3 * C * N), d_means(3 * N), d_sh(N * K * 3), d_views(16 * C);

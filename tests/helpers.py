@@ -183,11 +183,16 @@ class Prints(Fields):
         return [*shape, self.width, self.height]
 
     def blend_args(
-        self, bins: Iterable[Tensor], response: int = GAUSSIAN, with_visibility: bool = True
+        self,
+        bins: Iterable[Tensor],
+        response: int = GAUSSIAN,
+        with_visibility: bool = True,
+        with_absgrad: bool = False,
     ) -> list[Any]:
         """Arguments of `blend`, in order."""
         shape = (self.means2d, self.conics, self.peaks, self.emission, self.backgrounds)
-        return [*shape, *bins, self.width, self.height, response, with_visibility]
+        size = (self.width, self.height)
+        return [*shape, *bins, *size, response, with_visibility, with_absgrad]
 
     def dense_args(self, response: int = GAUSSIAN) -> list[Any]:
         """Arguments of `blend_dense`, in order."""

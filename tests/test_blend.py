@@ -156,7 +156,7 @@ def test_empty_lists_give_the_background(backend: Backend) -> None:
 
 def test_visibility_only_when_asked_for(backend: Backend) -> None:
     args = blend_args(random_prints(), with_visibility=False)
-    full = backend.blend(*args[:-1], True)
+    full = backend.blend(*args[:12], True)
     bare = backend.blend(*args)
     assert bare[VISIBILITY].numel() == 0
     for position in (RADIANCE, TRANSMITTANCE, HITS):
@@ -419,7 +419,7 @@ def test_opcheck(kernel: Backend, response: int) -> None:
     grads = torch.randn_like(radiance), torch.randn_like(transmittance)
     assert_opcheck(
         "blend_backward",
-        [*args[:9], transmittance, hits, last, *grads, 20, 18, response],
+        [*args[:9], transmittance, hits, last, *grads, 20, 18, response, False],
         kernel.device,
     )
     for position in INPUTS.values():

@@ -64,7 +64,7 @@ def arguments(operator: str, device: str = "cuda") -> list[Any]:
         if operator == "blend_backward":
             _, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)
             grads = [normal(2, 37, 43, 3), normal(2, 37, 43)]
-            args = [*args[:9], transmittance, hits, last, *grads, *args[9:12]]
+            args = [*args[:9], transmittance, hits, last, *grads, *args[9:12], False]
     elif operator == "photometric_loss":
         photo = torch.randint(0, 256, (60, 50, 3), generator=make, dtype=torch.uint8)
         args = [photo / 255 + 0.1 * normal(60, 50, 3), photo, None, 0.2, True]
@@ -240,7 +240,7 @@ def test_out_of_memory_is_told_as_torch_tells_it() -> None:
     with pytest.raises(RuntimeError, match=r"CUDA out of memory\. Tried to allocate"):
         torch.ops.splatrender.blend(
             one[..., None].expand(1, 1, 2), conics, one, emission, emission[0], offsets,
-            *bins[1:], 32768, 32768, GAUSSIAN, False,
+            *bins[1:], 32768, 32768, GAUSSIAN, False, False,
         )  # fmt: skip
     del taken
 

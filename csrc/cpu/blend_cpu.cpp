@@ -135,16 +135,20 @@ void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile,
   });
 }
 
-// Sums that a (splat, tile) pair collects: ∂L/∂ln a times 1, dx, dy, dx², dx dy, dy², then one per channel.
+// Sums that a (splat, tile) pair collects: ∂L/∂ln a times 1, dx, dy, dx², dx dy, dy², then one per channel, then, with
+// ABSGRAD, those of |∂L/∂ln a| times the absolute slope of log2 a along x and y.
 constexpr int kMoments = 6;
+template <bool ABSGRAD>
+constexpr int kSlopes = ABSGRAD ? 2 : 0;
 
-template <int D, Response R, class T>
+template <int D, Response R, bool ABSGRAD, class T>
 void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T>* records, int64_t tile, T* slots,
                    uint8_t* written, T* state) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
   constexpr int64_t plane = kBlocks * kPixels;
-  const int64_t channels = D > 0 ? D : a.D, stride = kMoments + channels;
+  constexpr int numbers = kMoments + D + kSlopes<ABSGRAD>;  // that are summed in registers
+  const int64_t channels = D > 0 ? D : a.D, stride = kMoments + channels + kSlopes<ABSGRAD>;
   const TilePlace place = place_of(a, tile);
   const Lattice<T> lattice = make_lattice<T>();
   const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
@@ -188,16 +192,19 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
     const T* color = colors_of<D>(a, r, id);
     expand(r, lattice, T(place.x0), T(place.y0), block);
     const T ox = T(place.x0) - r.x, oy = T(place.y0) - r.y;
-    S total[kMoments + D], *total_color = total + kMoments;
-    for (int m = 0; m < kMoments + D; ++m) total[m] = zero;
+    S total[numbers], *total_color = total + kMoments;
+    for (int m = 0; m < numbers; ++m) total[m] = zero;
     if constexpr (D == 0)
       for (int64_t c = 0; c < channels; ++c) zero.store(sums + c * L);
 
     for (int v = 0; v < kPixels / L; ++v) {
       const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
       const S bracket = bracket_of(r, lx, ly), before(T(k - begin));
+      [[maybe_unused]] const S along_x = S(2 * r.xx) * lx + S(r.xy) * ly;  // slope of the bracket
+      [[maybe_unused]] const S along_y = S(2 * r.yy) * ly + S(r.xy) * lx;
       // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
       S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero;
+      [[maybe_unused]] S B1 = zero, B2 = zero;  // Σ |dE| times the absolute slopes
       for (uint32_t todo = hit; todo; todo &= todo - 1) {
         const int b = __builtin_ctz(todo), at = b * kPixels + v * L;
         const S e = log2_response(block, b, bracket, lx, ly);
@@ -224,6 +231,10 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
         const S dX = dE * X, dY = dE * Y;
         A0 += dE, A1 += dX, A2 += dY;
         A3 += dX * X, A4 += dX * Y, A5 += dY * Y;
+        if constexpr (ABSGRAD) {
+          B1 += magnitude(dE * (S(block.e10[b]) + along_x));
+          B2 += magnitude(dE * (S(block.e01[b]) + along_y));
+        }
       }
       total[0] += A0;
       total[1] += A1 + lx * A0;
@@ -231,12 +242,14 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
       total[3] += A3 + lx * (A1 + A1 + lx * A0);
       total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
       total[5] += A5 + ly * (A2 + A2 + ly * A0);
+      if constexpr (ABSGRAD) total[kMoments + D] += B1, total[kMoments + D + 1] += B2;
     }
     if constexpr (D > 0) {
-      horizontal_sums(total, kMoments + D, slot);
+      horizontal_sums(total, numbers, slot);
     } else {
       horizontal_sums(total, kMoments, slot);
       for (int64_t c = 0; c < channels; ++c) slot[kMoments + c] = horizontal_sum(S::load(sums + c * L));
+      if constexpr (ABSGRAD) horizontal_sums(total + kMoments, 2, slot + kMoments + channels);
     }
   }
 }
@@ -270,17 +283,18 @@ void blend_channels(const BlendArgs<T>& a) {
   }
 }
 
-template <int D, Response R, class T>
+template <int D, Response R, bool ABSGRAD, class T>
 void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
   BlendScratch<T>& scratch = blend_scratch<T>();
   const Record<T>* records = make_records(a, scratch.records);
-  const int64_t stride = kMoments + a.D;
+  const int64_t stride = kMoments + a.D + kSlopes<ABSGRAD>;
   T* slots = scratch.slots.template get<T>(a.P * stride + 1);
   // most pairs lie behind an opaque surface and have nothing to say: a byte tells, and their slots stay untouched
   uint8_t* written = scratch.written.template get<uint8_t>(a.P + 1);
   std::memset(written, 0, a.P);
   const int64_t state = (3 + a.D) * kBlocks * kPixels + a.D * lanes_of<T>;
-  for_tiles(a, state, [&](int64_t tile, T* s) { backward_tile<D, R>(a, g, records, tile, slots, written, s); });
+  for_tiles(a, state,
+            [&](int64_t tile, T* s) { backward_tile<D, R, ABSGRAD>(a, g, records, tile, slots, written, s); });
 
   // a splat's pairs lie side by side: sum them, then go from ln a to the splat's numbers
   constexpr int64_t kChunk = 1024;
@@ -289,6 +303,7 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
     const int64_t end = (chunk + 1) * kChunk < CN ? (chunk + 1) * kChunk : CN;
     for (int64_t i = chunk * kChunk; i < end; ++i) {
       T m[kMoments] = {};
+      [[maybe_unused]] T slope[2] = {};
       T* color = g.emission + i * a.D;
       for (int64_t c = 0; c < a.D; ++c) color[c] = 0;
       const int32_t first = a.splat_offsets[i], last = a.splat_offsets[i + 1];
@@ -297,6 +312,7 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
         const T* slot = slots + int64_t(s) * stride;
         for (int k = 0; k < kMoments; ++k) m[k] += slot[k];
         for (int64_t c = 0; c < a.D; ++c) color[c] += slot[kMoments + c];
+        for (int k = 0; k < kSlopes<ABSGRAD>; ++k) slope[k] += slot[kMoments + a.D + k];
       }
       const T* q = a.conics + 3 * i;
       g.means2d[2 * i] = q[0] * m[1] + q[1] * m[2];
@@ -305,6 +321,8 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
       g.conics[3 * i + 1] = -m[4];
       g.conics[3 * i + 2] = T(-0.5) * m[5];
       g.peaks[i] = first < last ? m[0] / a.peaks[i] : T(0);
+      if constexpr (ABSGRAD)  // from slopes of log2 a to those of ln a
+        for (int k = 0; k < 2; ++k) g.absgrad[2 * i + k] = T(1 / kLog2E) * slope[k];
     }
   });
 }
@@ -322,16 +340,21 @@ void blend_loop(const BlendArgs<T>& a) {
   if (Response(a.response) == Response::gaussian) return blend_response<Response::gaussian>(a);
   blend_response<Response::beer_lambert>(a);
 }
-template <Response R, class T>
+template <Response R, bool ABSGRAD, class T>
 void blend_backward_response(const BlendArgs<T>& a, const BlendGrads<T>& g) {
-  if (a.D == 3) return blend_backward_channels<3, R>(a, g);
-  if (a.D == 4) return blend_backward_channels<4, R>(a, g);
-  blend_backward_channels<0, R>(a, g);
+  if (a.D == 3) return blend_backward_channels<3, R, ABSGRAD>(a, g);
+  if (a.D == 4) return blend_backward_channels<4, R, ABSGRAD>(a, g);
+  blend_backward_channels<0, R, ABSGRAD>(a, g);
+}
+template <bool ABSGRAD, class T>
+void blend_backward_any(const BlendArgs<T>& a, const BlendGrads<T>& g) {
+  if (Response(a.response) == Response::gaussian) return blend_backward_response<Response::gaussian, ABSGRAD>(a, g);
+  blend_backward_response<Response::beer_lambert, ABSGRAD>(a, g);
 }
 template <class T>
 void blend_backward_loop(const BlendArgs<T>& a, const BlendGrads<T>& g) {
-  if (Response(a.response) == Response::gaussian) return blend_backward_response<Response::gaussian>(a, g);
-  blend_backward_response<Response::beer_lambert>(a, g);
+  if (g.absgrad) return blend_backward_any<true>(a, g);
+  blend_backward_any<false>(a, g);
 }
 
 }  // namespace

@@ -20,57 +20,6 @@
 #include "stages_cuda.h"
 
 namespace splatrender::cuda {
-// ---- before any walk over the lists ----------------------------------------------------------------------------
-
-// One thread per splat and camera.
-template <class T>
-__global__ void __launch_bounds__(256) footprint_kernel(BlendArgs<T> a, Footprint<T>* footprints) {
-  const int64_t i = item();
-  if (i >= a.C * a.N) return;
-  const T* q = a.conics + 3 * i;
-  const T k = T(-0.5 * kLog2E);
-  footprints[i] = {{a.means2d[2 * i], a.means2d[2 * i + 1], k * q[0], k * (q[1] + q[1])},
-                   {k * q[2], log_two(a.peaks[i]), T(0), T(0)}};
-}
-
-// The tiles of all cameras by falling length of their lists, in classes of powers of two: the heaviest start first, so
-// that none is left alone at the end. One block; the order within a class does not matter to any result.
-template <class T>
-__global__ void __launch_bounds__(1024) tile_order_kernel(BlendArgs<T> a, int64_t tiles, int32_t* order) {
-  constexpr int kClasses = 33;
-  __shared__ int next[kClasses];
-  const auto weight_class = [&](int64_t t) {
-    const int n = a.tile_offsets[t + 1] - a.tile_offsets[t];
-    return n > 0 ? __clz(n) : 32;
-  };
-  if (threadIdx.x < kClasses) next[threadIdx.x] = 0;
-  __syncthreads();
-  for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) atomicAdd(&next[weight_class(t)], 1);
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    int sum = 0;
-    for (int k = 0; k < kClasses; ++k) {
-      const int count = next[k];
-      next[k] = sum;
-      sum += count;
-    }
-  }
-  __syncthreads();
-  for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) order[atomicAdd(&next[weight_class(t)], 1)] = int32_t(t);
-}
-
-template <class T>
-Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p) {
-  p.tiles = a.C * divide_up(a.width, kTile) * divide_up(a.height, kTile);
-  Footprint<T>* footprints = context.scratch<Footprint<T>>(a.C * a.N);
-  int32_t* order = context.scratch<int32_t>(p.tiles);
-  p.footprints = footprints, p.order = order;
-  SR_TRY(launch_over("footprint_kernel", footprint_kernel<T>, a.C * a.N, context.stream, a, footprints));
-  if (p.tiles == 0) return {};
-  return launch("tile_order_kernel", tile_order_kernel<T>, dim3(1), dim3(1024), context.stream, a, p.tiles, order);
-}
-template Status prepare(const BlendArgs<float>&, Context&, Prepared<float>&);
-template Status prepare(const BlendArgs<double>&, Context&, Prepared<double>&);
 
 // ---- forward -------------------------------------------------------------------------------------------------
 
@@ -199,9 +148,12 @@ __global__ void __launch_bounds__(256) visibility_kernel(BlendArgs<T> a, const Q
 constexpr int kBatch = kWarp;  // entries that are fetched at once
 constexpr int kMoments = 6;  // Σ dE times 1, dx, dy, dx², dx dy, dy²; then one sum per channel
 
-// Sums of a pair, padded to whole quads.
-template <int D>
-constexpr int kRow = (kMoments + D + 3) / 4;
+// Sums of a pair; the last two, with ABSGRAD, of |dE| times the absolute slope of log2 a along x and y.
+template <int D, bool ABSGRAD>
+constexpr int kSums = kMoments + D + (ABSGRAD ? 2 : 0);
+// Padded to whole quads.
+template <int D, bool ABSGRAD>
+constexpr int kRow = (kSums<D, ABSGRAD> + 3) / 4;
 
 // Splats that a warp takes from pixel-parallel to splat-parallel at once: as many as static shared memory allows.
 template <class T>
@@ -219,17 +171,18 @@ constexpr int kBackwardBlocks =
     : D == 4       ? 5
                    : 6;
 
-template <int D, Response R, class T>
+template <int D, Response R, bool ABSGRAD, class T>
 __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
     blend_backward_kernel(BlendArgs<T> a, BlendGrads<T> g, const Footprint<T>* footprints, const int32_t* order,
                           Quad<T>* slots, uint8_t* written, int first_channel) {
   constexpr int kShares = kWarp / kChunk<T>;  // lanes that share the pixels of a splat
+  constexpr int kQuads = kRow<D, ABSGRAD>;
   constexpr int kStride = kQuadrantPixels + kShares;  // so that no two lanes of a half-warp meet in a bank
   __shared__ Quad<T> heads[kBatch], tails[kBatch];  // as in forward
   __shared__ T colors[kBatch][kMaxChannels];
   __shared__ unsigned hits[kBatch];
   __shared__ PixelTerm<T> terms[kWarps][kChunk<T>][kStride];
-  __shared__ Quad<T> sums[kWarps][kBatch][kRow<D>];
+  __shared__ Quad<T> sums[kWarps][kBatch][kQuads];
   __shared__ Quad<T> pixel_grads[kWarps][kQuadrantPixels];
   __shared__ int furthest;
   const Place<T> at(a, order);
@@ -317,9 +270,9 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
       // Splat-parallel: lane (splat, share) sums every kShares-th pixel.
       const T dx0 = T(at.x0 + at.quadrant_x() + share) + T(0.5) - heads[mine].x;
       const T dy0 = T(at.y0 + at.quadrant_y()) + T(0.5) - heads[mine].y;
-      T sum[4 * kRow<D>];
+      T sum[4 * kQuads];
 #pragma unroll
-      for (int m = 0; m < 4 * kRow<D>; ++m) sum[m] = T(0);
+      for (int m = 0; m < 4 * kQuads; ++m) sum[m] = T(0);
       constexpr int kAcross = kQuadrant / kShares;  // of the share's pixels in a row
 #pragma unroll
       for (int row = 0; row < kQuadrant; ++row) {
@@ -337,6 +290,11 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
           if (D > 1) sum[kMoments + 1] = multiply_add(term.w, pg.y, sum[kMoments + 1]);
           if (D > 2) sum[kMoments + 2] = multiply_add(term.w, pg.z, sum[kMoments + 2]);
           if (D > 3) sum[kMoments + 3] = multiply_add(term.w, pg.w, sum[kMoments + 3]);
+          if constexpr (ABSGRAD) {
+            const T xx = T(2) * heads[mine].z, xy = heads[mine].w, yy = T(2) * tails[mine].x, dy = dy0 + T(row);
+            sum[kMoments + D] += magnitude(term.dE * multiply_add(xx, dx, xy * dy));
+            sum[kMoments + D + 1] += magnitude(term.dE * multiply_add(xy, dx, yy * dy));
+          }
         }
         const T dy = dy0 + T(row), moved = row0 * dy;
         sum[0] += row0;
@@ -348,11 +306,11 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
 #pragma unroll
       for (int step = kShares / 2; step > 0; step /= 2) {
 #pragma unroll
-        for (int m = 0; m < kMoments + D; ++m) sum[m] += __shfl_xor_sync(kAllLanes, sum[m], step);
+        for (int m = 0; m < kSums<D, ABSGRAD>; ++m) sum[m] += __shfl_xor_sync(kAllLanes, sum[m], step);
       }
       if (share == 0 && splat < n) {
 #pragma unroll
-        for (int i = 0; i < kRow<D>; ++i)
+        for (int i = 0; i < kQuads; ++i)
           sums[at.warp][mine][i] = {sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]};
       }
       __syncwarp();  // the terms are read before the next chunk overwrites them
@@ -360,9 +318,9 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
     __syncthreads();
 
     // The quadrants that a splat changed, added in order, go to the pair's slot.
-    static_assert(kBatch * kRow<D> <= kTileThreads, "one quad per thread");
-    const int e = t / kRow<D>, i = t % kRow<D>;
-    const unsigned hit = t < kBatch * kRow<D> ? hits[e] : 0u;
+    static_assert(kBatch * kQuads <= kTileThreads, "one quad per thread");
+    const int e = t / kQuads, i = t % kQuads;
+    const unsigned hit = t < kBatch * kQuads ? hits[e] : 0u;
     if (hit) {
       Quad<T> total = {T(0), T(0), T(0), T(0)};
 #pragma unroll
@@ -372,7 +330,7 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
         total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
       }
       const int64_t slot = slot_at(a, k1 - 1 - e);
-      slots[slot * kRow<D> + i] = total;
+      slots[slot * kQuads + i] = total;
       if (i == 0) written[slot] = 1;
     }
     __syncthreads();
@@ -381,20 +339,21 @@ __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
 
 // Adds the slots of a splat in their order, then goes from ln a to the splat's numbers. One thread per splat and
 // camera. The first pass writes, further ones add what their channels contribute to the shared sums.
-template <int D, class T>
+template <int D, bool ABSGRAD, class T>
 __global__ void __launch_bounds__(256)
     gather_kernel(BlendArgs<T> a, BlendGrads<T> g, const Quad<T>* slots, const uint8_t* written, int first_channel) {
   const int64_t i = item();
   if (i >= a.C * a.N) return;
-  T sum[4 * kRow<D>];
+  constexpr int kQuads = kRow<D, ABSGRAD>;
+  T sum[4 * kQuads];
 #pragma unroll
-  for (int m = 0; m < 4 * kRow<D>; ++m) sum[m] = T(0);
+  for (int m = 0; m < 4 * kQuads; ++m) sum[m] = T(0);
   const int first = max(a.splat_offsets[i], 0), last = min(a.splat_offsets[i + 1], int(a.P));
   for (int k = first; k < last; ++k) {
     if (!written[k]) continue;
 #pragma unroll
-    for (int m = 0; m < kRow<D>; ++m) {
-      const Quad<T> part = slots[int64_t(k) * kRow<D> + m];
+    for (int m = 0; m < kQuads; ++m) {
+      const Quad<T> part = slots[int64_t(k) * kQuads + m];
       sum[4 * m] += part.x, sum[4 * m + 1] += part.y, sum[4 * m + 2] += part.z, sum[4 * m + 3] += part.w;
     }
   }
@@ -407,6 +366,10 @@ __global__ void __launch_bounds__(256)
   put(g.conics + 3 * i + 1, -sum[4]);
   put(g.conics + 3 * i + 2, T(-0.5) * sum[5]);
   put(g.peaks + i, first < last ? sum[0] / a.peaks[i] : T(0));
+  if constexpr (ABSGRAD) {  // from slopes of log2 a to those of ln a
+    g.absgrad[2 * i] = T(1 / kLog2E) * sum[kMoments + D];
+    g.absgrad[2 * i + 1] = T(1 / kLog2E) * sum[kMoments + D + 1];
+  }
 #pragma unroll
   for (int c = 0; c < D; ++c)
     if (first_channel + c < a.D) g.emission[i * a.D + first_channel + c] = sum[kMoments + c];
@@ -447,16 +410,16 @@ Status blend_response(const BlendArgs<T>& a, const Prepared<T>& p, T* seen, Cont
   });
 }
 
-template <Response R, class T>
+template <Response R, bool ABSGRAD, class T>
 Status blend_backward_response(const BlendArgs<T>& a, const BlendGrads<T>& g, const Prepared<T>& p, Context& context) {
   uint8_t* written = context.scratch<uint8_t>(a.P);
   SR_TRY(fill_zero(written, a.P, context.stream));
-  Quad<T>* slots = context.scratch<Quad<T>>(a.P * kRow<kMaxChannels>);
+  Quad<T>* slots = context.scratch<Quad<T>>(a.P * kRow<kMaxChannels, ABSGRAD>);
   return for_channels<T>(a.D, [&](auto channels, int first) {
     constexpr int D = decltype(channels)::value;
-    SR_TRY(launch("blend_backward_kernel", blend_backward_kernel<D, R, T>, dim3(unsigned(p.tiles)), dim3(kTileThreads),
-                  context.stream, a, g, p.footprints, p.order, slots, written, first));
-    return launch_over("gather_kernel", gather_kernel<D, T>, a.C * a.N, context.stream, a, g,
+    SR_TRY(launch("blend_backward_kernel", blend_backward_kernel<D, R, ABSGRAD, T>, dim3(unsigned(p.tiles)),
+                  dim3(kTileThreads), context.stream, a, g, p.footprints, p.order, slots, written, first));
+    return launch_over("gather_kernel", gather_kernel<D, ABSGRAD, T>, a.C * a.N, context.stream, a, g,
                        static_cast<const Quad<T>*>(slots), static_cast<const uint8_t*>(written), first);
   });
 }
@@ -481,13 +444,20 @@ Status blend(const BlendArgs<T>& a, Context& context) {
                      reinterpret_cast<const Quad<T>*>(seen));
 }
 
-template <class T>
-Status blend_backward(const BlendArgs<T>& a, const BlendGrads<T>& g, Context& context) {
+template <bool ABSGRAD, class T>
+Status blend_backward_any(const BlendArgs<T>& a, const BlendGrads<T>& g, Context& context) {
   Prepared<T> p;
   SR_TRY(prepare(a, context, p));
   if (p.tiles == 0) return {};
-  if (Response(a.response) == Response::gaussian) return blend_backward_response<Response::gaussian>(a, g, p, context);
-  return blend_backward_response<Response::beer_lambert>(a, g, p, context);
+  if (Response(a.response) == Response::gaussian)
+    return blend_backward_response<Response::gaussian, ABSGRAD>(a, g, p, context);
+  return blend_backward_response<Response::beer_lambert, ABSGRAD>(a, g, p, context);
+}
+
+template <class T>
+Status blend_backward(const BlendArgs<T>& a, const BlendGrads<T>& g, Context& context) {
+  static_assert(kAbsgradChannels <= kMaxChannels, "one pass: absolute values of parts do not add up");
+  return g.absgrad ? blend_backward_any<true>(a, g, context) : blend_backward_any<false>(a, g, context);
 }
 
 template Status blend(const BlendArgs<float>&, Context&);

@@ -136,6 +136,6 @@ struct Prepared {
   int64_t tiles;
 };
 template <class T>
-Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p);  // in blend_cuda.cu
+Status prepare(const BlendArgs<T>& a, Context& context, Prepared<T>& p);  // in prepare_cuda.cu
 
 }  // namespace splatrender::cuda

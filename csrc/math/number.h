@@ -52,6 +52,9 @@ SR_INLINE T clamp(T x, T lo, T hi) {
   return smin(smax(x, lo), hi);
 }
 
+SR_INLINE float magnitude(float x) { return std::fabs(x); }
+SR_INLINE double magnitude(double x) { return std::fabs(x); }
+
 // a b + c, rounded once. Written out where two places must agree to the last bit.
 SR_INLINE float multiply_add(float a, float b, float c) { return std::fma(a, b, c); }
 SR_INLINE double multiply_add(double a, double b, double c) { return std::fma(a, b, c); }

@@ -5,6 +5,7 @@
 // roots and exp2 use AVX-512 / AVX / SSE instructions where the translation unit is compiled for them.
 #pragma once
 #include <cstring>
+#include <limits>
 
 #include "number.h"
 #if defined(__x86_64__) || defined(__i386__)
@@ -170,6 +171,12 @@ SR_INLINE Pack<float, L> smax(Pack<float, L> a, Pack<float, L> b) {
 #endif
 }
 #endif
+template <class T, int L>
+SR_INLINE Pack<T, L> magnitude(Pack<T, L> x) {
+  using I = typename IntOf<T>::type;
+  typedef I Bits __attribute__((vector_size(L * sizeof(T))));
+  return {typename Pack<T, L>::V(Bits(x.v) & std::numeric_limits<I>::max()), typename Pack<T, L>::Raw{}};
+}
 // a b + c, rounded once where the CPU can. Written out where two places must agree to the last bit.
 template <class T, int L>
 SR_INLINE Pack<T, L> multiply_add(Pack<T, L> a, Pack<T, L> b, Pack<T, L> c) {

@@ -24,6 +24,7 @@ def blend(
     height: int,
     response: int,
     with_visibility: bool,
+    with_absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Blend front to back: radiance = Σ_i T_i α_i emission_i + T_N background.
 
@@ -39,6 +40,10 @@ def blend(
         width, height: size of the picture [px].
         response: 0 gaussian, 1 beer_lambert.
         with_visibility: also sum what each splat contributes.
+        with_absgrad: also sum, in the backward pass, the absolute values of what each pixel adds to
+            the gradient of means2d, for D <= 4. They are added to the attribute
+            means2d.absgrad [C,N,2], (Σ_p |∂L_p/∂x|, Σ_p |∂L_p/∂y|), which is made if it is not
+            there: like .grad, not cleared by this function. torch.compile drops it.
 
     Returns:
         radiance [C,H,W,D]; transmittance T_N [C,H,W]; visibility [C,N] = Σ_pixels T_i α_i, or
@@ -48,10 +53,11 @@ def blend(
         Gradients flow to means2d, conics, peaks, emission and backgrounds.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected.
+        RuntimeError: a tensor has another shape, dtype or device than expected, or there are more
+            than four channels with_absgrad.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting"; the bound by opacity and exact tile test
-        follow Hanson et al. 2025, "Speedy-Splat".
+        follow Hanson et al. 2025, "Speedy-Splat"; absolute gradients Ye et al. 2024, "AbsGS".
 
     Example: see `splatrender.operators.render.rasterize`, which calls the four stages in order.
     """
@@ -61,7 +67,7 @@ def blend(
     )  # fmt: skip
     radiance, transmittance, visibility, hits, _ = torch.ops.splatrender.blend(
         means2d, conics, peaks, emission, backgrounds, tile_offsets, splat_ids, slots,
-        splat_offsets, width, height, response, with_visibility,
+        splat_offsets, width, height, response, with_visibility, with_absgrad,
     )  # fmt: skip
     return radiance, transmittance, visibility, hits
 
@@ -70,7 +76,7 @@ def blend(
 def _blend_fake(
     means2d: Tensor, conics: Tensor, peaks: Tensor, emission: Tensor, *args: Any
 ) -> tuple[Tensor, ...]:
-    pairs, (width, height, _, with_visibility) = args[2].shape[0], args[5:9]
+    pairs, (width, height, _, with_visibility, _) = args[2].shape[0], args[5:]
     c, n, d = emission.shape
     return (
         means2d.new_empty((c, height, width, d)),
@@ -85,13 +91,15 @@ def _blend_fake(
 def _blend_backward_fake(
     means2d: Tensor, conics: Tensor, peaks: Tensor, emission: Tensor, *args: Any
 ) -> tuple[Tensor, ...]:
-    return tuple(x.new_empty(x.shape) for x in (means2d, conics, peaks, emission))
+    absgrad = means2d if args[-1] else means2d[:0]
+    return tuple(x.new_empty(x.shape) for x in (means2d, conics, peaks, emission, absgrad))
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, transmittance, visibility, hits, last = output
     ctx.save_for_backward(*inputs[:9], transmittance, hits, last)
-    ctx.options = inputs[9:12]
+    ctx.options = (*inputs[9:12], inputs[13])
+    ctx.means2d = inputs[0] if inputs[13] else None  # the caller's own: it gets an attribute
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(visibility, hits, last)
 
@@ -105,14 +113,17 @@ def _backward(
         grad_radiance = transmittance.new_zeros((*transmittance.shape, saved[3].shape[2]))
     if grad_transmittance is None:
         grad_transmittance = torch.zeros_like(transmittance)
-    out = torch.ops.splatrender.blend_backward(
+    *out, absgrad = torch.ops.splatrender.blend_backward(
         *saved, grad_radiance.contiguous(), grad_transmittance.contiguous(), *ctx.options
     )
+    if ctx.means2d is not None:
+        before = getattr(ctx.means2d, "absgrad", None)
+        ctx.means2d.absgrad = absgrad if before is None else before + absgrad
     grad_backgrounds = None
     if ctx.needs_input_grad[4]:
         # torch's sum adds in a tree: einsum's matrix product loses a digit on some processors.
         grad_backgrounds = (grad_radiance * transmittance[..., None]).sum(dim=(1, 2))
-    return (*out, grad_backgrounds, *(None,) * 8)
+    return (*out, grad_backgrounds, *(None,) * 9)
 
 
 torch.library.register_autograd("splatrender::blend", _backward, setup_context=_setup_context)

@@ -78,6 +78,11 @@ class Rendering:
         """[C,H,W] opacity of the picture, 1 - transmittance."""
         return 1 - self.transmittance
 
+    @property
+    def absgrad(self) -> Tensor | None:
+        """[C,N,2] Σ over pixels p of |∂L_p/∂means2d|; None before backward or if not asked for."""
+        return getattr(self.means2d, "absgrad", None)
+
 
 def rasterize(
     means: Tensor,
@@ -95,6 +100,7 @@ def rasterize(
     options: RenderOptions = DEFAULTS,
     depth: bool = False,
     visibility: bool = False,
+    absgrad: bool = False,
 ) -> Rendering:
     """Render splats given as tensors; differentiable in every tensor, cameras included.
 
@@ -107,13 +113,16 @@ def rasterize(
         background: [D] or [C,D]; black by default.
         options: see `RenderOptions`.
         depth, visibility: also render expected depth / sum each splat's contribution.
+        absgrad: also sum, in the backward pass, absolute gradients of the splats' places in the
+            picture (`Rendering.absgrad`), for at most four channels, depth included.
 
     Returns:
         See `Rendering`. All tensors share one dtype, float32 or float64.
 
     Raises:
         InputError: colors or background have a shape that is not listed above.
-        RuntimeError: another tensor has an unexpected shape, dtype or device.
+        RuntimeError: another tensor has an unexpected shape, dtype or device, or there are too many
+            channels with `absgrad`.
 
     Example:
         >>> out = rasterize(
@@ -136,8 +145,9 @@ def rasterize(
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(cameras, 1)], -1)
     bins = bin_splats(means2d, conics, depths, peaks, extents, width, height)
     radiance, transmittance, seen, _ = blend(
-        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response, visibility
-    )
+        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response,
+        visibility, absgrad,
+    )  # fmt: skip
     expected_depth = None
     if depth:
         alpha = 1 - transmittance
@@ -157,6 +167,7 @@ def render(
     options: RenderOptions = DEFAULTS,
     depth: bool = False,
     visibility: bool = False,
+    absgrad: bool = False,
 ) -> Rendering:
     """Render a splat model from one camera or from several of the same size.
 
@@ -165,7 +176,7 @@ def render(
             that gives the same peak opacity along an average direction.
         cameras: one camera or several; several must share width and height.
         background: [3] colour in 0..1; black by default.
-        options, depth, visibility: see `rasterize`.
+        options, depth, visibility, absgrad: see `rasterize`.
 
     Returns:
         See `Rendering`; C = 1 for a single camera.
@@ -200,6 +211,7 @@ def render(
     return rasterize(
         splats.means, splats.quats, scales, amplitudes, splats.sh, viewmats, intrinsics,
         width, height, background=background, options=options, depth=depth, visibility=visibility,
+        absgrad=absgrad,
     )  # fmt: skip
 
 

@@ -37,6 +37,7 @@ def blend(
     height: int,
     response: int,
     with_visibility: bool,
+    with_absgrad: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Composites the splats of each tile's list in the order of the list.
 
@@ -51,6 +52,8 @@ def blend(
         width, height: size of the picture [px].
         response: 0 gaussian, 1 beer_lambert.
         with_visibility: whether to sum visibility.
+        with_absgrad: whether backward adds Σ over pixels p of |∂L_p/∂means2d| to the attribute
+            means2d.absgrad [C,N,2].
 
     Returns:
         radiance [C,H,W,D], transmittance [C,H,W], visibility [C,N] (Σ over pixels of T α; [0] when
@@ -66,9 +69,11 @@ def blend(
     for tile, (first, last) in enumerate(itertools.pairwise(offsets)):
         camera, within = divmod(tile, len(tiles))
         listed, (place, centers) = ids[first:last], tiles[within]
-        radiance, transmittance, weights = composite(
-            centers, *(values[listed] for values in rows), response=response
-        )
+        splats = [values[listed] for values in rows]
+        if with_absgrad:
+            splats[0] = splats[0].expand(len(centers), -1, -1)
+            collect_absgrad(splats[0], means2d, listed)
+        radiance, transmittance, weights = composite(centers, *splats, response=response)
         light.append(radiance + transmittance[:, None] * backgrounds[camera])
         through.append(transmittance)
         places.append(camera * width * height + place)
@@ -129,7 +134,7 @@ def composite(
 
     Args:
         centers: [P,2], pixel centres.
-        means2d, conics, peaks, emission: [L,2], [L,3], [L], [L,D].
+        means2d, conics, peaks, emission: [L,2] or [P,L,2], [L,3], [L], [L,D].
         response: 0 gaussian, 1 beer_lambert.
 
     Returns:
@@ -153,6 +158,25 @@ def transmittances(alpha: Tensor) -> Tensor:
     """T before each splat and, last, behind all of them: [P,L] -> [P,L+1]."""
     ones = alpha.new_ones(len(alpha), 1)
     return torch.cat((ones, 1 - alpha), dim=1).cumprod(dim=1)
+
+
+def collect_absgrad(places: Tensor, means2d: Tensor, listed: Tensor) -> None:
+    """Let backward add the absolute gradients of `places` to the attribute means2d.absgrad.
+
+    Args:
+        places: [P,L,2], for each pixel a copy of its own of where the splats are.
+        means2d: [C,N,2].
+        listed: [L], which of their C N rows the splats are.
+    """
+
+    def add(gradient: Tensor) -> None:
+        if getattr(means2d, "absgrad", None) is None:
+            means2d.absgrad = torch.zeros_like(means2d)  # type: ignore[attr-defined]
+        sums = means2d.absgrad.flatten(0, 1)  # type: ignore[attr-defined]
+        sums.index_add_(0, listed, gradient.abs().sum(dim=0))
+
+    if places.requires_grad:
+        places.register_hook(add)
 
 
 def touched_blocks(centers: Tensor, contributes: Tensor) -> Tensor:
