@@ -138,6 +138,10 @@ def test_exchange_pairs_and_prices() -> None:
     assert swap.predicted == pytest.approx(3 - 7)
     roomy = exchange(costs, gains, budget=3, room=2)
     assert roomy.deaths.tolist() == [] and roomy.births.tolist() == [0, 1]
+    harmful = exchange(costs - 1.5, gains, budget=3)
+    assert harmful.deaths.tolist() == [1, 2] and harmful.births.tolist() == [0, 1]
+    alone = exchange(costs - 1.5, gains[3:], budget=3)
+    assert alone.deaths.tolist() == [1] and alone.births.tolist() == []
     priced = exchange(costs, gains, budget=3, price=1.5)
     assert priced.deaths.tolist() == [1] and priced.births.tolist() == [0, 1]
 

@@ -258,7 +258,7 @@ class TestFactory:
 
     def test_unknown_names_are_told_the_known_ones(self) -> None:
         with pytest.raises(
-            InputError, match=r"strategy: expected one of adc, mcmc, none, wfr.*'best'"
+            InputError, match=r"strategy: expected one of adc, adc-absgrad, mcmc, none, wfr.*'best'"
         ):
             create_strategy("best", ITERATIONS, 10)
 

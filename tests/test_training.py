@@ -101,7 +101,7 @@ def test_exports_are_in_world_coordinates(scene: Scene, tmp_path: Path) -> None:
     assert float((outside - within).abs().mean()) < 1e-4
 
 
-@pytest.mark.parametrize("strategy", ["mcmc", "wfr", "adc", "none"])
+@pytest.mark.parametrize("strategy", ["mcmc", "wfr", "adc", "adc-absgrad", "none"])
 def test_resumes_to_the_same_bits(scene: Scene, tmp_path: Path, strategy: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     settings: dict[str, Any] = {"strategy": strategy, "iterations": 200, "max_splats": 50}

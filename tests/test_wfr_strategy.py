@@ -160,7 +160,8 @@ def test_an_exchange_never_raises_the_error(seed: int) -> None:
     before = error_of(state.splats, state.samples, BLACK, state.options)
     report = step_at_a_sweep(state, strategy)
     after = error_of(state.splats, state.samples, BLACK, state.options)
-    assert report is not None and report.moved > 0 and len(state) == 150
+    assert report is not None and report.moved > 0
+    assert len(state) == 150 + report.born - report.died <= 150
     assert after - before == pytest.approx(report.details["realised"], abs=1e-3 * before)
     assert after <= before * (1 + 1e-4)
     assert report.details["predicted"] < 0
@@ -175,10 +176,10 @@ def test_growth_stops_at_the_budget_and_lowers_the_error() -> None:
         strategy.step(state)
         counts.append(len(state))
         errors.append(error_of(state.splats, state.samples, BLACK, state.options))
-    assert counts == sorted(counts) and counts[-1] == 130
+    assert max(counts) <= 130 and counts[-1] > 100
     assert all(after <= before * 1.0001 for before, after in pairwise(errors))
     assert errors[-1] < 0.9 * errors[0]
-    assert all(len(m.exp_avg) == 130 for m in state.moments.values())
+    assert all(len(m.exp_avg) == counts[-1] for m in state.moments.values())
 
 
 def test_a_higher_price_keeps_fewer_splats() -> None:

@@ -1,6 +1,6 @@
 """How the measure of splats moves: births, deaths and noise between the optimizer's steps."""
 
-from splatrender.flow.adc import ADC
+from splatrender.flow.adc import ADC, AbsADC
 from splatrender.flow.mcmc import MCMC
 from splatrender.flow.state import Moments, SeenFootprints, TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, NoStrategy, StepReport, Strategy, create_strategy
@@ -8,6 +8,7 @@ from splatrender.flow.wfr_strategy import WFR, Scheme
 
 __all__ = [
     "ADC",
+    "AbsADC",
     "MCMC",
     "STRATEGIES",
     "WFR",

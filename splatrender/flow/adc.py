@@ -52,6 +52,7 @@ class ADC(Strategy):
 
     name = "adc"
     watches_footprints = True
+    absgrad = False  # whether gradients are those summed by absolute value
     threshold = 2e-4  # of the mean gradient, in units of half a picture
     dense = 0.01  # of the extent: below it splats are cloned, above it split
     faint = 0.005  # opacity
@@ -79,9 +80,10 @@ class ADC(Strategy):
         for key in (GRADIENT, VIEWS):
             if key not in state.rows:
                 state.rows[key] = torch.zeros(len(state), device=state.steps.device)
-        half = prints.means2d.grad.new_tensor([prints.width / 2, prints.height / 2])
+        slope = prints.means2d.absgrad if self.absgrad else prints.means2d.grad
+        half = slope.new_tensor([prints.width / 2, prints.height / 2])
         seen = prints.extents[0, :, 0] > 0
-        state.rows[GRADIENT] += (prints.means2d.grad[0] * half).norm(dim=1) * seen
+        state.rows[GRADIENT] += (slope[0] * half).norm(dim=1) * seen
         state.rows[VIEWS] += seen
 
     @torch.no_grad()
@@ -147,4 +149,21 @@ def scene_extent(state: TrainState) -> float:
     return 1.1 * float((centers - centers.mean(dim=0)).norm(dim=1).max())
 
 
+class AbsADC(ADC):
+    """The same with gradients that are summed over pixels by absolute value.
+
+    The pulls of single pixels on a large splat point everywhere and cancel, so that it is never
+    split; their absolute values add up. They are larger, hence the larger threshold.
+
+    Source:
+        Ye et al., AbsGS: Recovering Fine Details for 3D Gaussian Splatting, 2024; the threshold
+        is the one that gsplat advises.
+    """
+
+    name = "adc-absgrad"
+    absgrad = True
+    threshold = 8e-4
+
+
 STRATEGIES[ADC.name] = ADC
+STRATEGIES[AbsADC.name] = AbsADC

@@ -50,6 +50,7 @@ class Strategy(ABC):
 
     name: ClassVar[str]
     watches_footprints: ClassVar[bool] = False  # whether `state.footprints` is to be filled
+    absgrad: ClassVar[bool] = False  # and its `means2d.absgrad`, too
 
     def __init__(self, iterations: int, max_splats: int) -> None:
         self.iterations = iterations

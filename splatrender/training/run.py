@@ -136,7 +136,7 @@ class Run:
         sample = self.samples.next(factor)
         state.samples = self.samples.current
         watch.lap("data")
-        rendering = self.render(state.splats, sample.camera)
+        rendering = self.render(state.splats, sample.camera, absgrad=self.strategy.absgrad)
         if self.strategy.watches_footprints:
             rendering.means2d.retain_grad()
             height, width = sample.photo.shape[:2]
