@@ -5,6 +5,8 @@
     python benchmarks/strategies.py --strategies wfr --variants ablations
     python benchmarks/strategies.py --strategies wfr --variants sensitivity
     python benchmarks/strategies.py --strategies wfr --variants prices
+    python benchmarks/strategies.py --strategies wfr,mcmc --variants half       half the iterations
+    python benchmarks/strategies.py --strategies adc --variants baselines       ADC with fewer rules
 
 Every run is kept in the folder of --cache and never done twice: a benchmark that was stopped goes
 on where it was. A run is known by its options; delete the folder after a change of the code.
@@ -23,25 +25,50 @@ from pathlib import Path
 from typing import Any
 
 import click
+import torch
 
-from splatrender.flow import STRATEGIES, WFR, Scheme
+from splatrender.flow import STRATEGIES, WFR, Scheme, TrainingView, TrainState
+from splatrender.flow.probes import Probes
+from splatrender.flow.sweep import Sweep
 from splatrender.io.atomic import read_json, write_json
 from splatrender.training import TrainOptions, train
 
 BUNDLED = Path(__file__).resolve().parent.parent / "scenes" / "still_life"
-ABLATIONS = {
-    "no rays": {"shares": (0.95, 0.0, 0.05)},
-    "no children": {"shares": (0.0, 0.95, 0.05)},
-    "none anywhere": {"shares": (0.55, 0.45, 0.0)},
-    "no neighbourhood": {"neighbourhood": 0.0},
-    "no significance": {"significance": 0.0},
-    "no line search": {"descent": -1e9},
-    "noise": {"noise": 1.0},
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no births and deaths": ("none", {}),
+    "no ray probes": ("wfr", {"shares": (0.95, 0.0, 0.05)}),
+    "no child probes": ("wfr", {"shares": (0.0, 0.95, 0.05)}),
+    "no probes anywhere": ("wfr", {"shares": (0.55, 0.45, 0.0)}),
+    "no twins": ("wfr", {"twins": False}),
+    "quadratic removal cost": ("wfr quadratic", {}),
+    "no neighbourhoods": ("wfr", {"neighbourhood": 0.0}),
+    "no significance": ("wfr", {"significance": 0.0}),
+    "noise": ("wfr", {"noise": 1.0}),
 }
 NUMBERS = (
     "sweeps", "views", "probes", "turnover", "significance", "neighbourhood", "growth", "ray_views",
 )  # fmt: skip
 PRICES = (0.003, 0.01, 0.03, 0.1, 0.3)
+KINDS = ("none", "ablations", "sensitivity", "prices", "half", "baselines")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table.
+
+    Attributes:
+        label: of the line.
+        strategy: name of the strategy.
+        change: arguments of the strategy other than the standard ones; for wfr, of its scheme.
+        price: of a splat.
+        effort: part of the iterations.
+    """
+
+    label: str
+    strategy: str
+    change: dict[str, Any] | None = None
+    price: float | None = None
+    effort: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -51,7 +78,7 @@ class Job:
     scene: str
     label: str
     strategy: str
-    scheme: dict[str, Any] | None
+    change: dict[str, Any] | None
     price: float | None
     budget: int
     seed: int
@@ -65,23 +92,64 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def variants(kind: str) -> dict[str, dict[str, Any]]:
-    """Names of variants of the scheme, and what they change."""
+class QuadraticWFR(WFR):
+    """Removal costs by the quadratic model in the optical mass m: -m ∂F/∂m + 1/2 m² Σ |∂C/∂m|².
+
+    Both terms follow from the gradient of F in the opacity o and from the exact cost, because
+    without `beer_lambert` radiance is affine in each opacity alone.
+    """
+
+    name = "wfr quadratic"
+
+    def judge(self, state: TrainState, probes: Probes, views: Sequence[TrainingView]) -> Sweep:
+        found = super().judge(state, probes, views)
+        quadratic = []
+        for view, exact in zip(views, found.costs, strict=True):
+            splats = state.splats.detach()
+            splats.opacity_logits.requires_grad_()
+            with torch.enable_grad():
+                picture = state.render(splats, view.camera).radiance[0]
+                residual = picture - view.photo / 255
+                if view.mask is not None:
+                    residual = residual * (view.mask != 0)[..., None]
+                loss = 0.5 * residual.square().sum()
+                (slope,) = torch.autograd.grad(loss, splats.opacity_logits)
+            o = splats.opacities.detach()
+            slope = slope / (o * (1 - o))
+            curvature = 2 * (exact + o * slope) / o.square()
+            m = -torch.log1p(-o)
+            quadratic.append(-m * (1 - o) * slope + 0.5 * (m * (1 - o)).square() * curvature)
+        return replace(found, costs=torch.stack(quadratic))
+
+
+STRATEGIES[QuadraticWFR.name] = QuadraticWFR
+
+
+def variants(kind: str) -> list[Entry]:
+    """Lines besides the plain strategies."""
     if kind == "ablations":
-        return {f"wfr, {name}": change for name, change in ABLATIONS.items()}
+        return [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
+    if kind == "prices":
+        return [Entry(f"wfr, price {price:g}", "wfr", price=price) for price in PRICES]
+    if kind == "half":
+        return [Entry(f"{n}, half the iterations", n, effort=0.5) for n in ("wfr", "mcmc")]
+    if kind == "baselines":
+        return [
+            Entry("adc, no resets", "adc", {"resets": False}),
+            Entry("adc, no pruning of large splats", "adc", {"prune_large": False}),
+        ]
     if kind == "sensitivity":
-        changed = {}
+        entries = []
         for name in NUMBERS:
+            value = getattr(Scheme(), name)
             for word, factor in (("half", 0.5), ("double", 2)):
-                value = getattr(Scheme(), name)
-                changed[f"wfr, {word} {name}"] = {name: type(value)(value * factor)}
-        halves = tuple(m / 2 for m in Scheme().masses)
-        doubles = tuple(m * 2 for m in Scheme().masses)
-        return changed | {
-            "wfr, half masses": {"masses": halves},
-            "wfr, double masses": {"masses": doubles},
-        }
-    return {}
+                change = {name: type(value)(value * factor)}
+                entries.append(Entry(f"wfr, {word} {name}", "wfr", change))
+        for word, factor in (("half", 0.5), ("double", 2)):
+            masses = tuple(m * factor for m in Scheme().masses)
+            entries.append(Entry(f"wfr, {word} masses", "wfr", {"masses": masses}))
+        return entries
+    return []
 
 
 def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
@@ -90,11 +158,12 @@ def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
     if file.exists():
         return read_json(file)
     name = job.strategy
-    if job.scheme is not None:
+    if job.change:
         name = f"{job.strategy} {job.key}"
-        STRATEGIES[name] = partial(WFR, scheme=replace(Scheme(), **job.scheme))
-    if job.price is not None:
-        name = "wfr"
+        if job.strategy == WFR.name:
+            STRATEGIES[name] = partial(WFR, scheme=replace(Scheme(), **job.change))
+        else:
+            STRATEGIES[name] = partial(STRATEGIES[job.strategy], **job.change)
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
             job.scene, Path(folder) / "run", resolution=job.resolution, iterations=job.iterations,
@@ -160,8 +229,7 @@ def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
 @click.option("--scenes", default=str(BUNDLED), show_default=True, help="Folders, with commas.")
 @click.option("--strategies", default="wfr,mcmc,adc,none", show_default=True)
 @click.option("--variants", "kind", default="none",
-              type=click.Choice(["none", "ablations", "sensitivity", "prices"]),
-              help="Also run variants of wfr.")  # fmt: skip
+              type=click.Choice(KINDS), help="Also run variants.")  # fmt: skip
 @click.option("--budgets", default="10000,30000,60000", callback=_numbers, show_default=True)
 @click.option("--seeds", default="0,1,2", callback=_numbers, show_default=True)
 @click.option("--iterations", default=7000, show_default=True)
@@ -176,20 +244,15 @@ def main(
     """Train every strategy on every scene, at every budget, with every seed; print one table."""
     folder = Path(cache)
     folder.mkdir(parents=True, exist_ok=True)
-    common = {"iterations": iterations, "resolution": resolution, "random_init": random_init}
-    entries: list[tuple[str, str, dict[str, Any] | None, float | None]] = [
-        (name, name, None, None) for name in strategies.split(",")
-    ]
-    entries += [(label, "wfr", change, None) for label, change in variants(kind).items()]
-    if kind == "prices":
-        entries += [(f"wfr, price {price:g}", "wfr", None, price) for price in PRICES]
+    entries = [Entry(name, name) for name in strategies.split(",") if name] + variants(kind)
     jobs = [
-        Job(str(Path(scene).resolve()), label, strategy, scheme, price, budget, seed, **common)
+        Job(str(Path(scene).resolve()), entry.label, entry.strategy, entry.change, entry.price,
+            budget, seed, round(entry.effort * iterations), resolution, random_init)
         for scene in scenes.split(",")
         for budget in budgets
         for seed in seeds  # seeds outside: a stopped table is complete for some of them
-        for label, strategy, scheme, price in entries
-    ]
+        for entry in entries
+    ]  # fmt: skip
     rows = []
     for number, job in enumerate(jobs, start=1):
         row = run_job(job, folder, threads) | {"label": job.label}

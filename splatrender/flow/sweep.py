@@ -26,11 +26,13 @@ class Births:
     Attributes:
         splats: [M] of degree 0, as they would be born.
         gains: [V, M] decrease of F in each view.
-        significance: [M] mean gain of a view over its standard error.
+        held_out: [V, M] the same in the colour that all other views would choose.
+        significance: [M] mean held-out gain of a view over its standard error.
     """
 
     splats: Splats
     gains: Tensor
+    held_out: Tensor
     significance: Tensor
 
 
@@ -130,25 +132,33 @@ def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> 
     Returns:
         Probes as they would be born, and what they gain.
     """
-    total = quadratics.sum(dim=0)
-    slope, curvature = total[..., 1:4], total[..., 4:]
     start = (0.5 + SH_C0 * probes.sh[:, 0])[:, None]
-    color = (start - slope / curvature.clamp(min=1e-12)).clamp(0, 1)
-    shift = color - start
-    square = 0.5 * shift.square().sum(dim=2)
 
-    def gain(q: Tensor) -> Tensor:
-        return -(q[..., 0] + (q[..., 1:4] * shift).sum(dim=-1) + q[..., 4] * square)
+    def shift_of(total: Tensor) -> Tensor:
+        """δ at the minimum of the quadratics [..., 5]."""
+        slope, curvature = total[..., 1:4], total[..., 4:]
+        return (start - slope / curvature.clamp(min=1e-12)).clamp(0, 1) - start
 
-    best = gain(total).argmax(dim=1)
+    def gain(q: Tensor, shift: Tensor) -> Tensor:
+        linear = (q[..., 1:4] * shift).sum(dim=-1)
+        return -(q[..., 0] + linear + 0.5 * q[..., 4] * shift.square().sum(dim=-1))
+
+    total = quadratics.sum(dim=0)
+    shift, views = shift_of(total), len(quadratics)
+    rest = total - quadratics
+    blind = rest[..., 4] <= 1e-3 * total[..., 4]  # the other views know nothing
+    held_out = gain(quadratics, shift_of(rest)).masked_fill_(blind, 0)
+    best = held_out.sum(dim=0).argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
-    gains = gain(quadratics)[:, rows, best]
-    views = len(gains)
-    mean = gains.mean(dim=0)
-    deviation = (gains - mean).square().sum(dim=0) / max(1, views * (views - 1))
+    held_out = held_out[:, rows, best]
+    mean = held_out.mean(dim=0)
+    deviation = (held_out - mean).square().sum(dim=0) / max(1, views * (views - 1))
     significance = mean / deviation.sqrt().clamp(min=1e-12)
     depths = torch.tensor(masses).to(mean)[best]
     logits = torch.logit(-torch.expm1(-depths))
-    sh = ((color[rows, best] - 0.5) / SH_C0)[:, None]
-    born = Splats(probes.means, probes.quats, probes.log_scales, logits, sh)
-    return Births(born, gains, significance)
+    color = (start + shift)[rows, best]
+    born = Splats(
+        probes.means, probes.quats, probes.log_scales, logits, ((color - 0.5) / SH_C0)[:, None]
+    )
+    gains = gain(quadratics[:, rows, best], shift[rows, best])
+    return Births(born, gains, held_out, significance)

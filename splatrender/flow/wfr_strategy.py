@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,9 +22,11 @@ from splatrender.flow.probes import CHILD, KINDS, Probes, anywhere, children, on
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
+from splatrender.flow.twins import divide
 from splatrender.operators.flow_statistics import MASSES
 
 UNIFORM_VIEWS = 4  # from which the few uniform probes look
+WORTH = "wfr/worth"  # what the removal of a splat would cost
 LOOK_AHEAD = 4  # times the exchanges that may happen are looked at for neighbours
 
 
@@ -50,7 +52,8 @@ class Scheme:
     shares: tuple[float, float, float] = (0.5, 0.45, 0.05)
     masses: tuple[float, ...] = MASSES
     turnover: float = 0.1
-    growth: float = 0.5
+    growth: float = 0.15
+    twins: bool = True
     significance: float = 1.0
     neighbourhood: float = 3.0
     ray_views: int = 16
@@ -96,9 +99,7 @@ class WFR(Strategy):
         views = _some(state.samples, self.scheme.views, state.generator)
         probes = self._propose(state)
         self._kinds = probes.kinds
-        found = sweep(
-            state.splats, probes, views, state.background, state.options, self.scheme.masses
-        )
+        found = self.judge(state, probes, views)
         price = None if self.price is None else self.price * _views_of_full_size(state, views)
         rules = Rules(self.max_splats, price, self.scheme.descent)
         chosen = self._choose(state, found, rules)
@@ -107,8 +108,34 @@ class WFR(Strategy):
         found, chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
         report.details["realised"], report.details["trials"] = realised, trials
+        state.rows[WORTH] = found.costs.sum(dim=0).clamp(min=0)
+        state.rows[WORTH][chosen.deaths] = 0
         carry_out(state, found, chosen)
-        return report
+        twins = self._divide(state, report.splats - report.born + report.died)
+        return replace(
+            report, splats=len(state), born=report.born + twins,
+            details=report.details | {"twins": twins},
+        )
+
+    def _divide(self, state: TrainState, before: int) -> int:
+        """Fill what births leave of the growth with twins of the splats that matter most."""
+        worth = state.rows.pop(WORTH)
+        if self.price is not None or not self.scheme.twins:
+            return 0
+        target = min(self.max_splats, math.ceil((1 + self.scheme.growth) * before))
+        count = min(target - len(state), int((worth > 0).sum()))
+        if count <= 0:
+            return 0
+        parents = torch.multinomial(worth, count, generator=state.generator)
+        one, other = divide(state.splats.index(parents))
+        state.overwrite(parents, one)
+        state.append(other)
+        return count
+
+    def judge(self, state: TrainState, probes: Probes, views: Sequence[TrainingView]) -> Sweep:
+        """What removals cost and insertions gain, over some views."""
+        look = (state.background, state.options)
+        return sweep(state.splats, probes, views, *look, self.scheme.masses)
 
     def _propose(self, state: TrainState) -> Probes:
         scheme, splats, generator = self.scheme, state.splats.detach(), state.generator
@@ -127,7 +154,7 @@ class WFR(Strategy):
 
     def _choose(self, state: TrainState, found: Sweep, rules: Rules) -> Exchange:
         scheme, count = self.scheme, len(state)
-        costs, gains = found.costs.sum(dim=0), found.births.gains.sum(dim=0)
+        costs, gains = found.costs.sum(dim=0), found.births.held_out.sum(dim=0)
         complete = len(found.views) == len(state.samples)
         known = torch.ones_like(found.seen, dtype=torch.bool) if complete else found.seen > 0
         deaths = known.nonzero()[:, 0]
@@ -144,8 +171,9 @@ class WFR(Strategy):
         result = exchange(costs[deaths], gains[births], limit, room, rules.price)
         allowed = self.max_splats - count + len(result.deaths)
         born = result.births[: max(0, allowed)]
-        predicted = result.predicted + float(gains[births[result.births[len(born) :]]].sum())
-        return Exchange(deaths[result.deaths], births[born], predicted)
+        died, born = deaths[result.deaths], births[born]
+        change = found.costs[:, died].sum() - found.births.gains[:, born].sum()
+        return Exchange(died, born, float(change))
 
     def _alone(self, found: Sweep, rows: Tensor, changes: Tensor, crowd: Tensor | float = 1.0) -> Tensor:
         """Which of the rows, in order of preference, may be exchanged together."""
