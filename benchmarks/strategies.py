@@ -43,10 +43,11 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "quadratic removal cost": ("wfr quadratic", {}),
     "no neighbourhoods": ("wfr", {"neighbourhood": 0.0}),
     "no significance": ("wfr", {"significance": 0.0}),
+    "no price of mass": ("wfr", {"mass": 0.0}),
     "noise": ("wfr", {"noise": 1.0}),
 }
 NUMBERS = (
-    "sweeps", "views", "probes", "turnover", "significance", "neighbourhood", "growth", "ray_views",
+    "sweeps", "views", "probes", "turnover", "growth", "significance", "neighbourhood", "mass",
 )  # fmt: skip
 PRICES = (0.003, 0.01, 0.03, 0.1, 0.3)
 KINDS = ("none", "ablations", "sensitivity", "prices", "half", "baselines")

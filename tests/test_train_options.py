@@ -28,8 +28,14 @@ class TestOptions:
             ({"seed": -1}, "seed: expected at least 0, found -1"),
             ({"threads": -1}, "threads: expected at least 0"),
             ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, found 4"),
-            ({"strategy": "best"}, "strategy: expected one of adc, adc-absgrad, mcmc, none, wfr; found 'best'"),
-            ({"price": 1.0}, "price: expected strategy wfr with it, found 'mcmc'"),
+            (
+                {"strategy": "best"},
+                "strategy: expected one of adc, adc-absgrad, mcmc, none, wfr; found 'best'",
+            ),
+            (
+                {"strategy": "mcmc", "price": 1.0},
+                "price: expected strategy wfr with it, found 'mcmc'",
+            ),
             ({"strategy": "wfr", "price": -1.0}, "price: expected a number >= 0"),
             ({"backend": "tpu"}, "backend: expected 'auto', 'cpu' or 'cuda', found 'tpu'"),
             ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),

@@ -101,8 +101,8 @@ RUN = "Run"
 @option(
     "--strategy",
     section=MODEL,
-    default="mcmc",
-    help="How splats are born, moved and removed: mcmc, wfr, adc or none.",
+    default="wfr",
+    help="How splats are born, moved and removed: wfr, mcmc, adc, adc-absgrad or none.",
 )
 @option(
     "--price",

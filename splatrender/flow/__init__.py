@@ -8,10 +8,10 @@ from splatrender.flow.wfr_strategy import WFR, Scheme
 
 __all__ = [
     "ADC",
-    "AbsADC",
     "MCMC",
     "STRATEGIES",
     "WFR",
+    "AbsADC",
     "Moments",
     "NoStrategy",
     "Scheme",

@@ -224,8 +224,8 @@ def exchange(
     """Swap cheap splats for gainful candidates while the gain exceeds the cost.
 
     With a budget alone (balanced flow) those whose removal lowers F die in any case, free places
-    are filled by falling gain, and further births are paired with deaths. With a `price` for each splat (unbalanced flow) births need
-    gain > price and deaths cost < price, and no pairing.
+    are filled by falling gain, and further births are paired with deaths. With a `price` for each
+    splat (unbalanced flow) births need gain > price and deaths cost < price, and no pairing.
 
     Args:
         costs: [k] of removal.

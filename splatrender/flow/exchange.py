@@ -20,6 +20,8 @@ from splatrender.model import Splats
 from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
 
+THINNINGS = 3  # times the masses of the newborn are halved before their number is
+
 
 @dataclass(frozen=True)
 class Rules:
@@ -28,13 +30,10 @@ class Rules:
     Attributes:
         max_splats: number of splats never to exceed.
         price: of a splat, in units of F of all swept views; None for a balanced flow.
-        descent: part of the predicted change that must be realised at least.
     """
 
     max_splats: int
     price: float | None
-    descent: float
-    thinner: int = 0
 
 
 def descend(
@@ -42,8 +41,9 @@ def descend(
 ) -> tuple[Sweep, Exchange, float, int]:
     """The longest part of an exchange, by halving, that lowers F (plus the price of splats).
 
-    A part is taken if F + λ N changes by at most `descent` times what was predicted. Births are in
-    the order of gain and deaths in that of cost, so a half of the exchange is its better half.
+    A part is taken if F + λ N does not rise. Where splats become more, the masses of the newborn
+    are halved first: births of small mass always add up. Then births and deaths are halved in
+    number; those of the largest gains and the smallest costs come first and stay.
 
     Args:
         state: what there is; not changed.
@@ -52,11 +52,13 @@ def descend(
         rules: see `Rules`.
 
     Returns:
-        The part, its realised change of F over the swept views, and how many parts were tried.
+        The sweep with the masses that were taken, the part, its realised change of F over the
+        swept views, and how many parts were tried.
     """
     before, trials, price = float(found.error.sum()), 0, rules.price or 0.0
+    thinnings = THINNINGS if len(chosen.births) > len(chosen.deaths) else 0
     while len(chosen.births) + len(chosen.deaths):
-        if trials and trials <= rules.thinner:
+        if 0 < trials <= thinnings:
             found = thinned(found)
         elif trials:
             chosen = _half(found, chosen, len(state), rules)
@@ -64,7 +66,7 @@ def descend(
         realised = error_of(tried, found.views, state.background, state.options) - before
         trials += 1
         cost = price * (len(tried) - len(state))
-        if realised + cost <= rules.descent * (chosen.predicted + cost):
+        if realised + cost <= 0:
             return found, chosen, realised, trials
     return found, chosen, 0.0, trials
 

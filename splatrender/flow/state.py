@@ -65,6 +65,10 @@ class SeenFootprints:
     width: int
     height: int
 
+    def slope(self, absolute: bool = False) -> Tensor | None:
+        """Gradient of the loss in the centres [1, N, 2], or the sum of pixels' absolute ones."""
+        return getattr(self.means2d, "absgrad", None) if absolute else self.means2d.grad
+
 
 @dataclass(eq=False)
 class TrainState:

@@ -18,7 +18,7 @@ from splatrender.flow.birth_death import Exchange, exchange
 from splatrender.flow.exchange import Rules, carry_out, descend
 from splatrender.flow.mcmc import MCMC, diffuse, regularise
 from splatrender.flow.neighbourhood import apart
-from splatrender.flow.probes import CHILD, KINDS, Probes, anywhere, children, on_rays
+from splatrender.flow.probes import KINDS, Probes, anywhere, children, on_rays
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
@@ -35,35 +35,39 @@ class Scheme:
     """The numbers of the scheme: compute, and which pieces take part.
 
     Attributes:
-        sweeps: how many, evenly spaced over the first 85 % of the run.
+        sweeps: how many, evenly spaced over the part `last` of the run.
+        last: part of the run after which nothing is born: what is new needs time to settle.
         views: swept each time, at most.
         probes: for each splat.
         shares: parts of the probes that are children, on rays, anywhere.
+        ray_views: views from which rays are drawn.
         masses: peak optical depths at which probes are tried.
-        turnover: exchanges and births of a sweep, at most, as a part of N.
-        significance: least mean gain over its standard error.
-        neighbourhood: side of the cube in which one birth and one death is allowed, in largest
-            standard deviations; 0 allows all.
+        turnover: exchanges of a sweep, at most, as a part of N.
+        growth: births of a sweep beyond deaths, as a part of N, while the budget has room.
+        twins: whether twins fill what births leave of the growth.
+        significance: least held-out gain of a view over its standard error. What a single view
+            gains alone has 1 exactly.
+        neighbourhood: side of the cell in which one birth and one death is allowed, in standard
+            deviations of the footprint; 0 allows all.
+        mass: price of a splat of opacity 1, in values of a photo (three for each pixel) that are
+            wrong by their whole range.
+        noise: of means, in that of 3DGS-MCMC.
     """
 
     sweeps: int = 20
+    last: float = 0.85
     views: int = 24
     probes: float = 1.0
     shares: tuple[float, float, float] = (0.5, 0.45, 0.05)
+    ray_views: int = 16
     masses: tuple[float, ...] = MASSES
     turnover: float = 0.1
     growth: float = 0.15
     twins: bool = True
     significance: float = 1.0
     neighbourhood: float = 3.0
-    ray_views: int = 16
-    last: float = 0.85
-    descent: float = 0.0
+    mass: float = 0.1
     noise: float = 0.0
-    opacity_weight: float = 0.0
-    scale_weight: float = 0.0
-    growing: float = 1.0
-    thinner: int = 3
 
 
 class WFR(Strategy):
@@ -85,8 +89,10 @@ class WFR(Strategy):
         self.interval = max(1, round(scheme.last * iterations / scheme.sweeps))
 
     def after_backward(self, state: TrainState) -> None:
-        """Add the gradient of the price of mass and size."""
-        regularise(state, self.scheme.opacity_weight, self.scheme.scale_weight)
+        """Add the gradient of the price of mass."""
+        if self.scheme.mass:
+            values = sum(view.photo.numel() for view in state.views) / len(state.views)
+            regularise(state, self.scheme.mass * len(state) / values, 0.0)
 
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
@@ -98,13 +104,10 @@ class WFR(Strategy):
             return None
         views = _some(state.samples, self.scheme.views, state.generator)
         probes = self._propose(state)
-        self._kinds = probes.kinds
         found = self.judge(state, probes, views)
         price = None if self.price is None else self.price * _views_of_full_size(state, views)
-        rules = Rules(self.max_splats, price, self.scheme.descent)
+        rules = Rules(self.max_splats, price)
         chosen = self._choose(state, found, rules)
-        if len(chosen.births) > len(chosen.deaths):
-            rules = Rules(self.max_splats, price, self.scheme.descent, self.scheme.thinner)
         found, chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
         report.details["realised"], report.details["trials"] = realised, trials
@@ -113,7 +116,9 @@ class WFR(Strategy):
         carry_out(state, found, chosen)
         twins = self._divide(state, report.splats - report.born + report.died)
         return replace(
-            report, splats=len(state), born=report.born + twins,
+            report,
+            splats=len(state),
+            born=report.born + twins,
             details=report.details | {"twins": twins},
         )
 
@@ -162,12 +167,10 @@ class WFR(Strategy):
         births = ((gains > 0) & (found.births.significance > scheme.significance)).nonzero()[:, 0]
         births = births[gains[births].argsort(descending=True)]
         limit = math.ceil(scheme.turnover * count)
-        self._crowding = scheme.growing if self.max_splats - count > limit else 1.0
         room = max(0, min(self.max_splats - count, math.ceil(scheme.growth * count)))
         deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
         deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
-        crowd = torch.where(self._kinds[births] == CHILD, self._crowding, 1.0)
-        births = births[self._alone(found, count + births, found.births.gains[:, births], crowd)]
+        births = births[self._alone(found, count + births, found.births.gains[:, births])]
         result = exchange(costs[deaths], gains[births], limit, room, rules.price)
         allowed = self.max_splats - count + len(result.deaths)
         born = result.births[: max(0, allowed)]
@@ -175,11 +178,11 @@ class WFR(Strategy):
         change = found.costs[:, died].sum() - found.births.gains[:, born].sum()
         return Exchange(died, born, float(change))
 
-    def _alone(self, found: Sweep, rows: Tensor, changes: Tensor, crowd: Tensor | float = 1.0) -> Tensor:
+    def _alone(self, found: Sweep, rows: Tensor, changes: Tensor) -> Tensor:
         """Which of the rows, in order of preference, may be exchanged together."""
         sizes = [(view.camera.width, view.camera.height) for view in found.views]
         return apart(
-            found.places[:, rows], found.sizes[:, rows] * crowd, changes.abs(), torch.tensor(sizes),
+            found.places[:, rows], found.sizes[:, rows], changes.abs(), torch.tensor(sizes),
             self.scheme.neighbourhood,
         )  # fmt: skip
 

@@ -82,7 +82,7 @@ class TrainOptions:
     images: str = "images"
     iterations: int = 7000
     max_splats: int = 50_000
-    strategy: str = "mcmc"
+    strategy: str = "wfr"
     price: float | None = None
     seed: int = 0
     eval: bool = True
