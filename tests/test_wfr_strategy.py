@@ -186,7 +186,7 @@ def test_growth_stops_at_the_budget_and_lowers_the_error() -> None:
 
 def test_twins_fill_the_budget() -> None:
     state = make_state(count=100)
-    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6))
+    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, rest=1))
     counts = []
     for turn in range(1, 5):
         state.iteration = strategy.interval * turn
@@ -203,6 +203,12 @@ def covariances(splats: Splats) -> Tensor:
     quats = torch.nn.functional.normalize(splats.quats, dim=1)
     factors = torch.stack([rotate(quats, column) for column in columns], dim=2)
     return factors @ factors.mT
+
+
+def test_short_runs_have_fewer_sweeps_and_grow_as_much() -> None:
+    long, short = WFR(7000, 100), WFR(1000, 100)
+    assert (long.interval, short.interval) == (298, 170)
+    assert (1 + short.growth) ** 5 == pytest.approx((1 + long.growth) ** 20)
 
 
 def test_twins_have_the_mass_the_mean_and_the_covariance_of_their_parent() -> None:

@@ -36,6 +36,7 @@ class Scheme:
 
     Attributes:
         sweeps: how many, evenly spaced over the part `last` of the run.
+        rest: iterations for each sweep, at least, so that sweeps do not take most of a short run.
         last: part of the run after which nothing is born: what is new needs time to settle.
         views: swept each time, at most.
         probes: for each splat.
@@ -55,6 +56,7 @@ class Scheme:
     """
 
     sweeps: int = 20
+    rest: int = 200
     last: float = 0.85
     views: int = 24
     probes: float = 1.0
@@ -86,7 +88,9 @@ class WFR(Strategy):
         if price is not None and not 0 <= price < math.inf:
             raise InputError(f"price: expected a number >= 0, found {price}")
         self.scheme, self.price = scheme, price
-        self.interval = max(1, round(scheme.last * iterations / scheme.sweeps))
+        sweeps = max(1, min(scheme.sweeps, iterations // scheme.rest))
+        self.interval = max(1, round(scheme.last * iterations / sweeps))
+        self.growth = (1 + scheme.growth) ** (scheme.sweeps / sweeps) - 1  # of one of fewer sweeps
 
     def after_backward(self, state: TrainState) -> None:
         """Add the gradient of the price of mass."""
@@ -127,7 +131,7 @@ class WFR(Strategy):
         worth = state.rows.pop(WORTH)
         if self.price is not None or not self.scheme.twins:
             return 0
-        target = min(self.max_splats, math.ceil((1 + self.scheme.growth) * before))
+        target = min(self.max_splats, math.ceil((1 + self.growth) * before))
         count = min(target - len(state), int((worth > 0).sum()))
         if count <= 0:
             return 0
@@ -167,7 +171,7 @@ class WFR(Strategy):
         births = ((gains > 0) & (found.births.significance > scheme.significance)).nonzero()[:, 0]
         births = births[gains[births].argsort(descending=True)]
         limit = math.ceil(scheme.turnover * count)
-        room = max(0, min(self.max_splats - count, math.ceil(scheme.growth * count)))
+        room = max(0, min(self.max_splats - count, math.ceil(self.growth * count)))
         deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
         deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
         births = births[self._alone(found, count + births, found.births.gains[:, births])]

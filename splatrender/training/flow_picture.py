@@ -93,10 +93,13 @@ def _counts(axis: Any, reports: list[dict[str, Any]]) -> None:
 def _births(axis: Any, reports: list[dict[str, Any]]) -> None:
     for key, sign, label in (
         ("born", 1, "births"),
+        ("twins", 1, "of them twins"),
         ("moved", 1, "teleports"),
         ("died", -1, "deaths"),
     ):
         iterations, values = _column(reports, key)
+        if not iterations:
+            continue
         axis.plot(iterations, [sign * v for v in values], ".-", lw=1, label=label)
     axis.axhline(0, c="0.8", lw=0.8)
     axis.set_title("births, teleports, deaths", fontsize=10)
@@ -116,6 +119,7 @@ def _health(axis: Any, reports: list[dict[str, Any]]) -> None:
     axis.plot(ends, ends, c="0.7", lw=0.8)
     axis.axhline(0, c="0.85", lw=0.8)
     axis.set(xlabel="predicted ΔF / F", ylabel="realised ΔF / F")
+    axis.locator_params(axis="x", nbins=5)
     axis.set_title("health of the exchanges", fontsize=10)
     axis.figure.colorbar(dots, ax=axis, label="iteration")
 
