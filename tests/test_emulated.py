@@ -74,7 +74,7 @@ def squashed(splats: Splats) -> Splats:
     return splats
 
 
-@pytest.mark.parametrize("strategy", ["mcmc", "none"])
+@pytest.mark.parametrize("strategy", ["wfr", "mcmc", "none"])
 def test_training_goes_as_on_the_cpu(
     tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,5 +97,6 @@ def test_training_goes_as_on_the_cpu(
         difference = (emulated["splats"][field] - values).abs().flatten()
         # one wrong sign would be off by the step size, which is 1e-3 and more
         assert float(difference.median()) < 1e-4, field
-        assert float(difference.mean()) < 1e-3 * float(values.abs().mean()), field
-    assert (results[1]["splats"] > len(scene.points)) == (strategy == "mcmc")
+        if strategy != "wfr" or field != "quats":  # newborn splats on rays are round
+            assert float(difference.mean()) < 1e-3 * float(values.abs().mean()), field
+    assert (results[1]["splats"] > len(scene.points)) == (strategy != "none")

@@ -89,7 +89,7 @@ class WFR(Strategy):
             raise InputError(f"price: expected a number >= 0, found {price}")
         self.scheme, self.price = scheme, price
         sweeps = max(1, min(scheme.sweeps, iterations // scheme.rest))
-        self.interval = max(1, round(scheme.last * iterations / sweeps))
+        self.interval = max(1, int(scheme.last * iterations / sweeps))
         self.growth = (1 + scheme.growth) ** (scheme.sweeps / sweeps) - 1  # of one of fewer sweeps
 
     def after_backward(self, state: TrainState) -> None:
