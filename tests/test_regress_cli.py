@@ -120,7 +120,7 @@ def test_differential_equation_is_fitted(call: Run, tmp_path: Path) -> None:
             "holdout: expected a share",
         ),
         (("DATA", "--inputs", "x", "--outputs", "u", "--samples", 3), "samples: expected with a"),
-        (("allen-cahn", "--splats", 20), "expected at least 32, four for each of 8 windows"),
+        (("allen-cahn", "--splats", 20), "expected at least 40, four for each of 10 windows"),
         (("allen-cahn", "--splats", "auto"), "splats: expected a number"),
         (("allen-cahn-steady", "--method", "adam"), "method: expected levenberg"),
         (("allen-cahn-steady", "--samples", 5), "is a differential equation and has none"),

@@ -45,6 +45,7 @@ class Prior:
         lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
         smallest: standard deviation below which no splat shrinks, in units of the inputs.
         largest: standard deviation above which no splat grows.
+        extents: d standard deviations along the inputs above which no splat grows, or None.
     """
 
     ridge: float = 0.0
@@ -52,6 +53,7 @@ class Prior:
     lasso: float = 0.0
     smallest: float = 0.0
     largest: float = float("inf")
+    extents: tuple[float, ...] | None = None
 
     def relative(self, measure: SplatMeasure) -> Tensor:
         """[k] ρ_i / ridge."""
@@ -99,8 +101,44 @@ class Prior:
         system.hessian[heights[:, :, None], strains[:, None, :]] += cross
         system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
 
+    def hold(self, system: NormalEquations, measure: SplatMeasure, step: Tensor) -> bool:
+        """Tie those widths to their bounds, in place, that `step` would lead beyond.
+
+        The width w_j along input j is the length of row j of A; with n the row's direction, its
+        logarithm changes by nᵀ ε n.
+
+        Returns:
+            Whether there are any; then the step is to be solved for anew.
+        """
+        if self.extents is None:
+            return False
+        count, outputs, dims = len(measure), measure.outputs, measure.dims
+        rows, columns = torch.triu_indices(dims, dims)
+        widths = measure.factors.norm(dim=2)  # [k, d]
+        n = measure.factors / widths[..., None]
+        slopes = n[..., rows] * n[..., columns] * (1 + (rows != columns).to(n))  # [k, d, strains]
+        places = count * (outputs + dims) + torch.arange(count * len(rows)).reshape(count, -1)
+        slack = widths.log() - widths.new_tensor(self.extents).log()
+        ahead = slack + torch.einsum("kjs,ks->kj", slopes, step[places])
+        splats, axes = (ahead > 1e-9).nonzero().unbind(1)
+        if len(splats) == 0:
+            return False
+        v, at = slopes[splats, axes], places[splats]
+        tie = 1e6 * system.hessian.diagonal()[at].amax(dim=1)
+        system.hessian.index_put_(
+            (at[:, :, None], at[:, None, :]), tie[:, None, None] * v[:, :, None] * v[:, None, :],
+            accumulate=True,
+        )  # fmt: skip
+        pull = (tie * slack[splats, axes])[:, None] * v
+        system.gradient.index_put_((at,), pull, accumulate=True)
+        return True
+
     def limited(self, measure: SplatMeasure) -> SplatMeasure:
-        """The measure with every standard deviation between `smallest` and `largest`."""
+        """The measure with every standard deviation within its bounds."""
+        if self.extents is not None:
+            widths = measure.factors.norm(dim=2)  # along the inputs: the roots of Σ_jj
+            shrink = (widths.new_tensor(self.extents) / widths).clamp(max=1)
+            measure = replace(measure, factors=shrink[:, :, None] * measure.factors)
         if self.smallest <= 0 and self.largest == float("inf"):
             return measure
         if measure.dims == 1:
@@ -217,7 +255,7 @@ def levenberg_marquardt(
         before = objective
         for _ in range(REJECTIONS):
             tried += 1
-            step = _damped_step(system.hessian, system.gradient, damping, measure.weights.numel())
+            step = _damped_step(system, damping, prior, measure)
             trial = prior.limited(moved(measure, step))
             if linear:
                 trial, trial_loss = project(trial, conditions, prior)
@@ -234,14 +272,19 @@ def levenberg_marquardt(
     return Minimum(measure, loss, objective, tried)
 
 
-def _damped_step(hessian: Tensor, gradient: Tensor, damping: float, amplitudes: int) -> Tensor:
-    """[P] −(H + λ diag H)⁻¹ g, with shifts and strains kept below the longest step."""
-    diagonal = hessian.diagonal()
+def _damped_step(
+    system: NormalEquations, damping: float, prior: Prior, measure: SplatMeasure
+) -> Tensor:
+    """[P] −(H + λ diag H)⁻¹ g within the prior's bounds, shifts and strains at most the longest."""
+    diagonal = system.hessian.diagonal()
     floor = 1e-12 * float(diagonal.max())  # splats without amplitude have no curvature
-    damped = hessian.clone()
-    damped.diagonal().add_(damping * diagonal.clamp(min=floor))
-    step = -torch.cholesky_solve(gradient[:, None], robust_cholesky(damped))[:, 0]
-    step[amplitudes:].clamp_(-LONGEST_STEP, LONGEST_STEP)
+    damped = NormalEquations(system.hessian.clone(), system.gradient.clone())
+    damped.hessian.diagonal().add_(damping * diagonal.clamp(min=floor))
+    step = -torch.cholesky_solve(damped.gradient[:, None], robust_cholesky(damped.hessian))[:, 0]
+    if prior.hold(damped, measure, step):
+        factor = robust_cholesky(damped.hessian)
+        step = -torch.cholesky_solve(damped.gradient[:, None], factor)[:, 0]
+    step[measure.weights.numel() :].clamp_(-LONGEST_STEP, LONGEST_STEP)
     return step
 
 
