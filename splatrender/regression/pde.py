@@ -50,6 +50,7 @@ NARROWEST = 3e-3  # standard deviation along any direction: collocation points a
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
 STARTS = 6  # random ones, of which the best grows
 STEADY_ROUNDS = 30  # of births and deaths
+STEADY_WIDEST = 2.0  # standard deviation; without a bound some splats end as constants
 STEADY_POINTS = 1200  # of collocation; the equation has about four for each parameter
 BOUNDARY_POINTS = 101  # along every side
 BOUNDARY_WEIGHT = 100.0  # against the equation's mean square residual
@@ -200,13 +201,14 @@ def fit_steady(
     def draw(count: int) -> Tensor:
         return torch.rand(count, 2, generator=generator, dtype=torch.float64)
 
+    prior = Prior(extents=(STEADY_WIDEST, STEADY_WIDEST))
     points = draw(STEADY_POINTS)
     first = min(FIRST_SPLATS, n_splats)
     problem = conditions(points)
     starts = [
         levenberg_marquardt(
             initial_measure(torch.cat([points, border]), first, 1, generator),
-            problem, None, LevenbergOptions(60, tolerance=1e-3),
+            problem, prior, LevenbergOptions(60, tolerance=1e-3),
         )
         for _ in range(STARTS)
     ]  # fmt: skip
@@ -215,7 +217,7 @@ def fit_steady(
         n_splats=n_splats, rounds=rounds, iterations=60, patience=rounds, shrinkage=0, polish=150
     )
     solution = fit(
-        problem, start, options, generator,
+        problem, start, options, generator, prior,
         progress=_numbered(progress, 0), resample=resample,
     )  # fmt: skip
     window = Window(-np.inf, np.inf, solution.measure)
