@@ -111,7 +111,8 @@ def test_residual_vanishes_for_a_uniform_solution() -> None:
 def test_a_fit_can_be_ended_early() -> None:
     seen: list[tuple[int, int]] = []
 
-    def enough(entry: Round, window: int) -> bool:
+    def enough(entry: Round, window: int, measure: SplatMeasure) -> bool:
+        assert len(measure) == entry.splats
         seen.append((entry.round, window))
         return len(seen) >= 2
 

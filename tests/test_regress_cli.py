@@ -161,7 +161,7 @@ def test_missing_matplotlib_is_said_before_the_fit(
     assert not list((tmp_path / "o").glob("*.png"))
 
 
-@pytest.mark.parametrize("name", ["chirp", "noisy2d", "rates-3d"])
+@pytest.mark.parametrize("name", ["chirp", "noisy2d", "rates-3d", "allen-cahn-steady"])
 def test_pictures_are_drawn(name: str, call: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     code, _, err = call(name, *FAST, "--out", tmp_path, "--animation", "-q")

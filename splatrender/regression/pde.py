@@ -63,7 +63,18 @@ TEST_POINTS = 8000  # where its stages are compared
 BLUR = 1e-4  # added to u² in the weights, for the diffusion that they leave out
 CAUTION = 0.75  # power of the weights
 
-Progress = Callable[[Round, int], "bool | None"]
+Progress = Callable[[Round, int, SplatMeasure], "bool | None"]
+
+
+def with_images(measure: SplatMeasure) -> SplatMeasure:
+    """The evolving solution's splats where they are seen: in one period, and mirrored."""
+    signs, (length, _) = torch.tensor(MIRROR, dtype=measure.dtype), PERIOD
+    mirrored = replace(
+        measure, means=signs * measure.means, factors=signs[:, None] * measure.factors
+    )
+    both = SplatMeasure.cat([measure, mirrored])
+    turns = torch.stack([(both.means[:, 0] / length).round(), 0 * both.means[:, 1]], dim=1)
+    return replace(both, means=both.means - length * turns)
 
 
 def symmetric(operator: LinearOperator) -> LinearOperator:
@@ -163,8 +174,8 @@ def fit_steady(
         n_splats: how many.
         seed: of points, start and births.
         rounds: of births and deaths.
-        progress: called after each round with its report and the window's number, here 0;
-            returning True ends the fit.
+        progress: called after each round with its report, the window's number, here 0, and the
+            best measure so far; returning True ends the fit.
 
     Returns:
         The solution.
@@ -267,8 +278,8 @@ def fit_evolving(
         n_splats: how many over all windows.
         seed: of points and births.
         marching: how.
-        progress: called after each round with its report and the window's number; returning True
-            ends the window.
+        progress: called after each round with its report, the window's number and the window's
+            best measure so far; returning True ends the window.
 
     Returns:
         The solution; splats are shared out equally.
@@ -444,4 +455,4 @@ def _numbered(
 ) -> Callable[[Round, SplatMeasure], bool | None] | None:
     if progress is None:
         return None
-    return lambda report, _: progress(report, number)
+    return lambda report, measure: progress(report, number, measure)

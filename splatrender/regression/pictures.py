@@ -23,6 +23,8 @@ HINT = 'matplotlib is needed for pictures, found none: pip install "splatrender[
 DPI = 120
 MOST_POINTS = 4000  # drawn of scattered data
 FRAMES_PER_SECOND = 8
+HEAVIEST = 1e2  # masses over the median's, from which on colours are the same
+MASS_RANGE = 1e4  # between the darkest colour and the lightest
 ELLIPSE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 49)), np.sin(a)])  # [2, 49]
 
 
@@ -101,22 +103,30 @@ def draw_fit(path: Path, shown: Shown) -> None:
     _save(figure, path)
 
 
-def draw_splats(path: Path, measures: Sequence[SplatMeasure], shown: Shown) -> None:
+def draw_splats(
+    path: Path,
+    measures: Sequence[SplatMeasure],
+    shown: Shown,
+    count: int,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> None:
     """Splats at one standard deviation, coloured by mass: ellipses, or bumps where d = 1.
 
     Args:
         path: .png to write.
-        measures: splats, of all windows if there are several.
+        measures: splats, of all windows if there are several, perhaps with images.
         shown: for title, names and extent.
+        count: of splats, without their images.
+        slabs: where each measure is used along the last of two inputs; nothing else is drawn.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(8, 4) if shown.x.shape[1] == 1 else (6.4, 5.6))
-    image = _splats(axis, measures, shown)
-    figure.colorbar(image, ax=axis, label="mass ∫|c ρ|")
-    axis.set_title(f"{shown.title}: {sum(map(len, measures))} splats", fontsize=10)
+    image = _splats(axis, measures, shown, slabs)
+    figure.colorbar(image, ax=axis, label="mass ∫|c ρ|", extend="both")
+    axis.set_title(f"{shown.title}: {count} splats", fontsize=10)
     _save(figure, path)
 
 
@@ -156,13 +166,19 @@ def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -
     _save(figure, path)
 
 
-def draw_animation(path: Path, frames: Sequence[tuple[Round, SplatMeasure]], shown: Shown) -> None:
+def draw_animation(
+    path: Path,
+    frames: Sequence[tuple[Round, Sequence[SplatMeasure]]],
+    shown: Shown,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> None:
     """Splats moving, dying and being born, round by round, as a .gif.
 
     Args:
         path: .gif to write.
-        frames: rounds and the measures after them.
+        frames: rounds and the measures after them, of all windows so far if there are several.
         shown: for title, names and extent.
+        slabs: as of `draw_splats`.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
@@ -173,10 +189,11 @@ def draw_animation(path: Path, frames: Sequence[tuple[Round, SplatMeasure]], sho
     figure, axis = plt.subplots(figsize=(6.4, 4 if shown.x.shape[1] == 1 else 5.6))
 
     def show(index: int) -> list[Any]:
-        entry, measure = frames[index]
+        entry, measures = frames[index]
         axis.clear()
-        _splats(axis, [measure], shown)
-        axis.set_title(f"round {entry.round}: {entry.splats} splats, loss {entry.loss:.2e}")
+        _splats(axis, measures, shown, slabs)
+        window = f"window {len(measures)}, " if slabs else ""
+        axis.set_title(f"{window}round {entry.round}: {entry.splats} splats, loss {entry.loss:.2e}")
         return []
 
     animation = FuncAnimation(figure, show, frames=len(frames), blit=False)
@@ -191,16 +208,23 @@ def masses(measure: SplatMeasure) -> Array:
     return (measure.amplitudes.norm(dim=1) * volume).detach().numpy()
 
 
-def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
+def _splats(
+    axis: Any,
+    measures: Sequence[SplatMeasure],
+    shown: Shown,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
 
     mass = np.concatenate([masses(m) for m in measures])
-    top = max(float(mass.max()), 1e-300)
-    norm = LogNorm(max(float(mass.min()), 1e-4 * top), top)
-    lines: list[Array] = []
-    for measure in measures:
+    top = max(min(float(mass.max()), HEAVIEST * float(np.median(mass))), 1e-300)
+    norm = LogNorm(max(float(mass.min()), top / MASS_RANGE), top)
+    low, high = shown.x.min(axis=0), shown.x.max(axis=0)
+    for index, measure in enumerate(measures):
+        lines: list[Array] = []
         means, factors = measure.means.detach().numpy(), measure.factors.detach().numpy()
         if measure.dims == 1:
             u = np.linspace(-3, 3, 61)
@@ -215,9 +239,12 @@ def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
         else:  # the shadow on the first two inputs
             shadows = [np.linalg.cholesky(f[:2] @ f[:2].T + 1e-300 * np.eye(2)) for f in factors]
             lines += [(b[:2, None] + s @ ELLIPSE).T for b, s in zip(means, shadows, strict=True)]
-    collection = LineCollection(lines, colors=_colours("plasma", norm, mass), linewidths=0.9)
-    axis.add_collection(collection)
-    low, high = shown.x.min(axis=0), shown.x.max(axis=0)
+        colours = _colours("plasma", norm, masses(measure))
+        drawn = axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9))
+        if slabs:
+            first, last = slabs[index]
+            slab = Rectangle((low[0], first), high[0] - low[0], last - first)
+            drawn.set_clip_path(slab.get_path(), slab.get_patch_transform() + axis.transData)
     axis.set_xlim(low[0], high[0])
     axis.set_xlabel(shown.inputs[0])
     if shown.x.shape[1] == 1:
