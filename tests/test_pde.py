@@ -74,6 +74,21 @@ def test_images_that_are_left_out_are_nothing(
         assert float(window.measure.factors[:, 0].norm(dim=1).max()) <= pde.WIDEST * (1 + 1e-9)
 
 
+def test_windows_and_images_are_drawn(first_window: pde.PdeFit, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from splatrender.regression import pictures
+
+    grid = task("allen-cahn").grid()
+    shown = pictures.Shown("", ("x", "t"), grid.x, grid.y, grid.y, (201, 512))
+    measure = pde.with_images(first_window.windows[0].measure)
+    means = measure.means[:, 0]
+    assert float(means.abs().max()) <= 1  # within the period
+    torch.testing.assert_close(means.sort().values, (-means).sort().values)
+    pictures.draw_splats(tmp_path / "a.png", [measure], shown, 18, [(0.0, 0.1)])
+    pictures.draw_splats(tmp_path / "b.png", [measure], shown, 18)
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
+
+
 def test_time_outside_of_the_windows_is_nan(first_window: pde.PdeFit) -> None:
     assert np.isnan(first_window.predict(np.array([[0.0, 0.5]]))).all()
 

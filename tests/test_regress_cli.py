@@ -164,7 +164,8 @@ def test_missing_matplotlib_is_said_before_the_fit(
 @pytest.mark.parametrize("name", ["chirp", "noisy2d", "rates-3d", "allen-cahn-steady"])
 def test_pictures_are_drawn(name: str, call: Run, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    code, _, err = call(name, *FAST, "--out", tmp_path, "--animation", "-q")
+    fast = FAST if name != "allen-cahn-steady" else FAST[2:]
+    code, _, err = call(name, *fast, "--out", tmp_path, "--animation", "-q")
     assert code == 0, err
     for picture in ("fit.png", "splats.png", "loss.png"):
         with Image.open(tmp_path / picture) as image:
