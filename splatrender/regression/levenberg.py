@@ -159,11 +159,13 @@ class LevenbergOptions:
         iterations: steps tried at most.
         tolerance: relative decrease of the objective in one step below which it stops.
         damping: λ at the start.
+        target: stop as soon as the objective would stay above it at the pace of the last step.
     """
 
     iterations: int = 100
     tolerance: float = 1e-4
     damping: float = 1e-2
+    target: float = float("inf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -267,7 +269,10 @@ def levenberg_marquardt(
                 damping = max(damping / 5, 1e-12)
                 break
             damping *= 4
-        if before - objective <= options.tolerance * before:
+        decrease = before - objective
+        if decrease <= options.tolerance * before:
+            break
+        if objective - (options.iterations - tried) * decrease > options.target:
             break
     return Minimum(measure, loss, objective, tried)
 
