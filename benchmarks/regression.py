@@ -5,8 +5,8 @@
     python benchmarks/regression.py --tasks chirp,rates --seeds 3 --seconds 60
 
 Every result is kept in --cache as soon as there is one, so a run that was stopped goes on where it
-was. Written at the end (and good for any part of the tasks): results.md, results.json, and one
-picture of error against parameters and time for each task.
+was. Written at the end (and good for any part of the tasks): results.md, results.json, a picture of
+error against parameters and time for each task, and one of all rates.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
 from peers.catalog import ROWS, Row
+from peers.figures import draw_pareto, draw_rates
 from peers.problem import Problem
 
 from splatrender.io.atomic import read_json, write_json, write_text
@@ -177,50 +178,22 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Error against parameters and against CPU time, one picture for each task.
+    """One picture for each task, and one for all rates.
 
     Args:
         rows: medians.
         folder: where to write.
     """
-    try:
-        import matplotlib
-    except ImportError:
+    if find_spec("matplotlib") is None:
         print("no pictures: matplotlib is not installed (splatrender[bench])")
         return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     for label in dict.fromkeys(row["label"] for row in rows):
-        group = [row for row in rows if row["label"] == label]
-        figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True)
-        for axis, key, name in zip(
-            axes, ("parameters", "cpu_seconds"), ("parameters", "CPU seconds"), strict=True
-        ):
-            for row in group:
-                style = {"marker": "*", "s": 130, "c": "C3"} if row["ours"] else {"c": "C0"}
-                axis.scatter(max(row[key], 1e-3), row["rmse"], zorder=3, **style)
-                axis.annotate(
-                    row["method"], (max(row[key], 1e-3), row["rmse"]), fontsize=7,
-                    xytext=(4, 3), textcoords="offset points",
-                )  # fmt: skip
-            if label.startswith("rates"):
-                _draw_rate(axis, group, int(label[-2]))
-            axis.set(xscale="log", yscale="log", xlabel=name)
-            axis.grid(alpha=0.3, which="both")
-        axes[0].set(ylabel="RMSE against clean values", title=label)
-        figure.tight_layout()
-        figure.savefig(folder / f"pareto_{label}.png", dpi=110)
-        plt.close(figure)
-
-
-def _draw_rate(axis: Any, group: list[dict[str, Any]], dims: int) -> None:
-    """The theory's k^(-1/d) through the first of our points."""
-    ours = sorted((r["parameters"], r["rmse"]) for r in group if r["ours"])
-    if len(ours) > 1 and axis.get_subplotspec().is_first_col():
-        k = np.array([p for p, _ in ours], dtype=float)
-        axis.plot(k, ours[0][1] * (k / k[0]) ** (-1 / dims), "--", c="0.5", label=f"k^(-1/{dims})")
-        axis.legend()
+        if not label.startswith("rates"):
+            group = [row for row in rows if row["label"] == label]
+            draw_pareto(label, group, folder / f"pareto_{label}.png")
+    rates = [row for row in rows if row["label"].startswith("rates")]
+    if rates:
+        draw_rates(rates, folder / "rates.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
