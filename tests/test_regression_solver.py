@@ -24,7 +24,7 @@ from splatrender.regression import (
 )
 from splatrender.regression.descent import DescentOptions, condition_loss, descend
 from splatrender.regression.levenberg import as_peaks, project
-from splatrender.regression.linearise import loss_of
+from splatrender.regression.linearise import NormalEquations, loss_of, moved
 from splatrender.regression.noise import neighbour_noise
 
 TIGHT = LevenbergOptions(iterations=200, tolerance=1e-10)
@@ -112,6 +112,20 @@ def test_noise_is_estimated_from_neighbours(dims: int, noise: float) -> None:
     assert neighbour_noise(x.repeat(2, 1), values.repeat(2, 1)) == pytest.approx(found)
     assert neighbour_noise(x[:6], values[:6]) == math.inf  # too few to tell
     assert neighbour_noise(x, 0 * values) == math.inf  # no noise at all: nothing is known
+
+
+@pytest.mark.parametrize(("dims", "outputs"), [(1, 1), (2, 1), (3, 2)])
+def test_the_prior_s_gradient_matches_finite_differences(dims: int, outputs: int) -> None:
+    measure = as_peaks(make_measure(4, dims, outputs))
+    prior, size, step = Prior(ridge=0.3, roughness=1.7), measure.parameters, 1e-5
+    system = NormalEquations(torch.zeros(size, size, dtype=F64), torch.zeros(size, dtype=F64))
+    prior.add_to(system, measure)
+    slopes = [
+        (prior.penalty(moved(measure, e)) - prior.penalty(moved(measure, -e))) / (2 * step)
+        for e in step * torch.eye(size, dtype=F64)
+    ]
+    torch.testing.assert_close(system.gradient, torch.tensor(slopes, dtype=F64))
+    assert torch.equal(system.hessian, system.hessian.T)
 
 
 def test_lasso_lowers_the_mass() -> None:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from splatrender.flow.birth_death import robust_cholesky
 from splatrender.model import SplatMeasure
-from splatrender.operators.differential import Condition
+from splatrender.operators.differential import Condition, pack
 from splatrender.regression.linearise import (
     NormalEquations,
     design_of,
@@ -35,13 +35,14 @@ REJECTIONS = 8  # of a step in a row before the place counts as a minimum
 class Prior:
     """What is asked of a measure besides the conditions.
 
-        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · |det A_i|^(−2 roughness / d)
+        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · (|A_i⁻¹|² / d)^roughness
 
-    With roughness > 0 small splats must have small amplitudes, as in a Sobolev norm.
+    With roughness > 0 splats that are small or thin must have small amplitudes, as in a Sobolev
+    norm: the mean of |∇ρ|² is proportional to the squared Frobenius norm |A⁻¹|².
 
     Attributes:
         ridge: factor of the squared amplitudes.
-        roughness: power of the splats' mean scale.
+        roughness: power of the splats' steepness; s in d = 1 if the norm has s derivatives.
         lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
         smallest: standard deviation below which no splat shrinks, in units of the inputs.
         largest: standard deviation above which no splat grows.
@@ -59,8 +60,7 @@ class Prior:
         """[k] ρ_i / ridge."""
         if not self.roughness:
             return torch.ones_like(measure.mass)
-        volume = torch.linalg.det(measure.factors).abs()
-        return volume ** (-2 * self.roughness / measure.dims)
+        return (measure.inverse_factors().square().sum(dim=(1, 2)) / measure.dims) ** self.roughness
 
     def penalty(self, measure: SplatMeasure) -> float:
         """The penalty of a peak-normalised measure of mass one."""
@@ -78,7 +78,10 @@ class Prior:
         return ridges
 
     def add_to(self, system: NormalEquations, measure: SplatMeasure) -> None:
-        """Add the penalty's Gauss–Newton terms, in place: residuals √ρ_i c_i, −a/d by ε_jj."""
+        """Add the penalty's Gauss–Newton terms, in place, of residuals √ρ_i c_i.
+
+        By strains, ∂ ln √ρ / ∂ε = −roughness · M / tr M with M = A⁻¹ A⁻ᵀ.
+        """
         count, outputs, dims = len(measure), measure.outputs, measure.dims
         ridges, amplitudes = self.ridges(measure).reshape(-1), measure.weights.reshape(-1)
         size = count * outputs
@@ -86,18 +89,18 @@ class Prior:
         system.gradient[:size].add_(ridges * amplitudes)
         if not self.roughness:
             return
-        slope = -self.roughness / dims
+        inverse = measure.inverse_factors()
+        metric = inverse @ inverse.mT
+        trace = metric.diagonal(dim1=1, dim2=2).sum(dim=1)
+        slope = -self.roughness * pack(metric / trace[:, None, None])  # [k, g]
         rough = (self.ridge * self.relative(measure))[:, None] * measure.weights  # [k, p]
-        energy = (rough * measure.weights).sum(dim=1)
-        rows, columns = torch.triu_indices(dims, dims)
-        places = (rows == columns).nonzero()[:, 0]  # where ε_jj is kept among the strains
-        first = count * (outputs + dims)
-        splats = torch.arange(count)[:, None]
-        strains = first + splats * len(rows) + places  # [k, d]
+        energy = (rough * measure.weights).sum(dim=1)[:, None]
+        strains = torch.arange(count * slope.shape[1]).reshape(count, -1) + count * (outputs + dims)
         heights = torch.arange(size).reshape(count, outputs)
-        system.gradient[strains] += slope * energy[:, None]
-        system.hessian[strains[:, :, None], strains[:, None, :]] += slope**2 * energy[:, None, None]
-        cross = slope * rough[:, :, None].expand(-1, -1, dims)
+        system.gradient[strains] += slope * energy
+        outer = slope[:, :, None] * slope[:, None, :]
+        system.hessian[strains[:, :, None], strains[:, None, :]] += outer * energy[:, :, None]
+        cross = rough[:, :, None] * slope[:, None, :]
         system.hessian[heights[:, :, None], strains[:, None, :]] += cross
         system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
 

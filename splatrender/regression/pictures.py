@@ -79,6 +79,7 @@ def draw_fit(path: Path, shown: Shown) -> None:
         axes[0].legend(loc="upper right", fontsize=8)
         axes[1].plot(t, (shown.fit - shown.truth)[order], lw=0.8, c="C3")
         axes[1].set(xlabel=shown.inputs[0], ylabel="fit - truth")
+        axes[1].ticklabel_format(axis="y", scilimits=(-2, 3))
     elif dims == 2:
         figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharex=True, sharey=True)
         low, high = shown.truth.min(), shown.truth.max()
@@ -152,17 +153,18 @@ def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -
     deaths = np.array([r.deaths for _, r in history])
     faint = np.where(kept, 1.0, 0.3)
     for axis_values, colour, name in ((births, "C2", "births"), (-deaths, "C3", "deaths")):
-        bars = low.bar(steps, axis_values, color=colour, label=name)
-        for bar, alpha in zip(bars, faint, strict=True):
+        for bar, alpha in zip(low.bar(steps, axis_values, color=colour), faint, strict=True):
             bar.set_alpha(alpha)
+        low.plot([], [], "s", c=colour, label=name)
     for i in range(1, len(history)):
         if history[i][0] != history[i - 1][0]:
             top.axvline(i - 0.5, c="0.8", lw=0.8)
             low.axvline(i - 0.5, c="0.8", lw=0.8)
     top.set(ylabel="loss ½Σr²", title=title)
     low.set(xlabel="round (pale: tried and not kept)", ylabel="splats")
+    low.yaxis.get_major_locator().set_params(integer=True)
     top.legend(fontsize=8)
-    low.legend(fontsize=8)
+    low.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _save(figure, path)
 
 
@@ -248,8 +250,14 @@ def _splats(
     axis.set_xlim(low[0], high[0])
     axis.set_xlabel(shown.inputs[0])
     if shown.x.shape[1] == 1:
-        height = 1.5 * max(float(np.abs(shown.truth).max()), 1e-12)
-        axis.set(ylim=(-height, height), ylabel="c ρ")
+        unit = max(float(np.abs(shown.truth).max()), 1e-12)
+        height = 1.5 * max(unit, *(float(np.abs(line[:, 1]).max()) for line in lines))
+        axis.set_yscale("symlog", linthresh=unit)  # splats that cancel are higher than their sum
+        decades = [unit * 10**e for e in range(1 + int(math.log10(height / unit)))]
+        ticks = [*(-t for t in reversed(decades)), 0, *decades]
+        axis.set_yticks(ticks, [f"{t:.3g}" for t in ticks])
+        axis.minorticks_off()
+        axis.set(ylim=(-height, height), ylabel="c ρ (logarithmic beyond the function's range)")
         axis.plot(shown.x[:, 0], shown.truth, c="0.85", lw=1, zorder=0)
     else:
         axis.set(ylim=(low[1], high[1]), ylabel=shown.inputs[1])
