@@ -6,7 +6,7 @@
 
 Every result is kept in --cache as soon as there is one, so a run that was stopped goes on where it
 was. Written at the end (and good for any part of the tasks): results.md, results.json, a picture of
-error against parameters and time for each task, and one of all rates.
+error against parameters and time for each task, one of all rates, and one of the loss on `chirp`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 from peers.catalog import ROWS, Row
-from peers.figures import draw_pareto, draw_rates
+from peers.figures import draw_descents, draw_pareto, draw_rates
 from peers.problem import Problem
 
 from splatrender.io.atomic import read_json, write_json, write_text
@@ -88,7 +88,7 @@ def measure(row: Row, seed: int, seconds: float, quick: bool) -> dict[str, Any]:
         "format": FORMAT, "task": row.task, "label": row.label, "method": row.name, "seed": seed,
         "ours": row.ours, "budget": seconds, "quick": quick, "parameters": fitted.parameters,
         **errors(predicted, problem.grid.y), "cpu_seconds": cpu, "wall_seconds": wall,
-        "note": fitted.note, **(fitted.details or {}),
+        "note": fitted.note, "curve": fitted.curve,
     }  # fmt: skip
 
 
@@ -177,11 +177,12 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """One picture for each task, and one for all rates.
+def draw(rows: list[dict[str, Any]], results: list[dict[str, Any]], folder: Path) -> None:
+    """One picture for each task, one for all rates, and the ways in which splats were trained.
 
     Args:
         rows: medians.
+        results: of single runs.
         folder: where to write.
     """
     if find_spec("matplotlib") is None:
@@ -194,6 +195,9 @@ def draw(rows: list[dict[str, Any]], folder: Path) -> None:
     rates = [row for row in rows if row["label"].startswith("rates")]
     if rates:
         draw_rates(rates, folder / "rates.png")
+    curves = {r["method"]: r["curve"] for r in results if r["label"] == "chirp" and r.get("curve")}
+    if curves:
+        draw_descents(curves, folder / "descent_chirp.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -229,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "results.json", {"medians": medians, "runs": results})
     write_text(options.out / "results.md", markdown(medians))
-    draw(medians, options.out)
+    draw(medians, results, options.out)
     print(markdown(medians))
     return 0
 

@@ -79,6 +79,26 @@ def draw_rates(rows: list[dict[str, Any]], path: Path) -> None:
     plt.close(figure)
 
 
+def draw_descents(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """The training error of splats against time, by the way in which they were trained.
+
+    Args:
+        curves: seconds and mean square residuals, by method.
+        path: .png to write.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6, 3.8))
+    for name, curve in curves.items():
+        seconds, squares = np.array(curve).T
+        axis.loglog(np.maximum(seconds, 1e-2), squares, lw=1.4, label=name)
+    axis.set(xlabel="seconds", ylabel="mean square residual on the samples")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
 def _number(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
     """Numbers beside the points, each where it is furthest from points and other numbers."""
     places = axis.transData.transform(np.stack([x, y], axis=1))
