@@ -5,8 +5,8 @@
     python benchmarks/regression.py --tasks chirp,rates --seeds 3 --seconds 60
 
 Every result is kept in --cache as soon as there is one, so a run that was stopped goes on where it
-was. Written at the end (and good for any part of the tasks): results.md, results.json, and one
-picture of error against parameters and time for each task.
+was. Written at the end (and good for any part of the tasks): results.md, results.json, a picture of
+error against parameters and time for each task, one of all rates, and one of the loss on `chirp`.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
 from peers.catalog import ROWS, Row
+from peers.figures import draw_descents, draw_pareto, draw_rates
 from peers.problem import Problem
 
 from splatrender.io.atomic import read_json, write_json, write_text
@@ -87,7 +88,7 @@ def measure(row: Row, seed: int, seconds: float, quick: bool) -> dict[str, Any]:
         "format": FORMAT, "task": row.task, "label": row.label, "method": row.name, "seed": seed,
         "ours": row.ours, "budget": seconds, "quick": quick, "parameters": fitted.parameters,
         **errors(predicted, problem.grid.y), "cpu_seconds": cpu, "wall_seconds": wall,
-        "note": fitted.note, **(fitted.details or {}),
+        "note": fitted.note, "curve": fitted.curve,
     }  # fmt: skip
 
 
@@ -176,51 +177,27 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def draw(rows: list[dict[str, Any]], folder: Path) -> None:
-    """Error against parameters and against CPU time, one picture for each task.
+def draw(rows: list[dict[str, Any]], results: list[dict[str, Any]], folder: Path) -> None:
+    """One picture for each task, one for all rates, and the ways in which splats were trained.
 
     Args:
         rows: medians.
+        results: of single runs.
         folder: where to write.
     """
-    try:
-        import matplotlib
-    except ImportError:
+    if find_spec("matplotlib") is None:
         print("no pictures: matplotlib is not installed (splatrender[bench])")
         return
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     for label in dict.fromkeys(row["label"] for row in rows):
-        group = [row for row in rows if row["label"] == label]
-        figure, axes = plt.subplots(1, 2, figsize=(12, 4.5), sharey=True)
-        for axis, key, name in zip(
-            axes, ("parameters", "cpu_seconds"), ("parameters", "CPU seconds"), strict=True
-        ):
-            for row in group:
-                style = {"marker": "*", "s": 130, "c": "C3"} if row["ours"] else {"c": "C0"}
-                axis.scatter(max(row[key], 1e-3), row["rmse"], zorder=3, **style)
-                axis.annotate(
-                    row["method"], (max(row[key], 1e-3), row["rmse"]), fontsize=7,
-                    xytext=(4, 3), textcoords="offset points",
-                )  # fmt: skip
-            if label.startswith("rates"):
-                _draw_rate(axis, group, int(label[-2]))
-            axis.set(xscale="log", yscale="log", xlabel=name)
-            axis.grid(alpha=0.3, which="both")
-        axes[0].set(ylabel="RMSE against clean values", title=label)
-        figure.tight_layout()
-        figure.savefig(folder / f"pareto_{label}.png", dpi=110)
-        plt.close(figure)
-
-
-def _draw_rate(axis: Any, group: list[dict[str, Any]], dims: int) -> None:
-    """The theory's k^(-1/d) through the first of our points."""
-    ours = sorted((r["parameters"], r["rmse"]) for r in group if r["ours"])
-    if len(ours) > 1 and axis.get_subplotspec().is_first_col():
-        k = np.array([p for p, _ in ours], dtype=float)
-        axis.plot(k, ours[0][1] * (k / k[0]) ** (-1 / dims), "--", c="0.5", label=f"k^(-1/{dims})")
-        axis.legend()
+        if not label.startswith("rates"):
+            group = [row for row in rows if row["label"] == label]
+            draw_pareto(label, group, folder / f"pareto_{label}.png")
+    rates = [row for row in rows if row["label"].startswith("rates")]
+    if rates:
+        draw_rates(rates, folder / "rates.png")
+    curves = {r["method"]: r["curve"] for r in results if r["label"] == "chirp" and r.get("curve")}
+    if curves:
+        draw_descents(curves, folder / "descent_chirp.png")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -256,7 +233,7 @@ def main(arguments: list[str] | None = None) -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     write_json(options.out / "results.json", {"medians": medians, "runs": results})
     write_text(options.out / "results.md", markdown(medians))
-    draw(medians, options.out)
+    draw(medians, results, options.out)
     print(markdown(medians))
     return 0
 

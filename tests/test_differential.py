@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from helpers_measures import F64, difference_quotient, make_measure, uniform
@@ -19,7 +21,7 @@ from splatrender.operators.differential import (
     unpack,
 )
 from splatrender.operators.sampling import observations
-from splatrender.regression.levenberg import Prior, as_peaks
+from splatrender.regression.levenberg import LevenbergOptions, Prior, as_peaks, levenberg_marquardt
 from splatrender.regression.linearise import (
     design_of,
     jacobian_rows,
@@ -27,6 +29,7 @@ from splatrender.regression.linearise import (
     moved,
     normal_equations,
 )
+from splatrender.regression.solver import initial_measure
 
 
 def first(points: torch.Tensor) -> torch.Tensor:
@@ -81,12 +84,61 @@ def test_jacobian_of_operators_matches_autograd(parent: str, dims: int) -> None:
 
 def test_periodised_operators_repeat() -> None:
     measure = as_peaks(make_measure(5, 2))
-    operator = identity().periodised((3.0, 0.0), images=3)
-    points = uniform(10)
-    there = operator_rows(operator, measure, points + torch.tensor([3.0, 0.0], dtype=F64)).value
+    period, points = torch.tensor([3.0, 0.5], dtype=F64), uniform(10)
+    constant = LinearOperator(tuple(t for t in general(2).terms if t.factor is None))
+    operator = constant.periodised(period.tolist(), images=3)
     here = operator_rows(operator, measure, points).value
-    torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-8)
-    assert len(operator.terms) == 7
+    for turns in (-1, 2):
+        there = operator_rows(operator, measure, points + turns * period).value
+        torch.testing.assert_close(here, there, rtol=1e-6, atol=1e-8)
+    summed = sum(
+        operator_rows(constant, measure, points + j * period).value for j in range(-4, 5)
+    )  # the images written out
+    torch.testing.assert_close(here, summed, rtol=1e-6, atol=1e-8)
+
+
+def test_far_images_of_narrow_splats_are_left_out_without_a_trace() -> None:
+    measure = as_peaks(make_measure(6, 2))
+    factors = measure.factors.clone()
+    factors[:3] *= 0.1
+    measure, points = replace(measure, factors=factors), uniform(10)
+    found = operator_rows(identity().periodised((2.0, 0.0)), measure, points).value
+    images = [identity().shifted((2.0 * j, 0.0)) for j in range(-4, 5)]
+    summed = sum(operator_rows(image, measure, points).value for image in images)
+    torch.testing.assert_close(found[:, :3], summed[:, :3], rtol=0, atol=1e-15)
+    torch.testing.assert_close(found, summed, rtol=0, atol=1e-6)
+
+
+def test_mirrored_operators_are_even() -> None:
+    measure, signs = as_peaks(make_measure(5, 2)), torch.tensor([-1.0, 1.0], dtype=F64)
+    points = uniform(10)
+
+    def function(x: torch.Tensor) -> torch.Tensor:
+        values = operator_rows(identity().mirrored(signs.tolist()), measure, x).value
+        return values @ measure.weights
+
+    torch.testing.assert_close(function(points), function(points * signs))
+    step = 1e-4
+    ends = [function(points + torch.tensor([s, 0.0], dtype=F64)) for s in (-step, step)]
+    slope = operator_rows(partial(0, dims=2).mirrored(signs.tolist()), measure, points).value
+    torch.testing.assert_close(
+        slope @ measure.weights, (ends[1] - ends[0]) / (2 * step), rtol=1e-5, atol=1e-6
+    )
+
+
+def test_jacobian_of_symmetric_operators_matches_autograd() -> None:
+    measure, points = as_peaks(make_measure(3, 2)), uniform(4)
+    operator = general(2).mirrored((-1.0, 1.0)).periodised((2.0, 0.0))
+    rows = operator_rows(operator, measure, points, jacobian=True)
+    assert rows.shift is not None and rows.strain is not None
+    step = torch.zeros(18, dtype=F64).requires_grad_()
+    value = operator_rows(operator, moved(measure, step), points).value
+    for n in range(4):
+        for k in range(3):
+            (gradient,) = torch.autograd.grad(value[n, k], step, retain_graph=True)
+            _, shift, strain = gradient.split([3, 6, 9])
+            torch.testing.assert_close(shift.reshape(3, -1)[k], rows.shift[n, k])
+            torch.testing.assert_close(strain.reshape(3, -1)[k], rows.strain[n, k])
 
 
 def test_algebra_of_operators() -> None:
@@ -180,6 +232,16 @@ def test_weights_act_like_repetitions() -> None:
     measure = as_peaks(make_measure(3))
     weighted = loss_of(measure, [observations(x, y, weights)])
     assert weighted == pytest.approx(loss_of(measure, [observations(x[ids], y[ids])]))
+
+
+def test_descents_go_on_along_the_bounds_of_the_widths() -> None:
+    x = uniform(200) * 2 - 1
+    y = torch.exp(-0.5 * (x / torch.tensor([2.0, 0.5], dtype=F64)).square().sum(1, keepdim=True))
+    start = initial_measure(x, 4, 1, torch.Generator().manual_seed(3))
+    prior, options = Prior(extents=(0.5, 9.0)), LevenbergOptions(200, tolerance=1e-8)
+    found = levenberg_marquardt(start, [observations(x, y)], prior, options)
+    assert float(found.measure.factors[:, 0].norm(dim=1).max()) < 0.5 + 1e-12
+    assert found.loss < 1e-6  # 2e-5 if widths are merely cut, which spoils the step of all others
 
 
 def test_bad_conditions_are_refused() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import torch
 
 from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
-from splatrender.operators.differential import operator_rows
+from splatrender.operators.differential import identity, operator_rows
 from splatrender.regression import pde
 from splatrender.regression.solver import Round
 from splatrender.regression.tasks import task
@@ -52,10 +53,40 @@ def test_evolving_equation_is_solved_for_a_while(first_window: pde.PdeFit) -> No
     assert relative(frozen, grid.y[early]) > 5e-2  # what the initial values alone would give
 
 
-def test_solution_is_periodic(first_window: pde.PdeFit) -> None:
+def test_solution_is_periodic_and_even(first_window: pde.PdeFit) -> None:
+    random = np.random.default_rng(0).random((200, 2)) * [2, 0.1] - [1, 0]
+    here = first_window.predict(random)
+    for change in (random + np.array([2, 0]), random - np.array([4, 0]), random * [-1, 1]):
+        np.testing.assert_allclose(first_window.predict(change), here, atol=1e-9)
     t = np.linspace(0, 0.1, 7)
     left, right = (first_window.predict(np.stack([0 * t + s, t], 1)) for s in (-1.0, 1.0))
-    np.testing.assert_allclose(left, right, atol=1e-2)  # but for the tails of wide splats
+    np.testing.assert_allclose(left, right, atol=1e-9)
+
+
+def test_images_that_are_left_out_are_nothing(
+    first_window: pde.PdeFit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = np.random.default_rng(1).random((200, 2)) * [2, 0.1] - [1, 0]
+    monkeypatch.setattr(pde, "IMAGES", 6)
+    whole = replace(first_window, value=pde.symmetric(identity()))
+    np.testing.assert_allclose(first_window.predict(points), whole.predict(points), atol=1e-5)
+    for window in first_window.windows:
+        assert float(window.measure.factors[:, 0].norm(dim=1).max()) <= pde.WIDEST * (1 + 1e-9)
+
+
+def test_windows_and_images_are_drawn(first_window: pde.PdeFit, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from splatrender.regression import pictures
+
+    grid = task("allen-cahn").grid()
+    shown = pictures.Shown("", ("x", "t"), grid.x, grid.y, grid.y, (201, 512))
+    measure = pde.with_images(first_window.windows[0].measure)
+    means = measure.means[:, 0]
+    assert float(means.abs().max()) <= 1  # within the period
+    torch.testing.assert_close(means.sort().values, (-means).sort().values)
+    pictures.draw_splats(tmp_path / "a.png", [measure], shown, 18, [(0.0, 0.1)])
+    pictures.draw_splats(tmp_path / "b.png", [measure], shown, 18)
+    assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
 def test_time_outside_of_the_windows_is_nan(first_window: pde.PdeFit) -> None:
@@ -77,12 +108,12 @@ def test_solution_is_saved_and_loaded(first_window: pde.PdeFit, tmp_path: Path) 
 
 def test_residual_vanishes_for_a_uniform_solution() -> None:
     generator = torch.Generator().manual_seed(0)
-    x = torch.linspace(-1, 1, 33, dtype=torch.float64)
+    x = torch.linspace(0, 1, 33, dtype=torch.float64)
     window = pde._WindowProblem(0.0, 0.1, x, torch.ones_like(x), generator)
     one = torch.ones(1, dtype=torch.float64)
-    wide = SplatMeasure(  # u = 1 to within 1e-7 in the window, summed over three images
+    wide = SplatMeasure(  # u = 1 to within 1e-6 in the window, summed over ten images
         one,
-        one[:, None] / 3,
+        one[:, None] / 10,
         torch.zeros(1, 2, dtype=torch.float64),
         1e4 * torch.eye(2, dtype=torch.float64)[None],
     )
@@ -95,7 +126,8 @@ def test_residual_vanishes_for_a_uniform_solution() -> None:
 def test_a_fit_can_be_ended_early() -> None:
     seen: list[tuple[int, int]] = []
 
-    def enough(entry: Round, window: int) -> bool:
+    def enough(entry: Round, window: int, measure: SplatMeasure) -> bool:
+        assert len(measure) == entry.splats
         seen.append((entry.round, window))
         return len(seen) >= 2
 
@@ -106,7 +138,7 @@ def test_a_fit_can_be_ended_early() -> None:
 def test_senseless_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="splats: expected at least 1"):
         pde.fit_steady(0)
-    with pytest.raises(InputError, match="expected at least 32, four for each of 8 windows"):
+    with pytest.raises(InputError, match="expected at least 40, four for each of 10 windows"):
         pde.fit_evolving(20)
 
 

@@ -24,7 +24,8 @@ from splatrender.regression import (
 )
 from splatrender.regression.descent import DescentOptions, condition_loss, descend
 from splatrender.regression.levenberg import as_peaks, project
-from splatrender.regression.linearise import loss_of
+from splatrender.regression.linearise import NormalEquations, loss_of, moved
+from splatrender.regression.noise import neighbour_noise
 
 TIGHT = LevenbergOptions(iterations=200, tolerance=1e-10)
 
@@ -84,6 +85,47 @@ def test_scale_limits_hold() -> None:
     found = levenberg_marquardt(as_peaks(make_measure(6)), [observations(points, target)], prior)
     scales = torch.linalg.svdvals(found.measure.factors)
     assert float(scales.min()) > 0.1 - 1e-9 and float(scales.max()) < 0.2 + 1e-9
+
+
+def test_hopeless_descents_end_early() -> None:
+    x = uniform(200, 1)
+    conditions = [observations(x, (25 * x).sin())]
+    start = as_peaks(initial_measure(x, 8, generator=torch.Generator().manual_seed(0)))
+    whole = levenberg_marquardt(start, conditions, options=TIGHT)
+    in_reach = replace(TIGHT, target=loss_of(start, conditions))
+    assert levenberg_marquardt(start, conditions, options=in_reach).loss == whole.loss
+    out_of_reach = replace(TIGHT, target=1e-3 * whole.loss)
+    assert (
+        levenberg_marquardt(start, conditions, options=out_of_reach).iterations < whole.iterations
+    )
+
+
+@pytest.mark.parametrize("dims", [1, 2, 3])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_noise_is_estimated_from_neighbours(dims: int, noise: float) -> None:
+    x = uniform(1500, dims)
+    generator = torch.Generator().manual_seed(1)
+    clean = torch.where(x[:, :1] > 0.4, 2.0, 0.0) + x.square().sum(dim=1, keepdim=True)
+    values = clean + noise * torch.randn(1500, 1, generator=generator, dtype=F64)
+    found = neighbour_noise(x, values)
+    assert found == pytest.approx(noise, rel=0.15, abs=0.02 if dims > 1 else 1e-4)
+    assert neighbour_noise(x.repeat(2, 1), values.repeat(2, 1)) == pytest.approx(found)
+    assert neighbour_noise(x[:6], values[:6]) == math.inf  # too few to tell
+    assert neighbour_noise(x, 0 * values) == math.inf  # no noise at all: nothing is known
+
+
+@pytest.mark.parametrize(("dims", "outputs"), [(1, 1), (2, 1), (3, 2)])
+def test_the_prior_s_gradient_matches_finite_differences(dims: int, outputs: int) -> None:
+    measure = as_peaks(make_measure(4, dims, outputs))
+    prior, size, step = Prior(ridge=0.3, roughness=1.7), measure.parameters, 1e-5
+    system = NormalEquations(torch.zeros(size, size, dtype=F64), torch.zeros(size, dtype=F64))
+    prior.add_to(system, measure)
+    slopes = [
+        (prior.penalty(moved(measure, e)) - prior.penalty(moved(measure, -e))) / (2 * step)
+        for e in step * torch.eye(size, dtype=F64)
+    ]
+    torch.testing.assert_close(system.gradient, torch.tensor(slopes, dtype=F64))
+    assert torch.equal(system.hessian, system.hessian.T)
 
 
 def test_lasso_lowers_the_mass() -> None:

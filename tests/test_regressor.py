@@ -6,9 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from splatrender.errors import InputError
+from splatrender.operators.sampling import observations
 from splatrender.regression import SplatRegressor
+from splatrender.regression.levenberg import as_peaks, levenberg_marquardt
+from splatrender.regression.solver import initial_measure
 
 # Checks of scikit-learn that cannot apply, and why.
 EXPECTED_FAILURES = {
@@ -74,6 +78,19 @@ def test_weights_of_zero_leave_rows_out() -> None:
     clean = SplatRegressor(n_splats=8, max_rounds=5).fit(x[100:], y[100:])
     np.testing.assert_allclose(model.predict(x), clean.predict(x), atol=1e-8)
     assert model.score(x, spoiled, weights) > 0.9 > model.score(x, spoiled)
+
+
+def test_weights_act_like_repetitions() -> None:
+    x, y = noisy(60)
+    counts = np.random.default_rng(1).integers(1, 4, 60)
+    points, values = torch.from_numpy(x), torch.from_numpy(y)[:, None]
+    rows = torch.from_numpy(np.repeat(np.arange(60), counts))
+    start = as_peaks(initial_measure(points, 3, generator=torch.Generator().manual_seed(0)))
+    weighted = observations(points, values, torch.from_numpy(counts).double())
+    repeated = observations(points[rows], values[rows])
+    ends = [levenberg_marquardt(start, [data]) for data in (weighted, repeated)]
+    assert ends[0].loss == pytest.approx(ends[1].loss, rel=1e-6)
+    torch.testing.assert_close(ends[0].measure.means, ends[1].measure.means, atol=1e-5, rtol=1e-5)
 
 
 def test_early_stopping_watches_data_that_was_held_out() -> None:

@@ -29,10 +29,14 @@ MODULE_SEED = 1000  # apart from the seeds of the data
 
 
 class Sine(nn.Module):
-    """sin(30 x), the activation of SIREN."""
+    """sin(ω x), the activation of SIREN."""
+
+    def __init__(self, frequency: float = 30.0) -> None:
+        super().__init__()
+        self.frequency = frequency
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.sin(30 * x)
+        return torch.sin(self.frequency * x)
 
 
 class RadialNet(nn.Module):
@@ -49,7 +53,9 @@ class RadialNet(nn.Module):
         return self.out(torch.exp(-0.5 * (gaps / self.logs.exp()) ** 2))
 
 
-def mlp_module(inputs: int, widths: tuple[int, ...], activation: type[nn.Module]) -> nn.Sequential:
+def mlp_module(
+    inputs: int, widths: tuple[int, ...], activation: Callable[[], nn.Module]
+) -> nn.Sequential:
     """Fully connected layers."""
     layers: list[nn.Module] = []
     for width in widths:
@@ -58,14 +64,14 @@ def mlp_module(inputs: int, widths: tuple[int, ...], activation: type[nn.Module]
     return nn.Sequential(*layers, nn.Linear(inputs, 1))
 
 
-def siren_module(inputs: int, widths: tuple[int, ...]) -> nn.Sequential:
+def siren_module(inputs: int, widths: tuple[int, ...], frequency: float) -> nn.Sequential:
     """Sitzmann et al. 2020, with its initialisation."""
-    module = mlp_module(inputs, widths, Sine)
+    module = mlp_module(inputs, widths, lambda: Sine(frequency))
     linears = [layer for layer in module if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for index, layer in enumerate(linears):
             fan = layer.in_features
-            bound = 1 / fan if index == 0 else math.sqrt(6 / fan) / 30
+            bound = 1 / fan if index == 0 else math.sqrt(6 / fan) / frequency
             layer.weight.uniform_(-bound, bound)
     return module
 
@@ -222,7 +228,7 @@ def _fit(
     return Fitted(lambda points: predict(module, points), count, winner)
 
 
-def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> Method:
+def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> Method:
     """A multi-layer perceptron."""
 
     def fit(problem: Problem) -> Fitted:
@@ -232,12 +238,13 @@ def mlp(*widths: int, activation: type[nn.Module] = nn.Tanh) -> Method:
     return fit
 
 
-def siren(*widths: int) -> Method:
-    """A network of sines."""
+def siren(*widths: int, frequency: float = 30.0) -> Method:
+    """A network of sines; 30 is its authors' frequency, less suits smoother and noisy data."""
 
     def fit(problem: Problem) -> Fitted:
         torch.manual_seed(MODULE_SEED + problem.seed)
-        return _fit(problem, siren_module(problem.task.dimensions, widths).double(), None)
+        module = siren_module(problem.task.dimensions, widths, frequency)
+        return _fit(problem, module, None)
 
     return fit
 

@@ -19,7 +19,8 @@ def splats(count: int | str, **settings: object) -> Method:
         model = SplatRegressor(count, random_state=problem.seed, **options)  # type: ignore[arg-type]
         model.fit(problem.samples.x, problem.samples.y)
         measure = model.measure_
-        return Fitted(model.predict, measure.parameters, f"{len(measure)} splats")
+        curve = [(entry.seconds, 2 * entry.loss) for entry in model.history_]
+        return Fitted(model.predict, measure.parameters, f"{len(measure)} splats", curve)
 
     return fit
 

@@ -57,13 +57,13 @@ class Fitted:
         predict: from [m, d] inputs to [m] values.
         parameters: how many numbers describe it.
         note: which of its variants won.
-        details: more figures for the table's JSON.
+        curve: seconds and mean square residual as training went on, for the JSON.
     """
 
     predict: Callable[[Array], Array]
     parameters: int
     note: str = ""
-    details: dict[str, float] | None = None
+    curve: list[tuple[float, float]] | None = None
 
 
 Method = Callable[[Problem], Fitted]

@@ -21,6 +21,7 @@ from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 
 Vector = tuple[float, ...]
+NOTHING = 1e-18  # of a splat's peak: images below are left out
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class Term:
         hessian: C, d symmetric rows of d numbers, or None for zero.
         offset: d numbers, or None for zero.
         factor: from points [n, d] to [n], or None for one.
+        period: d numbers; each splat is moved by multiples of them to where it is nearest to x.
+        signs: d numbers ±1 that multiply x first, or None.
     """
 
     value: float = 0.0
@@ -40,14 +43,30 @@ class Term:
     hessian: tuple[Vector, ...] | None = None
     offset: Vector | None = None
     factor: Callable[[Tensor], Tensor] | None = None
+    period: Vector | None = None
+    signs: Vector | None = None
 
     def __mul__(self, number: float) -> Term:
         gradient = self.gradient and tuple(number * g for g in self.gradient)
         hessian = self.hessian and tuple(tuple(number * c for c in row) for row in self.hessian)
         return replace(self, value=number * self.value, gradient=gradient, hessian=hessian)
 
+    @property
+    def place(self) -> tuple[Vector | None, ...]:
+        """Where splats are seen from."""
+        return self.signs, self.offset, self.period
+
+    def reflected(self, signs: Vector) -> Term:
+        """The same derivatives of f(signs · x), written as derivatives of f there."""
+        gradient = self.gradient and tuple(s * a for s, a in zip(signs, self.gradient, strict=True))
+        hessian = self.hessian and tuple(
+            tuple(s * r * c for r, c in zip(signs, row, strict=True))
+            for s, row in zip(signs, self.hessian, strict=True)
+        )
+        return replace(self, gradient=gradient, hessian=hessian, signs=signs)
+
     def joined(self, other: Term) -> Term:
-        """The sum of two terms of one offset and factor."""
+        """The sum of two terms of one place and factor."""
         gradient = _sum(self.gradient, other.gradient)
         rows = [self.hessian, other.hessian]
         if None in rows:
@@ -73,7 +92,7 @@ class LinearOperator:
         terms = list(self.terms)
         for term in other.terms:
             for i, mine in enumerate(terms):
-                if (mine.offset, mine.factor) == (term.offset, term.factor):
+                if mine.place == term.place and mine.factor == term.factor:
                     terms[i] = mine.joined(term)
                     break
             else:
@@ -103,21 +122,36 @@ class LinearOperator:
             tuple(replace(t, offset=_sum(t.offset, tuple(offset))) for t in self.terms)
         )
 
-    def periodised(self, period: Sequence[float], images: int = 1) -> LinearOperator:
-        """L on the periodic sum Σ_j f(x + j · period), j = −images ... images.
+    def mirrored(self, signs: Sequence[float]) -> LinearOperator:
+        """L on f(x) + f(signs · x), with signs ±1; to be taken before any shift or period.
+
+        Args:
+            signs: d numbers, -1 for the inputs that a mirror turns round.
+
+        Returns:
+            The operator; a function fitted through it is symmetric by construction.
+        """
+        images = tuple(term.reflected(tuple(signs)) for term in self.terms)
+        return LinearOperator(self.terms + images)
+
+    def periodised(self, period: Sequence[float], images: int = 2) -> LinearOperator:
+        """L on the periodic sum Σ_j f(x + j · period), over the images nearest to x.
 
         Args:
             period: d numbers, the vector along which the function repeats.
-            images: copies on each side; splats must not reach further.
+            images: copies on each side of the nearest one. What is left out is what a splat
+                still is at a distance of images + 1/2 periods.
 
         Returns:
-            The operator; a function fitted through it is periodic by construction.
+            The operator; a function fitted through it is periodic but for what is left out.
         """
-        total = self
-        for j in range(1, images + 1):
-            for sign in (-j, j):
-                total = total + self.shifted([sign * length for length in period])
-        return total
+        length, terms = tuple(period), []
+        for j in sorted(range(-images, images + 1), key=abs):
+            step = tuple(j * p for p in length) if j else None
+            terms += [
+                replace(term, period=length, offset=_sum(term.offset, step)) for term in self.terms
+            ]
+        return LinearOperator(tuple(terms))
 
 
 def identity() -> LinearOperator:
@@ -186,56 +220,135 @@ def operator_rows(
     Raises:
         InputError: a factor of the measure is singular.
     """
-    inverse = measure.inverse_factors()
-    total: list[Tensor] | None = None
-    for term in operator.terms:
-        parts = _term_rows(term, measure, inverse, points, jacobian)
-        total = parts if total is None else [a + b for a, b in zip(total, parts, strict=True)]
-    assert total is not None
-    return Rows(*total)
+    return joint_rows((operator,), measure, points, jacobian)[0]
 
 
-def _term_rows(
-    term: Term, measure: SplatMeasure, inverse: Tensor, points: Tensor, jacobian: bool
+def joint_rows(
+    operators: Sequence[LinearOperator],
+    measure: SplatMeasure,
+    points: Tensor,
+    jacobian: bool = False,
+) -> list[Rows]:
+    """`operator_rows` of several operators, which share distances and profiles.
+
+    Args:
+        operators: what is applied to the splats.
+        measure: k splats.
+        points: [n, d].
+        jacobian: whether derivatives are wanted.
+
+    Returns:
+        Rows of each operator.
+
+    Raises:
+        InputError: a factor of the measure is singular.
+    """
+    inverse, dims = measure.inverse_factors(), measure.dims
+    places: dict[tuple[Vector | None, ...], list[tuple[int, Term]]] = {}
+    for q, operator in enumerate(operators):
+        for term in operator.terms:
+            places.setdefault(term.place, []).append((q, term))
+    totals: list[list[Tensor]] = [[] for _ in operators]
+    for terms in places.values():
+        ids, gaps = _seen(terms[0][1], measure, points)
+        rows = inverse if ids is None else inverse[ids]
+        z = [_dot(rows[:, i].unbind(1), gaps) for i in range(dims)]
+        half = 0.5 * _dot(z, z)
+        order = max(2 if t.hessian else 1 if t.gradient else 0 for _, t in terms) + int(jacobian)
+        phi = measure.parent.profile(half, dims, order)
+        for q, term in terms:
+            parts = _term_parts(term, rows, z, phi, jacobian)
+            if term.factor is not None:
+                factor = term.factor(points)[:, None]
+                parts = [factor * part for part in parts]
+            if ids is not None:
+                base = totals[q] or [half.new_zeros(len(points), len(measure))] * len(parts)
+                totals[q] = [a.index_add(1, ids, b) for a, b in zip(base, parts, strict=True)]
+            elif totals[q]:
+                totals[q] = [a + b for a, b in zip(totals[q], parts, strict=True)]
+            else:
+                totals[q] = parts
+    if not jacobian:
+        return [Rows(parts[0]) for parts in totals]
+    return [
+        Rows(p[0], torch.stack(p[1 : 1 + dims], dim=2), torch.stack(p[1 + dims :], dim=2))
+        for p in totals
+    ]
+
+
+def _seen(term: Term, measure: SplatMeasure, points: Tensor) -> tuple[Tensor | None, list[Tensor]]:
+    """The splats that are something at a point from a term's place, and d gaps x − b [n, k'].
+
+    Of far images only the widest splats are seen: along a period p, gaps differ from the offset by
+    |p|/2 at most, and |z|² >= (p · gap)² / (pᵀ Σ p).
+    """
+    means, ids = measure.means, None
+    reach = measure.parent.radius(measure.dims, NOTHING)
+    period = None if term.period is None else points.new_tensor(term.period)
+    if period is not None and term.offset is not None:
+        square = float(period.square().sum())
+        least = abs(float(points.new_tensor(term.offset) @ period)) - square / 2
+        deviation = (period @ measure.factors).norm(dim=1)
+        ids = (max(least, 0.0) < reach * deviation).nonzero()[:, 0]
+        means = means[ids]
+    if term.signs is not None:
+        points = points * points.new_tensor(term.signs)
+    gaps = [points[:, j, None] - means[:, j] for j in range(measure.dims)]
+    if period is not None:
+        unit = period / period.square().sum()
+        turns = _dot(gaps, unit.unbind()).round()
+        gaps = [g - turns * p if p else g for g, p in zip(gaps, period.tolist(), strict=True)]
+    if term.offset is not None:
+        gaps = [gap + o for gap, o in zip(gaps, term.offset, strict=True)]
+    return ids, gaps
+
+
+def _term_parts(
+    term: Term, inverse: Tensor, z: list[Tensor], phi: list[Tensor], jacobian: bool
 ) -> list[Tensor]:
-    offset = 0.0 if term.offset is None else points.new_tensor(term.offset)
-    z = _local(points + offset, measure.means, inverse)  # [n, k, d]
-    dims = measure.dims
-    order = (2 if term.hessian else 1 if term.gradient else 0) + int(jacobian)
-    phi = measure.parent.profile(0.5 * z.square().sum(dim=-1), dims, order)
+    """E, then −∂E/∂u by axis and the packed −∂E/∂ε with the sign of the legend, [n, k] each.
+
+    One array for each component: products of small matrices at every pair would cost more.
+    """
+    dims = range(len(z))
     value = term.value * phi[0]
-    slope = None if not jacobian else (term.value * phi[1])[..., None] * z
-    strain = None
+    slope = [term.value * phi[1] * part for part in z] if jacobian else []
+    first: list[Tensor] = []  # φ' ã
+    bent: list[Tensor] = []  # C̃ z
     if term.gradient is not None:
-        a = inverse @ points.new_tensor(term.gradient)  # [k, d]
-        az = (z * a).sum(dim=-1)
+        a = (inverse @ inverse.new_tensor(term.gradient)).unbind(1)  # d times [k]
+        az = _dot(a, z)
         value = value + az * phi[1]
-        if slope is not None:
-            slope = slope + phi[1][..., None] * a + (az * phi[2])[..., None] * z
-            strain = phi[1][..., None, None] * a[:, :, None] * z[..., None, :]
+        if jacobian:
+            first = [phi[1] * a[i] for i in dims]
+            along = az * phi[2]
+            slope = [slope[i] + first[i] + along * z[i] for i in dims]
     if term.hessian is not None:
-        c = inverse @ points.new_tensor(term.hessian) @ inverse.mT  # [k, d, d]
+        c = inverse @ inverse.new_tensor(term.hessian) @ inverse.mT  # [k, d, d]
         trace = c.diagonal(dim1=1, dim2=2).sum(dim=1)
-        cz = torch.einsum("kij,nkj->nki", c, z)
-        zcz = (z * cz).sum(dim=-1)
+        bent = [_dot(row.unbind(1), z) for row in c.unbind(1)]
+        zcz = _dot(z, bent)
         value = value + zcz * phi[2] + trace * phi[1]
-        if slope is not None:
-            along = zcz * phi[3] + trace * phi[2]
-            slope = slope + along[..., None] * z + 2 * phi[2][..., None] * cz
-            second = 2 * (
-                phi[2][..., None, None] * z[..., :, None] * cz[..., None, :]
-                + phi[1][..., None, None] * c
-            )
-            strain = second if strain is None else strain + second
-    parts = [value]
-    if slope is not None:
-        outer = slope[..., :, None] * z[..., None, :]
-        strain = outer if strain is None else strain + outer
-        parts += [-slope, -pack(strain)]
-    if term.factor is not None:
-        factor = term.factor(points)
-        parts = [p * factor.reshape(-1, *(1,) * (p.dim() - 1)) for p in parts]
-    return parts
+        if jacobian:
+            along, twice = zcz * phi[3] + trace * phi[2], 2 * phi[2]
+            bent = [twice * part for part in bent]
+            slope = [slope[i] + along * z[i] + bent[i] for i in dims]
+    if not jacobian:
+        return [value]
+
+    def strain(i: int, j: int) -> Tensor:
+        """∂E/∂ε_ij alone, of the matrix that is not symmetric yet."""
+        entry = slope[i] * z[j]
+        if first:
+            entry = entry + z[i] * first[j]
+        if bent:
+            entry = entry + z[i] * bent[j] + 2 * phi[1] * c[:, i, j]
+        return entry
+
+    strains = [
+        -strain(i, i) if i == j else -(strain(i, j) + strain(j, i)) for i in dims for j in dims[i:]
+    ]
+    return [value, *(-part for part in slope), *strains]
 
 
 def pack(strain: Tensor) -> Tensor:
@@ -366,9 +479,12 @@ class Condition:
         return residuals.detach(), torch.stack(columns, dim=1)
 
 
-def _local(points: Tensor, means: Tensor, inverse: Tensor) -> Tensor:
-    """[n, k, d] z = A⁻¹ (x − b)."""
-    return torch.einsum("kij,nkj->nki", inverse, points[:, None] - means)
+def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
+    """Σ_i a_i b_i."""
+    total = a[0] * b[0]
+    for x, y in zip(a[1:], b[1:], strict=True):
+        total = total + x * y
+    return total
 
 
 def _sum(a: Vector | None, b: Vector | None) -> Vector | None:

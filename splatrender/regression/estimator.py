@@ -21,6 +21,7 @@ from splatrender.regression.checks import NotFittedError, check_inputs, check_ta
 from splatrender.regression.descent import METHODS, DescentOptions, descend
 from splatrender.regression.levenberg import Prior, as_peaks
 from splatrender.regression.linearise import loss_of
+from splatrender.regression.noise import neighbour_noise
 from splatrender.regression.solver import (
     Progress,
     Round,
@@ -96,7 +97,7 @@ class SplatRegressor:
         time_limit: float | None = None,
         selection: float = 1.0,
         shrinkage: float = 0.7,
-        roughness: float = 1.0,
+        roughness: float = 2.0,
         mass_l1: float = 0.0,
         entropy: float = 0.0,
         min_scale: float | str = "auto",
@@ -250,6 +251,8 @@ class SplatRegressor:
             penalty=_criterion(count, outputs, self.selection, first * each),
             shrinkage=self.shrinkage,
             signal=signal,
+            noise=neighbour_noise(train.points, train.target),
+            racing=True,
         )
         prior = Prior(
             roughness=self.roughness,

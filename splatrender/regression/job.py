@@ -23,7 +23,14 @@ from splatrender.io.atomic import write_json
 from splatrender.model import SplatMeasure
 from splatrender.regression import pictures
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.pde import STEADY_ROUNDS, Marching, PdeFit, fit_evolving, fit_steady
+from splatrender.regression.pde import (
+    STEADY_ROUNDS,
+    Marching,
+    PdeFit,
+    fit_evolving,
+    fit_steady,
+    with_images,
+)
 from splatrender.regression.solver import Round
 from splatrender.regression.table import Table, read_table
 from splatrender.regression.tasks import TASKS, Task, task
@@ -101,7 +108,9 @@ class _Outcome:
     history: list[tuple[int, Round]]
     parameters: int
     extra: dict[str, Any]
-    frames: list[tuple[Round, SplatMeasure]]
+    frames: list[tuple[Round, list[SplatMeasure]]]
+    drawn: list[SplatMeasure] | None = None  # instead of the measures, with images of splats
+    slabs: tuple[tuple[float, float], ...] = ()  # of time, one for each measure
 
 
 def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
@@ -148,10 +157,11 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
     outcome.save(out / "model.pt")
     if draw:
         pictures.draw_fit(out / "fit.png", shown)
-        pictures.draw_splats(out / "splats.png", outcome.measures, shown)
+        drawn = outcome.drawn or outcome.measures
+        pictures.draw_splats(out / "splats.png", drawn, shown, results["splats"], outcome.slabs)
         pictures.draw_history(out / "loss.png", outcome.history, shown.title)
     if job.animation:
-        pictures.draw_animation(out / "animation.gif", outcome.frames, shown)
+        pictures.draw_animation(out / "animation.gif", outcome.frames, shown, outcome.slabs)
     write_json(out / "results.json", results)  # last: a folder with results is complete
     return results
 
@@ -251,14 +261,14 @@ def _split(table: Table, share: float) -> tuple[NDArray[np.int64], NDArray[np.in
 def _fit_samples(
     job: RegressJob, splats: int | str, x: Array, y: Array, title: str, watcher: Watcher
 ) -> _Outcome:
-    frames: list[tuple[Round, SplatMeasure]] = []
+    frames: list[tuple[Round, list[SplatMeasure]]] = []
     model = SplatRegressor(splats, parent=job.parent, method=job.method, random_state=job.seed)
     if job.rounds is not None:
         model.max_rounds = job.rounds
 
     def progress(report: Round, measure: SplatMeasure) -> bool:
         if job.animation and (report.kept or report.round == 0):
-            frames.append((report, measure.detach()))
+            frames.append((report, [measure.detach()]))
         return watcher.round(report, 0)
 
     watcher.begin(title, model.max_rounds)
@@ -283,27 +293,37 @@ def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
             raise InputError(
                 f"{name}: expected {usual} for {problem.name}, found {getattr(job, name)}"
             )
-    if job.animation:
-        raise InputError(f"animation: expected a regression task, found {problem.name}")
+    frames: list[tuple[Round, list[SplatMeasure]]] = []
+    shown: dict[int, SplatMeasure] = {}
+
+    def progress(report: Round, window: int, measure: SplatMeasure) -> bool:
+        if job.animation and (report.kept or report.round == 0):
+            shown[window] = measure.detach() if problem.truth else with_images(measure.detach())
+            frames.append((report, list(shown.values())))
+        return watcher.round(report, window)
+
     fitted: PdeFit
     if problem.truth is not None:
         rounds = STEADY_ROUNDS if job.rounds is None else job.rounds
         watcher.begin(problem.title, rounds)
-        fitted = fit_steady(splats, job.seed, rounds, watcher.round)
+        fitted = fit_steady(splats, job.seed, rounds, progress)
     else:
         marching = Marching()
         if job.rounds is not None:
             marching = Marching(rounds=job.rounds, later=min(job.rounds, marching.later))
         watcher.begin(problem.title, marching.total)
-        fitted = fit_evolving(splats, job.seed, marching, progress=watcher.round)
+        fitted = fit_evolving(splats, job.seed, marching, progress=progress)
+    measures = [w.measure for w in fitted.windows]
     return _Outcome(
         fitted.predict,
         fitted.save,
-        [w.measure for w in fitted.windows],
+        measures,
         fitted.history,
         fitted.parameters,
         {"windows": [w.stop for w in fitted.windows] if len(fitted.windows) > 1 else []},
-        [],
+        frames[:: max(1, math.ceil(len(frames) / MOST_FRAMES))],
+        None if problem.truth else [with_images(m) for m in measures],
+        () if problem.truth else tuple((w.start, w.stop) for w in fitted.windows),
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from splatrender.flow.birth_death import robust_cholesky
 from splatrender.model import SplatMeasure
-from splatrender.operators.differential import Condition
+from splatrender.operators.differential import Condition, pack
 from splatrender.regression.linearise import (
     NormalEquations,
     design_of,
@@ -35,16 +35,18 @@ REJECTIONS = 8  # of a step in a row before the place counts as a minimum
 class Prior:
     """What is asked of a measure besides the conditions.
 
-        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · |det A_i|^(−2 roughness / d)
+        ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · (|A_i⁻¹|² / d)^roughness
 
-    With roughness > 0 small splats must have small amplitudes, as in a Sobolev norm.
+    With roughness > 0 splats that are small or thin must have small amplitudes, as in a Sobolev
+    norm: the mean of |∇ρ|² is proportional to the squared Frobenius norm |A⁻¹|².
 
     Attributes:
         ridge: factor of the squared amplitudes.
-        roughness: power of the splats' mean scale.
+        roughness: power of the splats' steepness; s in d = 1 if the norm has s derivatives.
         lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
         smallest: standard deviation below which no splat shrinks, in units of the inputs.
         largest: standard deviation above which no splat grows.
+        extents: d standard deviations along the inputs above which no splat grows, or None.
     """
 
     ridge: float = 0.0
@@ -52,13 +54,13 @@ class Prior:
     lasso: float = 0.0
     smallest: float = 0.0
     largest: float = float("inf")
+    extents: tuple[float, ...] | None = None
 
     def relative(self, measure: SplatMeasure) -> Tensor:
         """[k] ρ_i / ridge."""
         if not self.roughness:
             return torch.ones_like(measure.mass)
-        volume = torch.linalg.det(measure.factors).abs()
-        return volume ** (-2 * self.roughness / measure.dims)
+        return (measure.inverse_factors().square().sum(dim=(1, 2)) / measure.dims) ** self.roughness
 
     def penalty(self, measure: SplatMeasure) -> float:
         """The penalty of a peak-normalised measure of mass one."""
@@ -76,7 +78,10 @@ class Prior:
         return ridges
 
     def add_to(self, system: NormalEquations, measure: SplatMeasure) -> None:
-        """Add the penalty's Gauss–Newton terms, in place: residuals √ρ_i c_i, −a/d by ε_jj."""
+        """Add the penalty's Gauss–Newton terms, in place, of residuals √ρ_i c_i.
+
+        By strains, ∂ ln √ρ / ∂ε = −roughness · M / tr M with M = A⁻¹ A⁻ᵀ.
+        """
         count, outputs, dims = len(measure), measure.outputs, measure.dims
         ridges, amplitudes = self.ridges(measure).reshape(-1), measure.weights.reshape(-1)
         size = count * outputs
@@ -84,23 +89,59 @@ class Prior:
         system.gradient[:size].add_(ridges * amplitudes)
         if not self.roughness:
             return
-        slope = -self.roughness / dims
+        inverse = measure.inverse_factors()
+        metric = inverse @ inverse.mT
+        trace = metric.diagonal(dim1=1, dim2=2).sum(dim=1)
+        slope = -self.roughness * pack(metric / trace[:, None, None])  # [k, g]
         rough = (self.ridge * self.relative(measure))[:, None] * measure.weights  # [k, p]
-        energy = (rough * measure.weights).sum(dim=1)
-        rows, columns = torch.triu_indices(dims, dims)
-        places = (rows == columns).nonzero()[:, 0]  # where ε_jj is kept among the strains
-        first = count * (outputs + dims)
-        splats = torch.arange(count)[:, None]
-        strains = first + splats * len(rows) + places  # [k, d]
+        energy = (rough * measure.weights).sum(dim=1)[:, None]
+        strains = torch.arange(count * slope.shape[1]).reshape(count, -1) + count * (outputs + dims)
         heights = torch.arange(size).reshape(count, outputs)
-        system.gradient[strains] += slope * energy[:, None]
-        system.hessian[strains[:, :, None], strains[:, None, :]] += slope**2 * energy[:, None, None]
-        cross = slope * rough[:, :, None].expand(-1, -1, dims)
+        system.gradient[strains] += slope * energy
+        outer = slope[:, :, None] * slope[:, None, :]
+        system.hessian[strains[:, :, None], strains[:, None, :]] += outer * energy[:, :, None]
+        cross = rough[:, :, None] * slope[:, None, :]
         system.hessian[heights[:, :, None], strains[:, None, :]] += cross
         system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
 
+    def hold(self, system: NormalEquations, measure: SplatMeasure, step: Tensor) -> bool:
+        """Tie those widths to their bounds, in place, that `step` would lead beyond.
+
+        The width w_j along input j is the length of row j of A; with n the row's direction, its
+        logarithm changes by nᵀ ε n.
+
+        Returns:
+            Whether there are any; then the step is to be solved for anew.
+        """
+        if self.extents is None:
+            return False
+        count, outputs, dims = len(measure), measure.outputs, measure.dims
+        rows, columns = torch.triu_indices(dims, dims)
+        widths = measure.factors.norm(dim=2)  # [k, d]
+        n = measure.factors / widths[..., None]
+        slopes = n[..., rows] * n[..., columns] * (1 + (rows != columns).to(n))  # [k, d, strains]
+        places = count * (outputs + dims) + torch.arange(count * len(rows)).reshape(count, -1)
+        slack = widths.log() - widths.new_tensor(self.extents).log()
+        ahead = slack + torch.einsum("kjs,ks->kj", slopes, step[places])
+        splats, axes = (ahead > 1e-9).nonzero().unbind(1)
+        if len(splats) == 0:
+            return False
+        v, at = slopes[splats, axes], places[splats]
+        tie = 1e6 * system.hessian.diagonal()[at].amax(dim=1)
+        system.hessian.index_put_(
+            (at[:, :, None], at[:, None, :]), tie[:, None, None] * v[:, :, None] * v[:, None, :],
+            accumulate=True,
+        )  # fmt: skip
+        pull = (tie * slack[splats, axes])[:, None] * v
+        system.gradient.index_put_((at,), pull, accumulate=True)
+        return True
+
     def limited(self, measure: SplatMeasure) -> SplatMeasure:
-        """The measure with every standard deviation between `smallest` and `largest`."""
+        """The measure with every standard deviation within its bounds."""
+        if self.extents is not None:
+            widths = measure.factors.norm(dim=2)  # along the inputs: the roots of Σ_jj
+            shrink = (widths.new_tensor(self.extents) / widths).clamp(max=1)
+            measure = replace(measure, factors=shrink[:, :, None] * measure.factors)
         if self.smallest <= 0 and self.largest == float("inf"):
             return measure
         if measure.dims == 1:
@@ -121,11 +162,13 @@ class LevenbergOptions:
         iterations: steps tried at most.
         tolerance: relative decrease of the objective in one step below which it stops.
         damping: λ at the start.
+        target: stop as soon as the objective would stay above it at the pace of the last step.
     """
 
     iterations: int = 100
     tolerance: float = 1e-4
     damping: float = 1e-2
+    target: float = float("inf")
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,7 +260,7 @@ def levenberg_marquardt(
         before = objective
         for _ in range(REJECTIONS):
             tried += 1
-            step = _damped_step(system.hessian, system.gradient, damping, measure.weights.numel())
+            step = _damped_step(system, damping, prior, measure)
             trial = prior.limited(moved(measure, step))
             if linear:
                 trial, trial_loss = project(trial, conditions, prior)
@@ -229,19 +272,27 @@ def levenberg_marquardt(
                 damping = max(damping / 5, 1e-12)
                 break
             damping *= 4
-        if before - objective <= options.tolerance * before:
+        decrease = before - objective
+        if decrease <= options.tolerance * before:
+            break
+        if objective - (options.iterations - tried) * decrease > options.target:
             break
     return Minimum(measure, loss, objective, tried)
 
 
-def _damped_step(hessian: Tensor, gradient: Tensor, damping: float, amplitudes: int) -> Tensor:
-    """[P] −(H + λ diag H)⁻¹ g, with shifts and strains kept below the longest step."""
-    diagonal = hessian.diagonal()
+def _damped_step(
+    system: NormalEquations, damping: float, prior: Prior, measure: SplatMeasure
+) -> Tensor:
+    """[P] −(H + λ diag H)⁻¹ g within the prior's bounds, shifts and strains at most the longest."""
+    diagonal = system.hessian.diagonal()
     floor = 1e-12 * float(diagonal.max())  # splats without amplitude have no curvature
-    damped = hessian.clone()
-    damped.diagonal().add_(damping * diagonal.clamp(min=floor))
-    step = -torch.cholesky_solve(gradient[:, None], robust_cholesky(damped))[:, 0]
-    step[amplitudes:].clamp_(-LONGEST_STEP, LONGEST_STEP)
+    damped = NormalEquations(system.hessian.clone(), system.gradient.clone())
+    damped.hessian.diagonal().add_(damping * diagonal.clamp(min=floor))
+    step = -torch.cholesky_solve(damped.gradient[:, None], robust_cholesky(damped.hessian))[:, 0]
+    if prior.hold(damped, measure, step):
+        factor = robust_cholesky(damped.hessian)
+        step = -torch.cholesky_solve(damped.gradient[:, None], factor)[:, 0]
+    step[measure.weights.numel() :].clamp_(-LONGEST_STEP, LONGEST_STEP)
     return step
 
 

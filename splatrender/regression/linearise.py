@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splatrender.model import SplatMeasure
-from splatrender.operators.differential import Condition, Rows, operator_rows, unpack
+from splatrender.operators.differential import Condition, Rows, joint_rows, unpack
 
 CHUNK = 1 << 19  # point-splat pairs at a time: tens of MB for each intermediate in 2-D
 
@@ -82,11 +82,11 @@ def design_of(
     linear = is_linear(conditions)
     residuals, columns = [], []
     for part in chunks(measure if atoms is None else atoms, conditions):
-        rows = [operator_rows(op, measure, part.points).value for op in part.operators]
+        rows = [row.value for row in joint_rows(part.operators, measure, part.points)]
         fields = [value @ measure.weights for value in rows]
         residual, slopes = (part.residuals(fields), None) if linear else part.linearised(fields)
         if atoms is not None:
-            rows = [operator_rows(op, atoms, part.points).value for op in part.operators]
+            rows = [row.value for row in joint_rows(part.operators, atoms, part.points)]
         if linear:
             columns.append((part.root_weights[:, None] * rows[0])[..., None])
         else:
@@ -122,7 +122,7 @@ def normal_equations(measure: SplatMeasure, conditions: Sequence[Condition]) -> 
 
 def jacobian_rows(measure: SplatMeasure, condition: Condition) -> tuple[Tensor, Tensor]:
     """Residuals [n m] and their Jacobian [n m, P] by (c, u, ε) for one condition."""
-    rows = [operator_rows(op, measure, condition.points, True) for op in condition.operators]
+    rows = joint_rows(condition.operators, measure, condition.points, True)
     amplitudes = measure.weights
     residual, slopes = condition.linearised([row.value @ amplitudes for row in rows])
     if slopes is None:
@@ -165,9 +165,8 @@ def loss_of(measure: SplatMeasure, conditions: Sequence[Condition]) -> float:
     """½ Σ |r|² of all conditions."""
     total = 0.0
     for part in chunks(measure, conditions):
-        fields = [
-            operator_rows(op, measure, part.points).value @ measure.weights for op in part.operators
-        ]
+        rows = joint_rows(part.operators, measure, part.points)
+        fields = [row.value @ measure.weights for row in rows]
         total += 0.5 * float(part.residuals(fields).square().sum())
     return total
 

@@ -4,9 +4,11 @@ Steady:    ε²Δu + u - u³ = 0 on [0, 1]², boundary values from the exact tan
 Evolving:  u_t = 1e-4 u_xx + 5u - 5u³ on [-1, 1] × [0, 1], periodic, u(x, 0) = x² cos(πx).
 
 No solution inside the domain is given to the solver. The evolving one marches through windows of
-time, each with splats of its own whose initial values are the end of the window before; splats are
-summed over their images at x ± 2, which makes every window periodic but for what the
-widest splats still are at a distance of 3: that shows as a seam of up to 5e-3 at x = ±1.
+time, each with splats of its own whose initial values are the end of the window before. Equation
+and initial values have the period 2 and do not change if x is turned round, so the solution has
+both symmetries, too: splats are summed over their images at ±x + 2j, and half of the period is
+fitted. Widths along x are bounded, and of the sum only what a splat of amplitude 1 is at a distance
+of 5 is left out, less than 1e-6.
 """
 
 from __future__ import annotations
@@ -26,31 +28,58 @@ from splatrender.operators.differential import (
     Condition,
     LinearOperator,
     identity,
+    joint_rows,
     laplacian,
     operator_rows,
     partial,
 )
 from splatrender.regression.etdrk4 import DIFFUSION, REACTION, allen_cahn_initial
-from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
+from splatrender.regression.levenberg import LevenbergOptions, Prior, levenberg_marquardt
+from splatrender.regression.linearise import loss_of
 from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
 from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
 FORMAT = "splatrender-pde-1"
-PERIOD = (2.0, 0.0)  # of the inputs (x, t)
+MIRROR = (-1.0, 1.0)  # signs of (x, t)
+PERIOD = (2.0, 0.0)
+IMAGES = 2  # on each side of the nearest
+WIDEST = 0.9  # standard deviation along x, by which the images that are left out are nothing
+LONGEST = 4.0  # standard deviation along t, in windows
+NARROWEST = 3e-3  # standard deviation along any direction: collocation points are 1e-2 apart
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
 STARTS = 6  # random ones, of which the best grows
 STEADY_ROUNDS = 30  # of births and deaths
+STEADY_WIDEST = 2.0  # standard deviation; without a bound some splats end as constants
 STEADY_POINTS = 1200  # of collocation; the equation has about four for each parameter
 BOUNDARY_POINTS = 101  # along every side
 BOUNDARY_WEIGHT = 100.0  # against the equation's mean square residual
-INITIAL_POINTS = 1024  # of a window: 2e-3 apart, the kink of u(x, 0) is smoothed over 1e-2
-SLICES = 8  # of time in a window, at Gauss-Legendre nodes
-COLUMNS = 160  # collocation points of a slice, one at random in each of as many cells
-HARD_POINTS = 600  # more, drawn by squared residual
+INITIAL_POINTS = 512  # of a window: 2e-3 apart, the kink of u(x, 0) is smoothed over 1e-2
+COLUMNS, SLICES = 100, 12  # cells in x and t of a window, with a random collocation point in each
+HARD_POINTS = 400  # more, drawn by squared residual
 TRIAL_POINTS = 4000  # among which these are drawn
+STAGES = 3  # of the last descent in a window
+TEST_POINTS = 8000  # where its stages are compared
+BLUR = 1e-4  # added to u² in the weights, for the diffusion that they leave out
+CAUTION = 0.75  # power of the weights
 
-Progress = Callable[[Round, int], "bool | None"]
+Progress = Callable[[Round, int, SplatMeasure], "bool | None"]
+
+
+def with_images(measure: SplatMeasure) -> SplatMeasure:
+    """The evolving solution's splats where they are seen: in one period, and mirrored."""
+    signs, (length, _) = torch.tensor(MIRROR, dtype=measure.dtype), PERIOD
+    mirrored = replace(
+        measure, means=signs * measure.means, factors=signs[:, None] * measure.factors
+    )
+    both = SplatMeasure.cat([measure, mirrored])
+    turns = torch.stack([(both.means[:, 0] / length).round(), 0 * both.means[:, 1]], dim=1)
+    return replace(both, means=both.means - length * turns)
+
+
+def symmetric(operator: LinearOperator) -> LinearOperator:
+    """An operator on the sum over all images of the evolving solution's symmetries."""
+    return operator.mirrored(MIRROR).periodised(PERIOD, IMAGES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -129,7 +158,7 @@ class PdeFit:
             InputError: the file is missing or is something else.
         """
         content = read_content(path, FORMAT, "a fitted solution")
-        value = identity().periodised(PERIOD) if content["periodic"] else identity()
+        value = symmetric(identity()) if content["periodic"] else identity()
         windows = [
             Window(w.pop("start"), w.pop("stop"), SplatMeasure(**w)) for w in content["windows"]
         ]
@@ -145,8 +174,8 @@ def fit_steady(
         n_splats: how many.
         seed: of points, start and births.
         rounds: of births and deaths.
-        progress: called after each round with its report and the window's number, here 0;
-            returning True ends the fit.
+        progress: called after each round with its report, the window's number, here 0, and the
+            best measure so far; returning True ends the fit.
 
     Returns:
         The solution.
@@ -183,13 +212,14 @@ def fit_steady(
     def draw(count: int) -> Tensor:
         return torch.rand(count, 2, generator=generator, dtype=torch.float64)
 
+    prior = Prior(extents=(STEADY_WIDEST, STEADY_WIDEST))
     points = draw(STEADY_POINTS)
     first = min(FIRST_SPLATS, n_splats)
     problem = conditions(points)
     starts = [
         levenberg_marquardt(
             initial_measure(torch.cat([points, border]), first, 1, generator),
-            problem, None, LevenbergOptions(60, tolerance=1e-3),
+            problem, prior, LevenbergOptions(60, tolerance=1e-3),
         )
         for _ in range(STARTS)
     ]  # fmt: skip
@@ -198,7 +228,7 @@ def fit_steady(
         n_splats=n_splats, rounds=rounds, iterations=60, patience=rounds, shrinkage=0, polish=150
     )
     solution = fit(
-        problem, start, options, generator,
+        problem, start, options, generator, prior,
         progress=_numbered(progress, 0), resample=resample,
     )  # fmt: skip
     window = Window(-np.inf, np.inf, solution.measure)
@@ -214,11 +244,11 @@ class Marching:
         rounds: of births and deaths in the first window, whose error grows most on the way.
         later: rounds in the others.
         iterations: Levenberg-Marquardt steps of a round.
-        polish: those at the end of a window.
+        polish: those at the end of a window, in stages.
         until: when to stop; the end of the window in which it lies.
     """
 
-    windows: int = 8
+    windows: int = 10
     rounds: int = 16
     later: int = 4
     iterations: int = 60
@@ -248,8 +278,8 @@ def fit_evolving(
         n_splats: how many over all windows.
         seed: of points and births.
         marching: how.
-        progress: called after each round with its report and the window's number; returning True
-            ends the window.
+        progress: called after each round with its report, the window's number and the window's
+            best measure so far; returning True ends the window.
 
     Returns:
         The solution; splats are shared out equally.
@@ -265,8 +295,8 @@ def fit_evolving(
         )
     generator = torch.Generator().manual_seed(seed)
     length = 1 / marching.windows
-    x = torch.linspace(-1, 1, INITIAL_POINTS + 1, dtype=torch.float64)
-    value = identity().periodised(PERIOD)
+    x = torch.linspace(0, 1, INITIAL_POINTS + 1, dtype=torch.float64)
+    value = symmetric(identity())
     initial = torch.from_numpy(allen_cahn_initial(x.numpy()))
     counts = np.diff(np.linspace(0, n_splats, marching.windows + 1).astype(int))
     windows: list[Window] = []
@@ -281,38 +311,58 @@ def fit_evolving(
             start = problem.frozen(min(FIRST_SPLATS, int(count)))
         options = SolverOptions(
             n_splats=int(count), rounds=marching.later if windows else marching.rounds,
-            iterations=marching.iterations, patience=100, shrinkage=0, polish=marching.polish,
+            iterations=marching.iterations, patience=100, shrinkage=0, polish=0,
         )  # fmt: skip
         solution = fit(
             problem.conditions(torch.cat([problem.draw(), problem.anywhere(HARD_POINTS)])),
-            start, options, generator,
+            start, options, generator, problem.prior,
             progress=_numbered(progress, number), resample=problem.resample,
         )  # fmt: skip
         stop = (number + 1) * length
-        windows.append(Window(number * length, stop, solution.measure))
+        measure = problem.polished(solution.measure, marching.polish)
+        windows.append(Window(number * length, stop, measure))
         history += [(number, r) for r in solution.history]
         end = torch.stack([x, torch.full_like(x, stop)], dim=1)
-        initial = _values(value, solution.measure, end)
+        initial = _values(value, measure, end)
     return PdeFit(tuple(windows), value, history)
 
 
 class _WindowProblem:
     """Conditions of the evolving equation in one window of time.
 
-    The initial values weigh 1 / length² more than the equation: a residual r left for that long
-    changes u by r · length.
+    Residuals are weighted by what they do to the mean square error until the end. Without
+    diffusion, the factor by which a change of u has grown after a time τ is known, and so is the
+    integral of its square over the time T that is left:
+
+        g(τ) = e^{rτ} / (1 + u² (e^{2rτ} − 1))^{3/2},
+        w = ∫_0^T g² dτ = m (2 + q) / (4 r (1 + q)²),    m = e^{2rT} − 1,  q = m u²,  r = 5.
+
+    Fronts and the well at x = 0, where u is small, weigh up to 10⁴ times as much as what rests at
+    ±1. The loss takes a power of w, for diffusion tempers it, and the equation's residual is
+    multiplied by the window's length, within which it adds up.
+
+    Source:
+        Weights of residuals by their consequences: Becker and Rannacher, Acta Numerica 10 (2001).
     """
 
     def __init__(
         self, start: float, length: float, x: Tensor, initial: Tensor, generator: torch.Generator
     ) -> None:
         self.start, self.length, self.generator = start, length, generator
+        self.prior = Prior(smallest=NARROWEST, extents=(WIDEST, LONGEST * length))
         heat = partial(1, dims=2) - DIFFUSION * partial(0, 0, dims=2)
-        self.operators = (heat.periodised(PERIOD), identity().periodised(PERIOD))
+        self.operators = (symmetric(heat), symmetric(identity()))
         self.x, self.values = x, initial
-        self.initial = self.data(0.0).mean(1 / length**2)
-        nodes = (np.polynomial.legendre.leggauss(SLICES)[0] + 1) / 2
-        self.times = start + length * torch.from_numpy(nodes)
+        self.initial = self.weighted(self.data(0.0))
+
+    def weighted(self, condition: Condition, factor: float = 1.0) -> Condition:
+        """A mean over the condition's points, with the weights of the window's initial values."""
+        x = condition.points[:, 0].numpy()
+        u = torch.from_numpy(np.interp(x, self.x.numpy(), self.values.numpy()))
+        growth = math.expm1(2 * REACTION * (1 - self.start))
+        q = growth * (u.square() + BLUR)
+        weights = growth / (4 * REACTION) * (2 + q) / (1 + q).square()
+        return replace(condition, weights=weights**CAUTION).mean(factor)
 
     def data(self, share: float) -> Condition:
         """The initial values, asked for at a share of the window."""
@@ -327,20 +377,34 @@ class _WindowProblem:
             return heat - REACTION * (u - u**3)
 
         equation = Condition(points, self.operators, residual=residual, name="equation")
-        return [equation.mean(), self.initial]
+        return [self.weighted(equation, self.length**2), self.initial]
 
     def draw(self) -> Tensor:
-        """Collocation points: strata in x on slices in t."""
-        shape = (COLUMNS, SLICES)
-        jitter = torch.rand(shape, generator=self.generator, dtype=torch.float64)
-        x = -1 + 2 * (torch.arange(COLUMNS)[:, None] + jitter) / COLUMNS
-        return torch.stack([x, self.times.expand(shape)], dim=2).reshape(-1, 2)
+        """Collocation points, one at random in every cell of a grid."""
+        cells = torch.cartesian_prod(torch.arange(COLUMNS), torch.arange(SLICES))
+        jitter = torch.rand(cells.shape, generator=self.generator, dtype=torch.float64)
+        return self.placed((cells + jitter) / torch.tensor([COLUMNS, SLICES]))
+
+    def placed(self, points: Tensor) -> Tensor:
+        """Points of the unit square in the window."""
+        return points * points.new_tensor([1.0, self.length]) + points.new_tensor([0.0, self.start])
 
     def anywhere(self, count: int) -> Tensor:
         """Uniform points of the window."""
         points = torch.rand(count, 2, generator=self.generator, dtype=torch.float64)
-        size = points.new_tensor([2.0, self.length])
-        return points * size + points.new_tensor([-1.0, self.start])
+        return self.placed(points)
+
+    def polished(self, measure: SplatMeasure, iterations: int) -> SplatMeasure:
+        """Descents on fresh points each, of which that is kept which does best on many others."""
+        test = self.conditions(self.anywhere(TEST_POINTS))
+        tried = [(loss_of(measure, test), measure)]
+        for stage in range(STAGES):
+            options = LevenbergOptions(iterations // STAGES, tolerance=1e-6)
+            measure = levenberg_marquardt(
+                measure, self.resample(measure, stage), self.prior, options
+            ).measure
+            tried.append((loss_of(measure, test), measure))
+        return min(tried, key=lambda pair: pair[0])[1]
 
     def resample(self, measure: SplatMeasure, _: int) -> list[Condition]:
         """Fresh points, and more where the equation is violated."""
@@ -349,10 +413,10 @@ class _WindowProblem:
 
     def frozen(self, count: int) -> SplatMeasure:
         """The initial values for all time, as a first guess."""
-        places = -1 + 2 * (torch.arange(count, dtype=torch.float64) + 0.5) / count
+        places = (torch.arange(count, dtype=torch.float64) + 0.5) / count
         jitter = torch.rand(count, generator=self.generator, dtype=torch.float64)
         times = self.start + self.length * jitter
-        size = torch.tensor([2 / count, 1.5 * self.length], dtype=torch.float64)
+        size = torch.tensor([1 / count, 1.5 * self.length], dtype=torch.float64)
         guess = SplatMeasure(
             mass=torch.ones_like(places),
             weights=torch.zeros_like(places)[:, None],
@@ -360,7 +424,7 @@ class _WindowProblem:
             factors=torch.diag(size).repeat(count, 1, 1),
         )
         everywhere = [self.data(share).mean() for share in (0, 0.33, 0.67, 1)]
-        return levenberg_marquardt(guess, everywhere, None, LevenbergOptions(30)).measure
+        return levenberg_marquardt(guess, everywhere, self.prior, LevenbergOptions(30)).measure
 
 
 def _harder(
@@ -374,9 +438,8 @@ def _harder(
     """`count` points drawn by squared residual of the first condition, and `fresh` uniform ones."""
     trial = draw(TRIAL_POINTS)
     equation = conditions(trial)[0]
-    fields = [
-        operator_rows(op, measure, trial).value @ measure.weights for op in equation.operators
-    ]
+    rows = joint_rows(equation.operators, measure, trial)
+    fields = [row.value @ measure.weights for row in rows]
     energy = equation.residuals(fields).square().sum(dim=1)
     odds = energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny
     hard = trial[torch.multinomial(odds, count, generator=generator)]
@@ -392,4 +455,4 @@ def _numbered(
 ) -> Callable[[Round, SplatMeasure], bool | None] | None:
     if progress is None:
         return None
-    return lambda report, _: progress(report, number)
+    return lambda report, measure: progress(report, number, measure)

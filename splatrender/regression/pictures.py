@@ -23,6 +23,8 @@ HINT = 'matplotlib is needed for pictures, found none: pip install "splatrender[
 DPI = 120
 MOST_POINTS = 4000  # drawn of scattered data
 FRAMES_PER_SECOND = 8
+HEAVIEST = 1e2  # masses over the median's, from which on colours are the same
+MASS_RANGE = 1e4  # between the darkest colour and the lightest
 ELLIPSE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 49)), np.sin(a)])  # [2, 49]
 
 
@@ -77,6 +79,7 @@ def draw_fit(path: Path, shown: Shown) -> None:
         axes[0].legend(loc="upper right", fontsize=8)
         axes[1].plot(t, (shown.fit - shown.truth)[order], lw=0.8, c="C3")
         axes[1].set(xlabel=shown.inputs[0], ylabel="fit - truth")
+        axes[1].ticklabel_format(axis="y", scilimits=(-2, 3))
     elif dims == 2:
         figure, axes = plt.subplots(1, 3, figsize=(13, 4), sharex=True, sharey=True)
         low, high = shown.truth.min(), shown.truth.max()
@@ -101,22 +104,30 @@ def draw_fit(path: Path, shown: Shown) -> None:
     _save(figure, path)
 
 
-def draw_splats(path: Path, measures: Sequence[SplatMeasure], shown: Shown) -> None:
+def draw_splats(
+    path: Path,
+    measures: Sequence[SplatMeasure],
+    shown: Shown,
+    count: int,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> None:
     """Splats at one standard deviation, coloured by mass: ellipses, or bumps where d = 1.
 
     Args:
         path: .png to write.
-        measures: splats, of all windows if there are several.
+        measures: splats, of all windows if there are several, perhaps with images.
         shown: for title, names and extent.
+        count: of splats, without their images.
+        slabs: where each measure is used along the last of two inputs; nothing else is drawn.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
     plt = _pyplot()
     figure, axis = plt.subplots(figsize=(8, 4) if shown.x.shape[1] == 1 else (6.4, 5.6))
-    image = _splats(axis, measures, shown)
-    figure.colorbar(image, ax=axis, label="mass ∫|c ρ|")
-    axis.set_title(f"{shown.title}: {sum(map(len, measures))} splats", fontsize=10)
+    image = _splats(axis, measures, shown, slabs)
+    figure.colorbar(image, ax=axis, label="mass ∫|c ρ|", extend="both")
+    axis.set_title(f"{shown.title}: {count} splats", fontsize=10)
     _save(figure, path)
 
 
@@ -142,27 +153,34 @@ def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -
     deaths = np.array([r.deaths for _, r in history])
     faint = np.where(kept, 1.0, 0.3)
     for axis_values, colour, name in ((births, "C2", "births"), (-deaths, "C3", "deaths")):
-        bars = low.bar(steps, axis_values, color=colour, label=name)
-        for bar, alpha in zip(bars, faint, strict=True):
+        for bar, alpha in zip(low.bar(steps, axis_values, color=colour), faint, strict=True):
             bar.set_alpha(alpha)
+        low.plot([], [], "s", c=colour, label=name)
     for i in range(1, len(history)):
         if history[i][0] != history[i - 1][0]:
             top.axvline(i - 0.5, c="0.8", lw=0.8)
             low.axvline(i - 0.5, c="0.8", lw=0.8)
     top.set(ylabel="loss ½Σr²", title=title)
     low.set(xlabel="round (pale: tried and not kept)", ylabel="splats")
+    low.yaxis.get_major_locator().set_params(integer=True)
     top.legend(fontsize=8)
-    low.legend(fontsize=8)
+    low.legend(fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
     _save(figure, path)
 
 
-def draw_animation(path: Path, frames: Sequence[tuple[Round, SplatMeasure]], shown: Shown) -> None:
+def draw_animation(
+    path: Path,
+    frames: Sequence[tuple[Round, Sequence[SplatMeasure]]],
+    shown: Shown,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> None:
     """Splats moving, dying and being born, round by round, as a .gif.
 
     Args:
         path: .gif to write.
-        frames: rounds and the measures after them.
+        frames: rounds and the measures after them, of all windows so far if there are several.
         shown: for title, names and extent.
+        slabs: as of `draw_splats`.
 
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
@@ -173,10 +191,11 @@ def draw_animation(path: Path, frames: Sequence[tuple[Round, SplatMeasure]], sho
     figure, axis = plt.subplots(figsize=(6.4, 4 if shown.x.shape[1] == 1 else 5.6))
 
     def show(index: int) -> list[Any]:
-        entry, measure = frames[index]
+        entry, measures = frames[index]
         axis.clear()
-        _splats(axis, [measure], shown)
-        axis.set_title(f"round {entry.round}: {entry.splats} splats, loss {entry.loss:.2e}")
+        _splats(axis, measures, shown, slabs)
+        window = f"window {len(measures)}, " if slabs else ""
+        axis.set_title(f"{window}round {entry.round}: {entry.splats} splats, loss {entry.loss:.2e}")
         return []
 
     animation = FuncAnimation(figure, show, frames=len(frames), blit=False)
@@ -191,16 +210,23 @@ def masses(measure: SplatMeasure) -> Array:
     return (measure.amplitudes.norm(dim=1) * volume).detach().numpy()
 
 
-def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
+def _splats(
+    axis: Any,
+    measures: Sequence[SplatMeasure],
+    shown: Shown,
+    slabs: Sequence[tuple[float, float]] = (),
+) -> Any:
     from matplotlib.cm import ScalarMappable
     from matplotlib.collections import LineCollection
     from matplotlib.colors import LogNorm
+    from matplotlib.patches import Rectangle
 
     mass = np.concatenate([masses(m) for m in measures])
-    top = max(float(mass.max()), 1e-300)
-    norm = LogNorm(max(float(mass.min()), 1e-4 * top), top)
-    lines: list[Array] = []
-    for measure in measures:
+    top = max(min(float(mass.max()), HEAVIEST * float(np.median(mass))), 1e-300)
+    norm = LogNorm(max(float(mass.min()), top / MASS_RANGE), top)
+    low, high = shown.x.min(axis=0), shown.x.max(axis=0)
+    for index, measure in enumerate(measures):
+        lines: list[Array] = []
         means, factors = measure.means.detach().numpy(), measure.factors.detach().numpy()
         if measure.dims == 1:
             u = np.linspace(-3, 3, 61)
@@ -215,14 +241,23 @@ def _splats(axis: Any, measures: Sequence[SplatMeasure], shown: Shown) -> Any:
         else:  # the shadow on the first two inputs
             shadows = [np.linalg.cholesky(f[:2] @ f[:2].T + 1e-300 * np.eye(2)) for f in factors]
             lines += [(b[:2, None] + s @ ELLIPSE).T for b, s in zip(means, shadows, strict=True)]
-    collection = LineCollection(lines, colors=_colours("plasma", norm, mass), linewidths=0.9)
-    axis.add_collection(collection)
-    low, high = shown.x.min(axis=0), shown.x.max(axis=0)
+        colours = _colours("plasma", norm, masses(measure))
+        drawn = axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9))
+        if slabs:
+            first, last = slabs[index]
+            slab = Rectangle((low[0], first), high[0] - low[0], last - first)
+            drawn.set_clip_path(slab.get_path(), slab.get_patch_transform() + axis.transData)
     axis.set_xlim(low[0], high[0])
     axis.set_xlabel(shown.inputs[0])
     if shown.x.shape[1] == 1:
-        height = 1.5 * max(float(np.abs(shown.truth).max()), 1e-12)
-        axis.set(ylim=(-height, height), ylabel="c ρ")
+        unit = max(float(np.abs(shown.truth).max()), 1e-12)
+        height = 1.5 * max(unit, *(float(np.abs(line[:, 1]).max()) for line in lines))
+        axis.set_yscale("symlog", linthresh=unit)  # splats that cancel are higher than their sum
+        decades = [unit * 10**e for e in range(1 + int(math.log10(height / unit)))]
+        ticks = [*(-t for t in reversed(decades)), 0, *decades]
+        axis.set_yticks(ticks, [f"{t:.3g}" for t in ticks])
+        axis.minorticks_off()
+        axis.set(ylim=(-height, height), ylabel="c ρ (logarithmic beyond the function's range)")
         axis.plot(shown.x[:, 0], shown.truth, c="0.85", lw=1, zorder=0)
     else:
         axis.set(ylim=(low[1], high[1]), ylabel=shown.inputs[1])

@@ -59,6 +59,9 @@ class SolverOptions:
             ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
         signal: standard deviation of what is fitted, where it is known; amplitudes are expected
             to be between that and a hundred times as large.
+        noise: bound of the noise's standard deviation, where one is known: residuals beyond it
+            are not fitted yet and must not make the prior stronger.
+        racing: give a trial's descent up as soon as it is not about to beat the best measure.
     """
 
     n_splats: int = 50
@@ -73,6 +76,8 @@ class SolverOptions:
     penalty: Callable[[int], float] | None = None
     shrinkage: float = 3.0
     signal: float = 0.0
+    noise: float = math.inf
+    racing: bool = False
 
 
 @dataclass(frozen=True)
@@ -178,16 +183,20 @@ class _Search:
         """Since the start."""
         return time.perf_counter() - self.start
 
-    def descend(self, measure: SplatMeasure, iterations: int, tolerance: float) -> Minimum:
-        """Transport to the next minimum."""
-        options = LevenbergOptions(iterations=iterations, tolerance=tolerance)
+    def descend(
+        self, measure: SplatMeasure, iterations: int, tolerance: float, target: float = math.inf
+    ) -> Minimum:
+        """Transport to the next minimum, or give up if `target` is out of reach."""
+        options = LevenbergOptions(iterations=iterations, tolerance=tolerance, target=target)
         return levenberg_marquardt(measure, self.conditions, self.prior, options)
 
     def score(self, minimum: Minimum) -> float:
         """ln of the objective, plus the penalty of the parameters."""
-        penalty = self.options.penalty
-        extra = penalty(minimum.measure.parameters) if penalty else 0.0
-        return math.log(max(minimum.objective, 1e-300)) + extra
+        return math.log(max(minimum.objective, 1e-300)) + self.penalty(minimum.measure)
+
+    def penalty(self, measure: SplatMeasure) -> float:
+        """What the parameters cost."""
+        return self.options.penalty(measure.parameters) if self.options.penalty else 0.0
 
     def first_prior(self, start: SplatMeasure) -> None:
         """Bound the amplitudes of the first descent, where a bound is known."""
@@ -202,8 +211,10 @@ class _Search:
         if self.options.shrinkage:
             free = max(self.rows - minimum.measure.parameters, self.rows / 4)
             noise = 2 * minimum.loss * self.rows / free  # conditions are means over their points
-            if growing and self.options.signal:  # what is not fitted yet is not noise
-                noise = min(noise, UNFITTED * self.options.signal**2)
+            bound = self.options.noise**2  # what is not fitted yet is not noise
+            if growing and self.options.signal:  # more of the prior leads to better minima here
+                bound = UNFITTED * self.options.signal**2
+            noise = min(noise, bound)
             relative = self.prior.relative(minimum.measure)
             squares = minimum.measure.weights.square().mean(dim=1)
             if self.options.signal:
@@ -217,8 +228,13 @@ class _Search:
         objective = minimum.loss + self.prior.penalty(minimum.measure)
         return replace(minimum, objective=objective)
 
-    def trial(self, measure: SplatMeasure, deaths: int, births: int) -> tuple[Minimum, Round]:
-        """Remove, insert and transport; the report's loss is that of the trial."""
+    def trial(
+        self, measure: SplatMeasure, deaths: int, births: int, score: float = math.inf
+    ) -> tuple[Minimum, Round]:
+        """Remove, insert and transport; the report's loss is that of the trial.
+
+        The transport gives up if the trial is not about to get below a score.
+        """
         before = measure
         predicted, mass = 0.0, 0.0
         linear = is_linear(self.conditions)
@@ -238,7 +254,8 @@ class _Search:
             born = len(atoms)
             predicted -= float(gains.sum())
             measure = SplatMeasure.cat([measure, atoms])
-        minimum = self.descend(measure, self.options.iterations, 1e-3)
+        target = score if math.isinf(score) else math.exp(score - self.penalty(measure))
+        minimum = self.descend(measure, self.options.iterations, 1e-3, target)
         mass += float(minimum.measure.weights[len(measure) - born :].abs().sum())
         realised = minimum.loss - loss_of(before, self.conditions)
         report = Round(
@@ -371,8 +388,12 @@ def fit(
             births = min(births, options.n_splats - len(current.measure))
         else:
             deaths, births = _exchange_sizes(options, len(best.measure), generator)
-        trial, entry = search.trial(current.measure, deaths, births)
-        previous, score = search.score(best), search.score(trial)
+        previous = search.score(best)
+        racing = options.racing and not growing
+        trial, entry = search.trial(
+            current.measure, deaths, births, previous if racing else math.inf
+        )
+        score = search.score(trial)
         kept = score < previous
         if kept:
             best = search.adapt_prior(trial, growing)

@@ -1,0 +1,122 @@
+"""Pictures of a comparison: error against parameters and time, and rates."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+OFFSETS = [(r * np.cos(a), r * np.sin(a)) for r in (9, 15) for a in np.pi / 4 * np.arange(8)]
+
+
+def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
+    """Error against parameters and against CPU time; numbers stand for methods.
+
+    Args:
+        label: the task.
+        rows: its medians.
+        path: .png to write.
+    """
+    plt = _pyplot()
+    rows = sorted(rows, key=lambda row: row["rmse"])
+    figure, axes = plt.subplots(1, 3, figsize=(11, 4), width_ratios=(4, 4, 2.6))
+    for axis, key, name in (
+        (axes[0], "parameters", "parameters"),
+        (axes[1], "cpu_seconds", "CPU seconds"),
+    ):
+        x = np.array([max(row[key], 1e-3) for row in rows])
+        y = np.array([row["rmse"] for row in rows])
+        axis.set(xscale="log", yscale="log", xlabel=name)
+        axis.grid(alpha=0.25)
+        axis.margins(0.12)
+        for ours in (False, True):
+            chosen = np.array([row["ours"] for row in rows]) == ours
+            style = {"marker": "*", "s": 110, "c": "C3"} if ours else {"s": 28, "c": "C0"}
+            axis.scatter(x[chosen], y[chosen], zorder=3, **style)
+        figure.canvas.draw()
+        _number(axis, x, y)
+    axes[0].set(ylabel="RMSE against clean values", title=label)
+    axes[1].tick_params(labelleft=False)
+    axes[1].set_ylim(axes[0].get_ylim())
+    axes[2].axis("off")
+    step = min(0.065, 1.0 / len(rows))
+    for index, row in enumerate(rows):
+        axes[2].text(
+            -0.1, 1 - step * index, f"{index + 1}  {row['method']}", fontsize=8, va="top",
+            color="C3" if row["ours"] else "0.15", transform=axes[2].transAxes,
+        )  # fmt: skip
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw_rates(rows: list[dict[str, Any]], path: Path) -> None:
+    """Error against the number of splats for every dimension, with the theory's k^(-1/d).
+
+    Args:
+        rows: medians of all tables of rates.
+        path: .png to write.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6, 4.2))
+    for index, label in enumerate(dict.fromkeys(row["label"] for row in rows)):
+        dims = int(label[-2])
+        points = sorted(
+            (int(row["method"].split("=")[1]), row["rmse"]) for row in rows if row["label"] == label
+        )
+        k, error = np.array(points, dtype=float).T
+        axis.loglog(k, error, "o-", c=f"C{index}", ms=4, label=f"d = {dims}")
+        theory = error[0] * (k / k[0]) ** (-1 / dims)
+        axis.loglog(k, theory, "--", c=f"C{index}", lw=0.9, label=f"$k^{{-1/{dims}}}$")
+    axis.set(xlabel="splats k", ylabel="RMSE against clean values")
+    axis.set_xticks(k := [2, 4, 8, 16, 32, 64], [str(n) for n in k])
+    axis.minorticks_off()
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8, ncols=3)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def draw_descents(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
+    """The training error of splats against time, by the way in which they were trained.
+
+    Args:
+        curves: seconds and mean square residuals, by method.
+        path: .png to write.
+    """
+    plt = _pyplot()
+    figure, axis = plt.subplots(figsize=(6, 3.8))
+    for name, curve in curves.items():
+        seconds, squares = np.array(curve).T
+        axis.loglog(np.maximum(seconds, 1e-2), squares, lw=1.4, label=name)
+    axis.set(xlabel="seconds", ylabel="mean square residual on the samples")
+    axis.grid(alpha=0.25)
+    axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(path, dpi=100)
+    plt.close(figure)
+
+
+def _number(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
+    """Numbers beside the points, each where it is furthest from points and other numbers."""
+    places = axis.transData.transform(np.stack([x, y], axis=1))
+    taken = list(places)
+    for index, place in enumerate(places):
+        room = [min(np.hypot(*(place + o - t)) for t in taken) for o in OFFSETS]
+        best = OFFSETS[int(np.argmax(np.minimum(room, 9)))]
+        taken.append(place + best)
+        axis.annotate(
+            str(index + 1), (x[index], y[index]), xytext=np.array(best) * 72 / 100,
+            textcoords="offset points", ha="center", va="center", fontsize=7,
+        )  # fmt: skip
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
