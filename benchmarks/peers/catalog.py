@@ -62,14 +62,12 @@ def _one_dimensional(label: str) -> list[Row]:
     ]
 
 
-PAPERS_ROUTE = {"max_rounds": 200, "validation_fraction": 0.0}
-
 ROWS = [
     *_one_dimensional("chirp"),
-    Row("chirp", "splats, k = 30, Adam alone", ours.splats(30, method="adam", **PAPERS_ROUTE),
+    Row("chirp", "splats, k = 30, the paper's descent", ours.papers_route(30, "wasserstein", 1e-5),
         ours=True),
-    Row("chirp", "splats, k = 30, Wasserstein descent",
-        ours.splats(30, method="wasserstein", **PAPERS_ROUTE), ours=True),
+    Row("chirp", "splats, k = 30, the paper's start, Adam", ours.papers_route(30, "adam", 1e-3),
+        ours=True),
     Row("chirp-200", "splats, k = 30", ours.splats(30), "chirp", 200, ours=True),
     Row("chirp-200", "Gaussian RBF net, 30 units", networks.radial_net(30), "chirp", 200),
     Row("chirp-200", "SIREN [15, 15]", networks.siren(15, 15), "chirp", 200),
@@ -90,6 +88,7 @@ ROWS = [
     Row("noisy2d-big", "splats, k chosen", ours.splats("auto"), ours=True),
     Row("noisy2d-big", "splats, oracle k", ours.oracle((20, 30, 45, 70)), ours=True),
     Row("noisy2d-big", "KAN [2, 5, 1], grid 15", networks.kan(5, grid=15)),
+    Row("noisy2d-big", "KAN [2, 5, 1], grid 40", networks.kan(5, grid=40)),
     Row("noisy2d-big", "KAN [2, 10, 1], grid 20", networks.kan(10, grid=20)),
     Row("noisy2d-big", "SIREN [26, 26], ω = 10", networks.siren(26, 26, frequency=10)),
     Row("noisy2d-big", "MLP [26, 26]", networks.mlp(26, 26)),

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-OFFSETS = [(r * np.cos(a), r * np.sin(a)) for r in (9, 15) for a in np.pi / 4 * np.arange(8)]
+OFFSETS = [(r * np.cos(a), r * np.sin(a)) for r in (11, 17, 24) for a in np.pi / 4 * np.arange(8)]
 
 
 def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
@@ -29,16 +29,19 @@ def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
         y = np.array([row["rmse"] for row in rows])
         axis.set(xscale="log", yscale="log", xlabel=name)
         axis.grid(alpha=0.25)
-        axis.margins(0.12)
+        axis.set_xlim(_range(x))
+        axis.set_ylim(_range(y))
+        _ticks(axis.xaxis, x)
+        _ticks(axis.yaxis, y)
         for ours in (False, True):
             chosen = np.array([row["ours"] for row in rows]) == ours
             style = {"marker": "*", "s": 110, "c": "C3"} if ours else {"s": 28, "c": "C0"}
             axis.scatter(x[chosen], y[chosen], zorder=3, **style)
-        figure.canvas.draw()
-        _number(axis, x, y)
     axes[0].set(ylabel="RMSE against clean values", title=label)
     axes[1].tick_params(labelleft=False)
-    axes[1].set_ylim(axes[0].get_ylim())
+    figure.tight_layout()
+    for axis, key in zip(axes, ("parameters", "cpu_seconds"), strict=False):
+        _number(axis, [(max(row[key], 1e-3), row["rmse"]) for row in rows])
     axes[2].axis("off")
     step = min(0.065, 1.0 / len(rows))
     for index, row in enumerate(rows):
@@ -46,7 +49,6 @@ def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
             -0.1, 1 - step * index, f"{index + 1}  {row['method']}", fontsize=8, va="top",
             color="C3" if row["ours"] else "0.15", transform=axes[2].transAxes,
         )  # fmt: skip
-    figure.tight_layout()
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
@@ -68,7 +70,8 @@ def draw_rates(rows: list[dict[str, Any]], path: Path) -> None:
         k, error = np.array(points, dtype=float).T
         axis.loglog(k, error, "o-", c=f"C{index}", ms=4, label=f"d = {dims}")
         theory = error[0] * (k / k[0]) ** (-1 / dims)
-        axis.loglog(k, theory, "--", c=f"C{index}", lw=0.9, label=f"$k^{{-1/{dims}}}$")
+        power = "$k^{-1}$" if dims == 1 else f"$k^{{-1/{dims}}}$"
+        axis.loglog(k, theory, "--", c=f"C{index}", lw=0.9, label=power)
     axis.set(xlabel="splats k", ylabel="RMSE against clean values")
     axis.set_xticks(k := [2, 4, 8, 16, 32, 64], [str(n) for n in k])
     axis.minorticks_off()
@@ -99,16 +102,36 @@ def draw_descents(curves: dict[str, list[tuple[float, float]]], path: Path) -> N
     plt.close(figure)
 
 
-def _number(axis: Any, x: np.ndarray, y: np.ndarray) -> None:
+def _range(values: np.ndarray) -> tuple[float, float]:
+    """Limits of a logarithmic axis, with a margin."""
+    low, high = np.log10(values.min()), np.log10(values.max())
+    margin = 0.1 * max(high - low, 0.5)
+    return 10 ** (low - margin), 10 ** (high + margin)
+
+
+def _ticks(axis: Any, values: np.ndarray) -> None:
+    """Labels at 1, 2 and 5 times powers of ten where the range is short, else at the powers."""
+    low, high = _range(values)
+    steps = (1, 2, 5) if high < 200 * low else (1,)
+    every = max(1, int(np.log10(high / low)) // 6)
+    powers = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [m * 10.0**e for e in powers if e % every == 0 for m in steps]
+    ticks = [t for t in ticks if low <= t <= high]
+    plain = low > 1e-4 and high < 1e5
+    axis.set_ticks(ticks, [f"{t:g}" if plain else f"{t:.0e}" for t in ticks])
+    axis.set_ticks([], minor=True)
+
+
+def _number(axis: Any, points: list[tuple[float, float]]) -> None:
     """Numbers beside the points, each where it is furthest from points and other numbers."""
-    places = axis.transData.transform(np.stack([x, y], axis=1))
+    places = axis.transData.transform(np.array(points))
     taken = list(places)
-    for index, place in enumerate(places):
+    for index, (point, place) in enumerate(zip(points, places, strict=True)):
         room = [min(np.hypot(*(place + o - t)) for t in taken) for o in OFFSETS]
-        best = OFFSETS[int(np.argmax(np.minimum(room, 9)))]
+        best = OFFSETS[int(np.argmax(np.minimum(room, 11)))]
         taken.append(place + best)
         axis.annotate(
-            str(index + 1), (x[index], y[index]), xytext=np.array(best) * 72 / 100,
+            str(index + 1), point, xytext=np.array(best) * 72 / 100,
             textcoords="offset points", ha="center", va="center", fontsize=7,
         )  # fmt: skip
 

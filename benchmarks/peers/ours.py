@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from peers.problem import Fitted, Method, Problem
+import numpy as np
+import torch
+
+from peers.problem import Array, Fitted, Method, Problem
+from splatrender.model import SplatMeasure, evaluate
+from splatrender.operators.sampling import observations
+from splatrender.regression.descent import DescentOptions, descend
 from splatrender.regression.estimator import SplatRegressor
 from splatrender.regression.pde import Marching, fit_evolving, fit_steady
 
@@ -31,6 +37,36 @@ def oracle(counts: tuple[int, ...]) -> Method:
     def fit(problem: Problem) -> Fitted:
         tried = [splats(count, selection=0.0)(problem) for count in counts]
         return min(tried, key=lambda fitted: problem.rmse(fitted.predict))
+
+    return fit
+
+
+def papers_route(count: int, method: str, rate: float, steps: int = 20_000) -> Method:
+    """The paper's public configuration in 1-D: densities at Chebyshev nodes, a first-order method.
+
+    Splats begin with weight zero and half the distance to the nearest neighbour as their width.
+    Its loss is the mean square, twice ours: a gradient's step is twice its learning rate.
+    """
+
+    def fit(problem: Problem) -> Fitted:
+        nodes = (1 - np.cos(np.pi * (np.arange(count) + 0.5) / count)) / 2
+        gaps = np.diff(np.concatenate([[-1], nodes, [2]]))
+        widths = torch.from_numpy(0.5 * np.minimum(gaps[:-1], gaps[1:]))
+        one = torch.ones(count, dtype=torch.float64)
+        means = torch.from_numpy(nodes)[:, None]
+        start = SplatMeasure(one, 0 * means, means, widths[:, None, None], normalised=True)
+        x, y = torch.from_numpy(problem.samples.x), torch.from_numpy(problem.samples.y)
+        quick = 200 if problem.quick else steps
+        rate_of_ours = rate if method == "adam" else 2 * rate  # Adam's step has no such scale
+        options = DescentOptions(method, quick, rate_of_ours, every=20)
+        found = descend([observations(x, y[:, None])], start, options)
+        curve = [(entry.seconds, 2 * entry.loss) for entry in found.history]
+
+        def predict(points: Array) -> Array:
+            with torch.no_grad():
+                return evaluate(found.measure, torch.from_numpy(points)).value[:, 0].numpy()
+
+        return Fitted(predict, found.measure.parameters, f"{quick} steps of {rate:g}", curve)
 
     return fit
 
