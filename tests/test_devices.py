@@ -84,7 +84,7 @@ def test_what_counts_as_out_of_memory(error: Exception, expected: bool) -> None:
 def test_out_of_memory_saves_the_step_before(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings: dict[str, Any] = {"iterations": 120, "max_splats": 50}
+    settings: dict[str, Any] = {"iterations": 120, "max_splats": 50, "strategy": "mcmc"}
     train(options(tmp_path / "whole", **settings), scene)
     with monkeypatch.context() as patch:
         fail_in(patch, "photometric_gradient", at_call=60)

@@ -151,13 +151,16 @@ def test_sigterm_saves_too(scene: Scene, tmp_path: Path) -> None:
 
 
 def test_a_second_signal_is_not_held_back() -> None:
-    before = signal.getsignal(signal.SIGINT)
+    started = signal.getsignal(signal.SIGINT)  # ignored where a shell runs this in the background
+    before = signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
     with InterruptionGuard() as guard:
         signal.raise_signal(signal.SIGINT)
         assert guard.received == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+    signal.signal(signal.SIGINT, started)
 
 
 def test_interrupted_process_exits_with_130() -> None:
