@@ -18,6 +18,8 @@ from splatrender.operators.devices import send
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
 from splatrender.operators.render import RenderOptions
 
+PROBES_AT_ONCE = 4096  # what is held for each view and mass would take most memory of a run
+
 
 @dataclass(frozen=True, eq=False)
 class Births:
@@ -122,7 +124,7 @@ def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> 
     """The mass and the colour of each probe that lower F most.
 
     F changes by e + ⟨g, δ⟩ + 1/2 a |δ|² when a probe is inserted in its colour + δ, so the best
-    colour of a mass is at δ = -g / a, within [0, 1].
+    colour of a mass is at δ = -g / a, within [0, 1]. The mass is that of the largest held-out gain.
 
     Args:
         probes: [M] in the colours that the quadratics refer to.
@@ -132,6 +134,19 @@ def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> 
     Returns:
         Probes as they would be born, and what they gain.
     """
+    parts = []
+    for first in range(0, max(1, len(probes)), PROBES_AT_ONCE):
+        rows = torch.arange(first, min(first + PROBES_AT_ONCE, len(probes)), device=probes.device)
+        parts.append(_best_births(probes.index(rows), quadratics[:, rows], masses))
+    return Births(
+        Splats.cat([part.splats for part in parts]),
+        torch.cat([part.gains for part in parts], dim=1),
+        torch.cat([part.held_out for part in parts], dim=1),
+        torch.cat([part.significance for part in parts]),
+    )
+
+
+def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> Births:
     start = (0.5 + SH_C0 * probes.sh[:, 0])[:, None]
 
     def shift_of(total: Tensor) -> Tensor:
