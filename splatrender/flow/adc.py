@@ -50,7 +50,6 @@ class ADC(Strategy):
 
     name = "adc"
     watches_footprints = True
-    absgrad = False  # whether gradients are those summed by absolute value
     threshold = 2e-4  # of the mean gradient, in units of half a picture
     dense = 0.01  # of the extent: below it splats are cloned, above it split
     faint = 0.005  # opacity
@@ -71,7 +70,7 @@ class ADC(Strategy):
 
     @torch.no_grad()
     def after_backward(self, state: TrainState) -> None:
-        """Collect gradients and sizes in the picture."""
+        """Collect gradients in the picture."""
         prints = state.footprints
         slope = None if prints is None else prints.slope(self.absgrad)
         if prints is None or slope is None or state.iteration > self.last:

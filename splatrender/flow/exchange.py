@@ -15,7 +15,7 @@ from torch import Tensor
 from splatrender.flow.birth_death import Exchange
 from splatrender.flow.footprints import picture_of, see
 from splatrender.flow.state import TrainingView, TrainState
-from splatrender.flow.sweep import Sweep
+from splatrender.flow.sweep import Sweep, logits_of_depths
 from splatrender.model import Splats
 from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
@@ -74,9 +74,8 @@ def descend(
 def thinned(found: Sweep) -> Sweep:
     """The same with births of half the mass."""
     born = found.births.splats
-    depths = -0.5 * torch.log1p(-born.opacities)
-    logits = torch.logit(-torch.expm1(-depths))
-    born = Splats(born.means, born.quats, born.log_scales, logits, born.sh)
+    logits = logits_of_depths(-0.5 * torch.log1p(-born.opacities))
+    born = replace(born, opacity_logits=logits)
     return replace(found, births=replace(found.births, splats=born))
 
 

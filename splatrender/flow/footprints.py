@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -14,11 +13,12 @@ from splatrender.operators.bin import TILE, bin_splats
 from splatrender.operators.blend import blend
 from splatrender.operators.flow_statistics import Footprints
 from splatrender.operators.project import RESPONSES, project
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.render import RenderOptions, peak_amplitudes
 from splatrender.operators.shade import shade
+from splatrender.reference.blend import ALPHA_MAX
+from splatrender.reference.project import CUTOFF
 
 AT_ONCE = 64  # entries of a ray's list that are looked at together
-ALPHA_MAX, CUTOFF = 0.99, 1 / 255  # as `blend` has them
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,10 +66,7 @@ def see(
         torch.cat([getattr(part.detach(), name) for part in parts])
         for name in ("means", "quats", "scales", "opacities")
     )
-    amplitudes = opacities
-    if options.response == "beer_lambert":  # as `render` has it
-        thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
-        amplitudes = -torch.log1p(-opacities) / thickness
+    amplitudes = peak_amplitudes(opacities, scales, options.response)
     response = RESPONSES[options.response]
     viewmats, intrinsics = camera.viewmat[None].to(means), camera.intrinsics()[None].to(means)
     size = (camera.width, camera.height)

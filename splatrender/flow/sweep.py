@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ class Sweep:
         costs: [V, N] change when a splat is removed.
         seen: int64 [N] how many of the views can see a splat.
         births: the probes.
+        places: [V, N + M, 2] centres of footprints, splats and behind them probes [px].
+        sizes: [V, N + M] their standard deviations [px], 0 where a view does not see them.
     """
 
     views: Sequence[TrainingView]
@@ -83,13 +85,8 @@ def sweep(
     splats = splats.detach()
     largest = -math.expm1(-masses[-1])
     tried = probes.splats.detach()
-    tried = Splats(
-        tried.means,
-        tried.quats,
-        tried.log_scales,
-        torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest))),
-        tried.sh,
-    )
+    logits = torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest)))
+    tried = replace(tried, opacity_logits=logits)
     levels = torch.tensor(levels_of(masses, options.response)).to(splats.means)
     errors, costs, quadratics, places, sizes = [], [], [], [], []
     seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
@@ -169,11 +166,13 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     mean = held_out.mean(dim=0)
     deviation = (held_out - mean).square().sum(dim=0) / max(1, views * (views - 1))
     significance = mean / deviation.sqrt().clamp(min=1e-12)
-    depths = torch.tensor(masses).to(mean)[best]
-    logits = torch.logit(-torch.expm1(-depths))
+    logits = logits_of_depths(torch.tensor(masses).to(mean)[best])
     color = (start + shift)[rows, best]
-    born = Splats(
-        probes.means, probes.quats, probes.log_scales, logits, ((color - 0.5) / SH_C0)[:, None]
-    )
+    born = replace(probes, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
     gains = gain(quadratics[:, rows, best], shift[rows, best])
     return Births(born, gains, held_out, significance)
+
+
+def logits_of_depths(depths: Tensor) -> Tensor:
+    """Opacity logits of peak optical depths: o = 1 - e^{-m}."""
+    return torch.logit(-torch.expm1(-depths))

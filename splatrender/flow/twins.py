@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -40,12 +41,7 @@ def divide(splats: Splats) -> tuple[Splats, Splats]:
     halved = torch.zeros_like(splats.log_scales).scatter_(1, axis, -math.log(2.0))
 
     def twin(shift: Tensor) -> Splats:
-        return Splats(
-            splats.means + shift,
-            splats.quats.clone(),
-            splats.log_scales + halved,
-            splats.opacity_logits.clone(),
-            splats.sh.clone(),
-        )
+        same = splats.clone()
+        return replace(same, means=same.means + shift, log_scales=same.log_scales + halved)
 
     return twin(offset), twin(-offset)

@@ -88,6 +88,7 @@ class WFR(Strategy):
         if price is not None and not 0 <= price < math.inf:
             raise InputError(f"price: expected a number >= 0, found {price}")
         self.scheme, self.price = scheme, price
+        self._values: float | None = None  # of a photo, once the views are known
         sweeps = max(1, min(scheme.sweeps, iterations // scheme.rest))
         self.interval = max(1, int(scheme.last * iterations / sweeps))
         self.growth = (1 + scheme.growth) ** (scheme.sweeps / sweeps) - 1  # of one of fewer sweeps
@@ -95,8 +96,9 @@ class WFR(Strategy):
     def after_backward(self, state: TrainState) -> None:
         """Add the gradient of the price of mass."""
         if self.scheme.mass:
-            values = sum(view.photo.numel() for view in state.views) / len(state.views)
-            regularise(state, self.scheme.mass * len(state) / values, 0.0)
+            if self._values is None:
+                self._values = _values_of_a_photo(state)
+            regularise(state, self.scheme.mass * len(state) / self._values, 0.0)
 
     @torch.no_grad()
     def step(self, state: TrainState) -> StepReport | None:
@@ -114,17 +116,13 @@ class WFR(Strategy):
         chosen = self._choose(state, found, rules)
         found, chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
-        report.details["realised"], report.details["trials"] = realised, trials
-        state.rows[WORTH] = found.costs.sum(dim=0).clamp(min=0)
+        before = len(state)
+        state.rows[WORTH] = found.costs.sum(dim=0).clamp(min=0)  # a row: it follows its splat
         state.rows[WORTH][chosen.deaths] = 0
         carry_out(state, found, chosen)
-        twins = self._divide(state, report.splats - report.born + report.died)
-        return replace(
-            report,
-            splats=len(state),
-            born=report.born + twins,
-            details=report.details | {"twins": twins},
-        )
+        twins = self._divide(state, before)
+        details = report.details | {"realised": realised, "trials": trials, "twins": twins}
+        return replace(report, splats=len(state), born=report.born + twins, details=details)
 
     def _divide(self, state: TrainState, before: int) -> int:
         """Fill what births leave of the growth with twins of the splats that matter most."""
@@ -227,8 +225,12 @@ def histograms(found: Sweep) -> dict[str, list[float]]:
 
 def _views_of_full_size(state: TrainState, views: Sequence[TrainingView]) -> float:
     """How many photos of full size have as many pixels as the views."""
-    full = sum(view.photo.numel() for view in state.views) / len(state.views)
-    return sum(view.photo.numel() for view in views) / full
+    return sum(view.photo.numel() for view in views) / _values_of_a_photo(state)
+
+
+def _values_of_a_photo(state: TrainState) -> float:
+    """Mean number of values, three for each pixel, of the photos at full size."""
+    return sum(view.photo.numel() for view in state.views) / len(state.views)
 
 
 def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:

@@ -159,6 +159,30 @@ def rasterize(
     )  # fmt: skip
 
 
+def peak_amplitudes(opacities: Tensor, scales: Tensor, response: str) -> Tensor:
+    """What `rasterize` takes for opacities [N]: themselves, or peaks of an extinction field.
+
+    With `beer_lambert` a splat's peak extinction is -ln(1 - o) over its thickness √(2π) s along an
+    average direction, s the geometric mean of its standard deviations, so that it looks as opaque.
+
+    Args:
+        opacities: [N] in 0..1.
+        scales: [N,3] standard deviations.
+        response: "gaussian" or "beer_lambert".
+
+    Returns:
+        [N].
+
+    Example:
+        >>> peak_amplitudes(torch.tensor([0.5]), torch.ones(1, 3), "beer_lambert")
+        tensor([0.2765])
+    """
+    if response != "beer_lambert":
+        return opacities
+    thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
+    return -torch.log1p(-opacities) / thickness
+
+
 def render(
     splats: Splats,
     cameras: Camera | Sequence[Camera],
@@ -202,10 +226,7 @@ def render(
     viewmats = send(torch.stack([view.viewmat for view in views]), device, dtype)
     intrinsics = send(torch.stack([view.intrinsics() for view in views]), device, dtype)
     scales = splats.scales
-    amplitudes = splats.opacities
-    if options.response == "beer_lambert":
-        thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
-        amplitudes = -torch.log1p(-amplitudes) / thickness
+    amplitudes = peak_amplitudes(splats.opacities, scales, options.response)
     if background is not None:
         background = send(torch.as_tensor(background), device, dtype)
     return rasterize(

@@ -15,7 +15,8 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.flow.wfr import WFROptions, wfr_step
 from splatrender.model import SplatMeasure
-from splatrender.operators.differential import Condition, operator_rows
+from splatrender.operators.differential import Condition
+from splatrender.regression.linearise import residuals_of
 from splatrender.regression.solver import Progress, Round, Solution
 
 METHODS = ("wfr", "wasserstein", "adam")
@@ -50,11 +51,7 @@ def condition_loss(measure: SplatMeasure, conditions: Sequence[Condition]) -> Te
     """½ Σ |r|² of all conditions as a scalar that autograd can differentiate in the measure."""
     total = measure.means.new_zeros(())
     for condition in conditions:
-        fields = [
-            operator_rows(op, measure, condition.points).value @ measure.amplitudes
-            for op in condition.operators
-        ]
-        total = total + 0.5 * condition.residuals(fields).square().sum()
+        total = total + 0.5 * residuals_of(measure, condition).square().sum()
     return total
 
 

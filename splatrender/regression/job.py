@@ -161,7 +161,8 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
         pictures.draw_splats(out / "splats.png", drawn, shown, results["splats"], outcome.slabs)
         pictures.draw_history(out / "loss.png", outcome.history, shown.title)
     if job.animation:
-        pictures.draw_animation(out / "animation.gif", outcome.frames, shown, outcome.slabs)
+        frames = outcome.frames[:: max(1, math.ceil(len(outcome.frames) / MOST_FRAMES))]
+        pictures.draw_animation(out / "animation.gif", frames, shown, outcome.slabs)
     write_json(out / "results.json", results)  # last: a folder with results is complete
     return results
 
@@ -280,7 +281,7 @@ def _fit_samples(
         [(0, r) for r in model.history_],
         model.measure_.parameters,
         {"splats_at_most": splats, "parent": job.parent},
-        frames[:: max(1, math.ceil(len(frames) / MOST_FRAMES))],
+        frames,
     )
 
 
@@ -321,7 +322,7 @@ def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
         fitted.history,
         fitted.parameters,
         {"windows": [w.stop for w in fitted.windows] if len(fitted.windows) > 1 else []},
-        frames[:: max(1, math.ceil(len(frames) / MOST_FRAMES))],
+        frames,
         None if problem.truth else [with_images(m) for m in measures],
         () if problem.truth else tuple((w.start, w.stop) for w in fitted.windows),
     )

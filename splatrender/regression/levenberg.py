@@ -82,7 +82,7 @@ class Prior:
 
         By strains, ∂ ln √ρ / ∂ε = −roughness · M / tr M with M = A⁻¹ A⁻ᵀ.
         """
-        count, outputs, dims = len(measure), measure.outputs, measure.dims
+        count, outputs = len(measure), measure.outputs
         ridges, amplitudes = self.ridges(measure).reshape(-1), measure.weights.reshape(-1)
         size = count * outputs
         system.hessian.diagonal()[:size].add_(ridges)
@@ -95,7 +95,7 @@ class Prior:
         slope = -self.roughness * pack(metric / trace[:, None, None])  # [k, g]
         rough = (self.ridge * self.relative(measure))[:, None] * measure.weights  # [k, p]
         energy = (rough * measure.weights).sum(dim=1)[:, None]
-        strains = torch.arange(count * slope.shape[1]).reshape(count, -1) + count * (outputs + dims)
+        strains = _strains_of(measure)
         heights = torch.arange(size).reshape(count, outputs)
         system.gradient[strains] += slope * energy
         outer = slope[:, :, None] * slope[:, None, :]
@@ -115,12 +115,11 @@ class Prior:
         """
         if self.extents is None:
             return False
-        count, outputs, dims = len(measure), measure.outputs, measure.dims
-        rows, columns = torch.triu_indices(dims, dims)
+        rows, columns = torch.triu_indices(measure.dims, measure.dims)
         widths = measure.factors.norm(dim=2)  # [k, d]
         n = measure.factors / widths[..., None]
         slopes = n[..., rows] * n[..., columns] * (1 + (rows != columns).to(n))  # [k, d, strains]
-        places = count * (outputs + dims) + torch.arange(count * len(rows)).reshape(count, -1)
+        places = _strains_of(measure)
         slack = widths.log() - widths.new_tensor(self.extents).log()
         ahead = slack + torch.einsum("kjs,ks->kj", slopes, step[places])
         splats, axes = (ahead > 1e-9).nonzero().unbind(1)
@@ -280,6 +279,19 @@ def levenberg_marquardt(
     return Minimum(measure, loss, objective, tried)
 
 
+def _strains_of(measure: SplatMeasure) -> Tensor:
+    """[k, d(d+1)/2] where a splat's strains stand among all parameters."""
+    count, dims = len(measure), measure.dims
+    each = dims * (dims + 1) // 2
+    return count * (measure.outputs + dims) + torch.arange(count * each).reshape(count, each)
+
+
+def _newton_step(system: NormalEquations) -> Tensor:
+    """[P] −H⁻¹ g."""
+    factor = robust_cholesky(system.hessian)
+    return -torch.cholesky_solve(system.gradient[:, None], factor)[:, 0]
+
+
 def _damped_step(
     system: NormalEquations, damping: float, prior: Prior, measure: SplatMeasure
 ) -> Tensor:
@@ -288,10 +300,9 @@ def _damped_step(
     floor = 1e-12 * float(diagonal.max())  # splats without amplitude have no curvature
     damped = NormalEquations(system.hessian.clone(), system.gradient.clone())
     damped.hessian.diagonal().add_(damping * diagonal.clamp(min=floor))
-    step = -torch.cholesky_solve(damped.gradient[:, None], robust_cholesky(damped.hessian))[:, 0]
+    step = _newton_step(damped)
     if prior.hold(damped, measure, step):
-        factor = robust_cholesky(damped.hessian)
-        step = -torch.cholesky_solve(damped.gradient[:, None], factor)[:, 0]
+        step = _newton_step(damped)
     step[measure.weights.numel() :].clamp_(-LONGEST_STEP, LONGEST_STEP)
     return step
 

@@ -165,10 +165,14 @@ def loss_of(measure: SplatMeasure, conditions: Sequence[Condition]) -> float:
     """½ Σ |r|² of all conditions."""
     total = 0.0
     for part in chunks(measure, conditions):
-        rows = joint_rows(part.operators, measure, part.points)
-        fields = [row.value @ measure.weights for row in rows]
-        total += 0.5 * float(part.residuals(fields).square().sum())
+        total += 0.5 * float(residuals_of(measure, part).square().sum())
     return total
+
+
+def residuals_of(measure: SplatMeasure, condition: Condition) -> Tensor:
+    """[n, p] residuals of a condition; differentiable in the measure."""
+    rows = joint_rows(condition.operators, measure, condition.points)
+    return condition.residuals([row.value @ measure.amplitudes for row in rows])
 
 
 def chunks(measure: SplatMeasure, conditions: Sequence[Condition]) -> Iterator[Condition]:

@@ -28,14 +28,13 @@ from splatrender.operators.differential import (
     Condition,
     LinearOperator,
     identity,
-    joint_rows,
     laplacian,
     operator_rows,
     partial,
 )
 from splatrender.regression.etdrk4 import DIFFUSION, REACTION, allen_cahn_initial
 from splatrender.regression.levenberg import LevenbergOptions, Prior, levenberg_marquardt
-from splatrender.regression.linearise import loss_of
+from splatrender.regression.linearise import loss_of, residuals_of
 from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
 from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
@@ -438,9 +437,7 @@ def _harder(
     """`count` points drawn by squared residual of the first condition, and `fresh` uniform ones."""
     trial = draw(TRIAL_POINTS)
     equation = conditions(trial)[0]
-    rows = joint_rows(equation.operators, measure, trial)
-    fields = [row.value @ measure.weights for row in rows]
-    energy = equation.residuals(fields).square().sum(dim=1)
+    energy = residuals_of(measure, equation).square().sum(dim=1)
     odds = energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny
     hard = trial[torch.multinomial(odds, count, generator=generator)]
     return torch.cat([draw(fresh), hard]) if fresh else hard
