@@ -37,6 +37,10 @@ class TestOptions:
                 "price: expected strategy wfr with it, found 'mcmc'",
             ),
             ({"strategy": "wfr", "price": -1.0}, "price: expected a number >= 0"),
+            (
+                {"transport": "rail"},
+                "transport: expected one of adam, wasserstein, wasserstein-scaled; found 'rail'",
+            ),
             ({"backend": "tpu"}, "backend: expected 'auto', 'cpu' or 'cuda', found 'tpu'"),
             ({"resume": "maybe"}, "resume: expected 'auto' or 'never', found 'maybe'"),
             ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),

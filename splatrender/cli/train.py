@@ -113,6 +113,13 @@ RUN = "Run"
     "many there are, instead of --max-splats alone.",
 )
 @option(
+    "--transport",
+    section=MODEL,
+    default="adam",
+    help="What moves splats: adam, wasserstein (the flow itself, slower to fit), or "
+    "wasserstein-scaled.",
+)
+@option(
     "--sh-degree",
     "--sh_degree",
     section=MODEL,

@@ -28,6 +28,7 @@ INCIDENTAL = (
     "quiet",
     "profile",
 )
+TRANSPORTS = ("adam", "wasserstein", "wasserstein-scaled")
 COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
@@ -47,6 +48,8 @@ class TrainOptions:
         price: what a splat costs, for strategy wfr: births must gain and deaths cost more and less
             than that, in squared error 1/2 Σ |r|² of a view at full size; None leaves the number of
             splats to `max_splats`.
+        transport: what moves splats: "adam", the mass-preconditioned Wasserstein flow, or that
+            with a time scale for each splat (see `training.wasserstein`).
         seed: of all randomness of the run.
         eval: hold test views out.
         holdout: every how many views one is held out.
@@ -73,7 +76,7 @@ class TrainOptions:
 
     Example:
         >>> TrainOptions("scene", "out", iterations=500).strategy
-        'mcmc'
+        'wfr'
     """
 
     source: str | os.PathLike[str]
@@ -84,6 +87,7 @@ class TrainOptions:
     max_splats: int = 50_000
     strategy: str = "wfr"
     price: float | None = None
+    transport: str = "adam"
     seed: int = 0
     eval: bool = True
     holdout: int = 8
@@ -130,6 +134,9 @@ class TrainOptions:
         if not 0 <= self.ssim_weight <= 1:
             raise InputError(f"ssim_weight: expected 0 to 1, found {self.ssim_weight}")
         create_strategy(self.strategy, self.iterations, self.max_splats, self.price)  # checks it
+        if self.transport not in TRANSPORTS:
+            expected = ", ".join(TRANSPORTS)
+            raise InputError(f"transport: expected one of {expected}; found {self.transport!r}")
         if self.resume not in ("auto", "never"):
             raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
         if self.backend not in BACKENDS:

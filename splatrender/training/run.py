@@ -20,9 +20,9 @@ from splatrender.scenes.scene import Scene
 from splatrender.schedules import downscale_at, sh_degree_at
 from splatrender.training.data import Sample, Samples
 from splatrender.training.initial import initial_splats
-from splatrender.training.optimizer import Optimizer
 from splatrender.training.options import TrainOptions
 from splatrender.training.stopwatch import Stopwatch
+from splatrender.training.wasserstein import create_optimizer
 
 MORTON_INTERVAL = 1000  # iterations between spatial sorts: births scatter memory slowly
 FINITE_INTERVAL = 100  # iterations between searches for broken splats
@@ -55,7 +55,8 @@ class Run:
         self.scene = scene
         self.device = choose_device(options.backend) if device is None else device
         generator = torch.Generator().manual_seed(options.seed)
-        self.optimizer = Optimizer(options.learning_rates.for_run(options.iterations))
+        rates = options.learning_rates.for_run(options.iterations)
+        self.optimizer = create_optimizer(options.transport, rates)
         self.strategy = create_strategy(
             options.strategy, options.iterations, options.max_splats, options.price
         )
