@@ -46,6 +46,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "no price of mass": ("wfr", {"mass": 0.0}),
     "noise": ("wfr", {"noise": 1.0}),
 }
+TRANSPORTS = ("wasserstein", "wasserstein-scaled")  # instead of adam
 NUMBERS = (
     "sweeps", "views", "probes", "turnover", "growth", "significance", "neighbourhood", "mass",
 )  # fmt: skip
@@ -63,6 +64,7 @@ class Entry:
         change: arguments of the strategy other than the standard ones; for wfr, of its scheme.
         price: of a splat.
         effort: part of the iterations.
+        transport: what moves splats.
     """
 
     label: str
@@ -70,6 +72,7 @@ class Entry:
     change: dict[str, Any] | None = None
     price: float | None = None
     effort: float = 1.0
+    transport: str = "adam"
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Job:
     strategy: str
     change: dict[str, Any] | None
     price: float | None
+    transport: str
     budget: int
     seed: int
     iterations: int
@@ -129,7 +133,8 @@ STRATEGIES[QuadraticWFR.name] = QuadraticWFR
 def variants(kind: str) -> list[Entry]:
     """Lines besides the plain strategies."""
     if kind == "ablations":
-        return [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
+        pieces = [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
+        return pieces + [Entry(f"wfr, {name}", "wfr", transport=name) for name in TRANSPORTS]
     if kind == "prices":
         return [Entry(f"wfr, price {price:g}", "wfr", price=price) for price in PRICES]
     if kind == "half":
@@ -168,9 +173,9 @@ def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
             job.scene, Path(folder) / "run", resolution=job.resolution, iterations=job.iterations,
-            max_splats=job.budget, strategy=name, price=job.price, seed=job.seed,
-            random_init=job.random_init, checkpoint_interval=0, threads=threads, quiet=True,
-            test_iterations=(max(1, job.iterations // 2),),
+            max_splats=job.budget, strategy=name, price=job.price, transport=job.transport,
+            seed=job.seed, random_init=job.random_init, checkpoint_interval=0, threads=threads,
+            quiet=True, test_iterations=(max(1, job.iterations // 2),),
         )  # fmt: skip
         results = train(options).results
     half = results["history"][0]
@@ -248,7 +253,8 @@ def main(
     entries = [Entry(name, name) for name in strategies.split(",") if name] + variants(kind)
     jobs = [
         Job(str(Path(scene).resolve()), entry.label, entry.strategy, entry.change, entry.price,
-            budget, seed, round(entry.effort * iterations), resolution, random_init)
+            entry.transport, budget, seed, round(entry.effort * iterations), resolution,
+            random_init)
         for scene in scenes.split(",")
         for budget in budgets
         for seed in seeds  # seeds outside: a stopped table is complete for some of them
