@@ -109,7 +109,7 @@ class WFR(Strategy):
         if state.iteration % self.interval or state.iteration > last:
             return None
         views = _some(state.samples, self.scheme.views, state.generator)
-        probes = self._propose(state)
+        probes = self.propose(state)
         found = self.judge(state, probes, views)
         price = None if self.price is None else self.price * _views_of_full_size(state, views)
         rules = Rules(self.max_splats, price)
@@ -144,7 +144,8 @@ class WFR(Strategy):
         look = (state.background, state.options)
         return sweep(state.splats, probes, views, *look, self.scheme.masses)
 
-    def _propose(self, state: TrainState) -> Probes:
+    def propose(self, state: TrainState) -> Probes:
+        """Probes that might pay: children of splats, on rays of large residuals, a few anywhere."""
         scheme, splats, generator = self.scheme, state.splats.detach(), state.generator
         count = max(64, round(scheme.probes * len(splats)))
         child, ray, uniform = (round(share * count) for share in scheme.shares)
