@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from splatrender.conventions import rotations_from_quats
 from splatrender.flow import TrainState
 from splatrender.flow.transport import splitting_matrix, wasserstein_velocity
 from splatrender.model import Splats
@@ -24,20 +25,8 @@ from splatrender.training.wasserstein import WassersteinOptimizer, slope_of_turn
 TURN = torch.tensor([[0.8, 0.0, 0.6, 0.0]])
 
 
-def rotation(quats: Tensor) -> Tensor:
-    """[N, 3, 3] of unit quaternions."""
-    w, x, y, z = quats.unbind(dim=1)
-    rows = [
-        1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y),
-        2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x),
-        2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y),
-    ]  # fmt: skip
-    return torch.stack(rows, dim=1).reshape(-1, 3, 3)
-
-
 def factors_of(splats: Splats) -> Tensor:
-    quats = torch.nn.functional.normalize(splats.quats, dim=1)
-    return rotation(quats) * splats.scales[:, None, :]
+    return rotations_from_quats(splats.quats) * splats.scales[:, None, :]
 
 
 def some(count: int = 6) -> Splats:
@@ -135,7 +124,7 @@ def test_the_scaled_form_does_not_know_the_axes_of_the_world() -> None:
     target = torch.tensor([0.3, -0.2, 0.5])
     results = []
     for turn in (torch.tensor([[1.0, 0, 0, 0]]), TURN):
-        matrix = rotation(turn)[0]
+        matrix = rotations_from_quats(turn)[0]
         splats = some()
         splats.means.copy_(splats.means @ matrix.T)
         u, half = turn[:, 1:].expand(6, 3), splats.quats[:, 1:]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from splatrender.camera import Camera
+from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.flow import WFR, Scheme, TrainState, create_strategy
 from splatrender.flow.exchange import error_of, exchanged
@@ -20,11 +21,11 @@ from splatrender.flow.footprints import blended, draw_on_rays, picture_of, see
 from splatrender.flow.mcmc import shared
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
-from splatrender.flow.sweep import best_births, sweep
+from splatrender.flow.sweep import best_births, covariance_gradients, sweep
 from splatrender.flow.twins import divide
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotate
-from splatrender.operators.render import RenderOptions, render
+from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize, render
 
 RESPONSES = ("gaussian", "beer_lambert")
 BLACK = torch.zeros(3)
@@ -400,3 +401,36 @@ def test_flow_picture(tmp_path: Path) -> None:
     assert plot_flow(tmp_path).stat().st_size > 10_000
     with pytest.raises(InputError, match="no file"):
         plot_flow(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("response", RESPONSES)
+def test_covariance_gradients_are_those_of_differences(response: str) -> None:
+    options = RenderOptions(response=response)
+    truth, guess = cloud(12, 1).to(torch.float64), cloud(12, 2).to(torch.float64)
+    views = views_of(truth, 3, options)
+    mask = torch.ones(views[0].photo.shape[:2], dtype=torch.uint8)
+    mask[:, :20] = 0
+    views[0] = replace(views[0], mask=mask)
+    found = covariance_gradients(guess, views, BLACK.double(), options)
+    torch.testing.assert_close(found, found.mT)
+    factors = rotations_from_quats(guess.quats) * guess.scales[:, None, :]
+    peaks = peak_amplitudes(guess.opacities, guess.scales, response)
+    change = torch.randn(12, 3, 3, generator=_random(0), dtype=torch.float64)
+    change = 1e-7 * (change + change.mT)
+
+    def error(covariances: Tensor) -> float:
+        total = 0.0
+        for view in views:
+            radiance = rasterize(
+                guess.means, None, None, peaks, guess.sh, view.camera.viewmat[None].double(),
+                view.camera.intrinsics()[None].double(), view.camera.width, view.camera.height,
+                factors=torch.linalg.cholesky(covariances), options=options,
+            ).radiance[0]  # fmt: skip
+            residual = radiance - view.photo / 255
+            keep = 1 if view.mask is None else view.mask[..., None]
+            total += 0.5 * float((keep * residual.square()).sum())
+        return total
+
+    start = factors @ factors.mT
+    difference = (error(start + change) - error(start - change)) / 2
+    assert difference == pytest.approx(float((found * change).sum()), rel=1e-3)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from splatrender.conventions import rotations_from_quats
 from splatrender.flow.footprints import see
 from splatrender.flow.probes import Probes
 from splatrender.flow.state import TrainingView
@@ -16,7 +17,7 @@ from splatrender.model import Splats
 from splatrender.model.splats import SH_C0
 from splatrender.operators.devices import send
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize
 
 PROBES_AT_ONCE = 4096  # what is held for each view and mass would take most memory of a run
 
@@ -171,6 +172,46 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     born = replace(probes, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
     gains = gain(quadratics[:, rows, best], shift[rows, best])
     return Births(born, gains, held_out, significance)
+
+
+def covariance_gradients(
+    splats: Splats,
+    views: Sequence[TrainingView],
+    background: Tensor,
+    options: RenderOptions,
+) -> Tensor:
+    """∂F/∂Σ of each splat: half of m S, S = 2 ∂V/∂Σ the splitting matrix.
+
+    A splat wants to spread along directions of negative curvature eᵀ S e. Because its factor is
+    transported too, and the gradient by the factor is m S A, that vanishes where factors rest.
+
+    Args:
+        splats: N of them.
+        views: at least one; F = 1/2 Σ |radiance - photo|² over all of them.
+        background, options: as the splats are rendered with.
+
+    Returns:
+        [N,3,3], symmetric.
+    """
+    splats = splats.detach()
+    factors = rotations_from_quats(splats.quats) * splats.scales[:, None, :]
+    amplitudes = peak_amplitudes(splats.opacities, splats.scales, options.response)
+    slope = torch.zeros_like(factors)
+    for view in views:
+        camera, leaf = view.camera, factors.detach().requires_grad_()
+        with torch.enable_grad():
+            radiance = rasterize(
+                splats.means, None, None, amplitudes, splats.sh, camera.viewmat[None].to(factors),
+                camera.intrinsics()[None].to(factors), camera.width, camera.height,
+                factors=leaf, background=background.to(factors), options=options,
+            ).radiance[0]  # fmt: skip
+            residual = radiance - send(view.photo, factors.device).to(factors) / 255
+            if view.mask is not None:
+                residual = residual * (send(view.mask, factors.device) != 0)[..., None]
+            (part,) = torch.autograd.grad(0.5 * residual.square().sum(), leaf)
+        slope += part
+    half = 0.5 * torch.linalg.solve(factors, slope, left=False)  # ∂F/∂A = 2 (∂F/∂Σ) A
+    return 0.5 * (half + half.mT)
 
 
 def logits_of_depths(depths: Tensor) -> Tensor:
