@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from splatrender.flow.footprints import blended, draw_on_rays, picture_of, see
 from splatrender.flow.mcmc import shared
 from splatrender.flow.neighbourhood import apart
 from splatrender.flow.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
-from splatrender.flow.sweep import best_births, covariance_gradients, sweep
+from splatrender.flow.sweep import Sweep, best_births, covariance_gradients, sweep
 from splatrender.flow.twins import divide
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotate
@@ -210,6 +211,26 @@ def test_short_runs_have_fewer_sweeps_and_grow_as_much() -> None:
     long, short = WFR(7000, 100), WFR(1000, 100)
     assert (long.interval, short.interval) == (297, 170)
     assert (1 + short.growth) ** 5 == pytest.approx((1 + long.growth) ** 20)
+
+
+def test_what_one_view_alone_wants_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, whole = make_state(count=100), WFR.judge
+    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, rest=1, turnover=0.0))
+    state.iteration = strategy.interval
+
+    def judge(self: WFR, *args: Any) -> Sweep:
+        found = whole(self, *args)
+        costs = found.costs.abs() + 1
+        costs[1:, 50:] = 0  # the first view alone wants the second half
+        births = replace(found.births, significance=0 * found.births.significance)
+        return replace(found, costs=costs, seen=torch.full_like(found.seen, 6), births=births)
+
+    monkeypatch.setattr(WFR, "judge", judge)
+    before = state.splats.detach().clone()
+    report = strategy.step(state)
+    assert report is not None and report.details["twins"] == 15 == len(state) - 100
+    changed = (state.splats.detach().log_scales[:100] != before.log_scales).any(dim=1)
+    assert bool(changed[:50].any()) and not bool(changed[50:].any())
 
 
 def test_twins_have_the_mass_the_mean_and_the_covariance_of_their_parent() -> None:

@@ -26,7 +26,7 @@ from splatrender.flow.twins import divide
 from splatrender.operators.flow_statistics import MASSES
 
 UNIFORM_VIEWS = 4  # from which the few uniform probes look
-WORTH = "wfr/worth"  # what the removal of a splat would cost
+WORTH = "wfr/worth"  # what the removal of a splat would cost, see `common_worth`
 LOOK_AHEAD = 4  # times the exchanges that may happen are looked at for neighbours
 
 
@@ -117,7 +117,7 @@ class WFR(Strategy):
         found, chosen, realised, trials = descend(state, found, chosen, rules)
         report = self._report(state, probes, found, chosen)
         before = len(state)
-        state.rows[WORTH] = found.costs.sum(dim=0).clamp(min=0)  # a row: it follows its splat
+        state.rows[WORTH] = common_worth(found.costs, found.seen)  # a row: it follows its splat
         state.rows[WORTH][chosen.deaths] = 0
         carry_out(state, found, chosen)
         twins = self._divide(state, before)
@@ -211,6 +211,22 @@ class WFR(Strategy):
             state.iteration, len(state) + born - died, born=born, moved=swaps, died=died,
             details=details,
         )  # fmt: skip
+
+
+def common_worth(costs: Tensor, seen: Tensor) -> Tensor:
+    """What removals cost in all views but the one that wants a splat most: [V, N], [N] -> [N].
+
+    A splat that one view alone wants has fitted what the others do not confirm: an error of that
+    photo, or a place whose depth is not known. Dividing it would fit that better still. Where no
+    other view sees a splat, nothing speaks against it.
+
+    Example:
+        >>> costs = torch.tensor([[5.0, 1.0, 7.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
+        >>> common_worth(costs, torch.tensor([3, 3, 1]))
+        tensor([0., 2., 7.])
+    """
+    most = costs.amax(dim=0).masked_fill(seen < 2, 0)
+    return (costs.sum(dim=0) - most).clamp(min=0)
 
 
 def histograms(found: Sweep) -> dict[str, list[float]]:
