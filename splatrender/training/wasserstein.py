@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 
 from splatrender.flow import TrainState
 from splatrender.flow.reaction import fisher_rao_step
+from splatrender.model import Splats
 from splatrender.schedules import LearningRates
 from splatrender.training.optimizer import BETAS, EPSILON, Optimizer
 
@@ -62,47 +63,63 @@ class WassersteinOptimizer(Optimizer):
             visible: bool [N].
         """
         rows = visible.nonzero()[:, 0]
-        splats = state.splats.detach().index(rows)
-        slopes = {}
-        for name, parameter in state.splats.items():
-            if parameter.grad is None or len(rows) == 0:
-                return
-            slopes[name] = parameter.grad[rows]
-        mass = (-torch.log1p(-splats.opacities)).clamp(*MASSES)
-        if self.scaled:
-            mass = torch.ones_like(mass)  # it cancels, and small ones could overflow
-        scales, quats = splats.scales, normalize(splats.quats, dim=1)
-        metric = {"log_scales": scales.square(), "quats": _inertia(scales)}
-        velocity = {
-            "means": -slopes["means"] / mass[:, None],
-            "log_scales": -slopes["log_scales"] / (mass[:, None] * metric["log_scales"]),
-            "quats": -slope_of_turns(quats, slopes["quats"]) / (mass[:, None] * metric["quats"]),
-            "sh": -slopes["sh"] / mass[:, None, None],
-        }
-        power = {name: _power(v, metric.get(name)) for name, v in velocity.items()}
-        size = scales.prod(dim=1).pow(1 / 3)
-        times = self._times(state, rows, mass, power, size)
-        target = state.splats.detach()
-        moves = {}
+        grads = {name: parameter.grad for name, parameter in state.splats.items()}
+        if len(rows) == 0 or any(grad is None for grad in grads.values()):
+            return
+        seen = state.splats.detach().index(rows)
+        slopes = Splats(**{name: grad[rows] for name, grad in grads.items() if grad is not None})
+        mass = (-torch.log1p(-seen.opacities)).clamp(*MASSES)
+        self._transport(state, rows, seen, slopes, torch.ones_like(mass) if self.scaled else mass)
         for name in GEOMETRY:
-            moves[name] = times[name][:, None] * self._smoothed(state, name, rows, velocity[name])
-        far = moves["means"].norm(dim=1) / (LONGEST * scales.amax(dim=1))
-        target.means[rows] += moves["means"] / far.clamp(min=1)[:, None]
-        target.log_scales[rows] += moves["log_scales"].clamp(-LONGEST, LONGEST)
-        target.quats[rows] = turned(quats, moves["quats"].clamp(-LONGEST, LONGEST))
-        if not self.scaled:
-            time = self.rates.sh_constant / _mean(power["sh"], mass).sqrt()
-            target.sh[rows] += time * self._smoothed(state, "sh", rows, velocity["sh"])
-            potential = slopes["opacity_logits"] / splats.opacities  # ∂F/∂m, as dm = o d(logit)
-            time = REACTION * self.rates.opacity_logits / _mean(potential.square(), mass).sqrt()
-            change = (time * potential).clamp(-LONGEST, LONGEST)
-            grown = fisher_rao_step(mass, change, 1.0, balanced=False).clamp(*MASSES)
-            target.opacity_logits[rows] = grown.expm1().log()
-            state.steps[rows] += 1
-        for name in GEOMETRY if self.scaled else (*GEOMETRY, "sh", "opacity_logits"):
             getattr(state.splats, name).grad = None
         if self.scaled:
-            super().step(state, visible)
+            super().step(state, visible)  # of what is left
+            return
+        self._react(state, rows, seen, slopes, mass)
+        state.splats.sh.grad = state.splats.opacity_logits.grad = None
+        state.steps[rows] += 1
+
+    def _transport(
+        self, state: TrainState, rows: Tensor, seen: Splats, slopes: Splats, mass: Tensor
+    ) -> None:
+        """Move means and factors."""
+        scales, quats = seen.scales, normalize(seen.quats, dim=1)
+        metric = {
+            "means": torch.ones_like(scales),
+            "log_scales": scales.square(),
+            "quats": _inertia(scales),
+        }
+        slope = {
+            "means": slopes.means,
+            "log_scales": slopes.log_scales,
+            "quats": slope_of_turns(quats, slopes.quats),
+        }
+        velocity = {name: -slope[name] / (mass[:, None] * metric[name]) for name in GEOMETRY}
+        power = {n: (metric[n] * velocity[n].square()).sum(dim=1) for n in GEOMETRY}
+        times = self._times(state, rows, mass, power, scales.prod(dim=1).pow(1 / 3))
+        move = {
+            name: times[name][:, None] * self._smoothed(state, name, rows, velocity[name])
+            for name in GEOMETRY
+        }
+        far = move["means"].norm(dim=1) / (LONGEST * scales.amax(dim=1))
+        target = state.splats.detach()
+        target.means[rows] += move["means"] / far.clamp(min=1)[:, None]
+        target.log_scales[rows] += move["log_scales"].clamp(-LONGEST, LONGEST)
+        target.quats[rows] = turned(quats, move["quats"].clamp(-LONGEST, LONGEST))
+
+    def _react(
+        self, state: TrainState, rows: Tensor, seen: Splats, slopes: Splats, mass: Tensor
+    ) -> None:
+        """Change colours by transport and masses by reaction."""
+        target, rates = state.splats.detach(), self.rates
+        velocity = -slopes.sh / mass[:, None, None]
+        time = rates.sh_constant / _mean(velocity.square().sum(dim=(1, 2)), mass).sqrt()
+        target.sh[rows] += time * self._smoothed(state, "sh", rows, velocity)
+        potential = slopes.opacity_logits / seen.opacities  # ∂F/∂m, as dm = o d(logit)
+        time = REACTION * rates.opacity_logits / _mean(potential.square(), mass).sqrt()
+        change = (time * potential).clamp(-LONGEST, LONGEST)
+        grown = fisher_rao_step(mass, change, 1.0, balanced=False).clamp(*MASSES)
+        target.opacity_logits[rows] = grown.expm1().log()
 
     def _times(
         self, state: TrainState, rows: Tensor, mass: Tensor, power: dict[str, Tensor], size: Tensor
@@ -164,12 +181,6 @@ def _inertia(scales: Tensor) -> Tensor:
     square = scales.square()
     one, other = square[:, [1, 2, 0]], square[:, [2, 0, 1]]
     return (one - other).square() / (one + other) + STIFFNESS * (one + other)
-
-
-def _power(velocity: Tensor, metric: Tensor | None) -> Tensor:
-    """[M] |velocity|² of each splat in a diagonal metric."""
-    square = velocity.square() if metric is None else metric * velocity.square()
-    return square.reshape(len(square), -1).sum(dim=1)
 
 
 def _mean(power: Tensor, mass: Tensor) -> Tensor:
