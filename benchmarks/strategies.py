@@ -32,6 +32,7 @@ from splatrender.flow.probes import Probes
 from splatrender.flow.sweep import Sweep
 from splatrender.io.atomic import read_json, write_json
 from splatrender.training import TrainOptions, train
+from splatrender.training.options import TRANSPORTS
 
 BUNDLED = Path(__file__).resolve().parent.parent / "scenes" / "still_life"
 ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -46,7 +47,6 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
     "no price of mass": ("wfr", {"mass": 0.0}),
     "noise": ("wfr", {"noise": 1.0}),
 }
-TRANSPORTS = ("wasserstein", "wasserstein-scaled")  # instead of adam
 NUMBERS = (
     "sweeps", "views", "probes", "turnover", "growth", "significance", "neighbourhood", "mass",
 )  # fmt: skip
@@ -127,14 +127,11 @@ class QuadraticWFR(WFR):
         return replace(found, costs=torch.stack(quadratic))
 
 
-STRATEGIES[QuadraticWFR.name] = QuadraticWFR
-
-
 def variants(kind: str) -> list[Entry]:
     """Lines besides the plain strategies."""
     if kind == "ablations":
         pieces = [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
-        return pieces + [Entry(f"wfr, {name}", "wfr", transport=name) for name in TRANSPORTS]
+        return pieces + [Entry(f"wfr, {name}", "wfr", transport=name) for name in TRANSPORTS[1:]]
     if kind == "prices":
         return [Entry(f"wfr, price {price:g}", "wfr", price=price) for price in PRICES]
     if kind == "half":
@@ -164,6 +161,7 @@ def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
     if file.exists():
         return read_json(file)
     name = job.strategy
+    STRATEGIES[QuadraticWFR.name] = QuadraticWFR
     if job.change:
         name = f"{job.strategy} {job.key}"
         if job.strategy == WFR.name:

@@ -5,6 +5,8 @@
 
 Splats come from a short training run on the scene itself. Then blocks of steps at the full size of
 the photos, with all harmonics, alternate with sweeps over the same photos; medians of CPU time.
+The last line is one whole exchange of strategy `wfr`: proposals, the sweep over its 24 views,
+choice and line search.
 """
 
 from __future__ import annotations
@@ -38,11 +40,14 @@ def main(
     scene: str, resolution: int, splats: int, iterations: int, rounds: int, threads: int
 ) -> None:
     """Print CPU milliseconds of a step and of a swept view, and their ratio for 32 views."""
+    if iterations <= 2 * rounds * BLOCK:
+        expected = f"expected more than {2 * rounds * BLOCK} with {rounds} rounds"
+        raise click.BadParameter(f"{expected}, found {iterations}", param_hint="--iterations")
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:  # named in the options, never written to
         options = TrainOptions(
             scene, Path(folder) / "run", resolution=resolution, iterations=iterations,
-            max_splats=splats, strategy="mcmc", threads=threads,
+            max_splats=splats, strategy="mcmc", threads=threads, backend="cpu",
         )  # fmt: skip
         run = Run(options, load_scene(scene, resolution=resolution))
         for _ in range(iterations - 1 - rounds * BLOCK):
@@ -66,6 +71,10 @@ def main(
         f"a view of a sweep     {view:8.1f} ms\n"
         f"a sweep over {VIEWS} views costs {VIEWS * view / step:.0f} training steps"
     )
+    state.iteration = judge.interval
+    laps.measure("exchange", judge.step, state)
+    whole = laps.medians()["exchange"].cpu
+    click.echo(f"a whole exchange of wfr costs {whole / step:.0f} training steps")
 
 
 if __name__ == "__main__":

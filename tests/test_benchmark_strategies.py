@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from helpers_backends import require_extension
 
+from splatrender.flow import STRATEGIES
+
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 TOY = ["--resolution", "96", "--iterations", "40", "--threads", "1"]
 
 
 @pytest.fixture(autouse=True)
-def _folder(monkeypatch: pytest.MonkeyPatch) -> None:
+def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     require_extension()
     monkeypatch.syspath_prepend(str(FOLDER))
+    registered = dict(STRATEGIES)
+    yield
+    STRATEGIES.clear()
+    STRATEGIES.update(registered)
 
 
 def test_a_table_is_made_once(tmp_path: Path) -> None:
@@ -60,6 +67,8 @@ def test_numbers_that_are_not_are_told() -> None:
 def test_the_cost_of_a_sweep_is_printed() -> None:
     import sweep
 
-    result = CliRunner().invoke(sweep.main, [*TOY, "--splats", "700", "--rounds", "1"])
+    result = CliRunner().invoke(
+        sweep.main, [*TOY, "--splats", "700", "--rounds", "1", "--iterations", "60"]
+    )
     assert result.exit_code == 0, result.output
     assert "700 splats, 700 probes" in result.output and "training steps" in result.output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from helpers_training import assert_same, options, ring_scene
 
+from splatrender import flow
 from splatrender.errors import InputError
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.operators import devices
@@ -134,3 +136,19 @@ def test_other_errors_are_not_taken_for_want_of_memory(
     monkeypatch.setattr(run_module, "photometric_gradient", failing)
     with pytest.raises(RuntimeError, match=r"^a bug$"):
         train(options(tmp_path), scene)
+
+
+def test_random_numbers_are_drawn_on_the_device_of_their_generator() -> None:
+    """A generator of a GPU refuses to fill tensors of the CPU, which no CPU run would notice."""
+    folder = Path(flow.__file__).parent
+    checked = 0
+    for name in ("adc", "mcmc", "probes", "twins", "exchange", "wfr_strategy"):
+        for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
+            if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+                continue
+            if node.func.attr not in ("rand", "randn", "randint", "randperm"):
+                continue
+            given = {keyword.arg for keyword in node.keywords}
+            assert {"generator", "device"} <= given, f"{name}.py:{node.lineno}"
+            checked += 1
+    assert checked >= 8

@@ -58,6 +58,13 @@ class TestOptions:
     def test_backgrounds(self, tmp_path: Path, value: Any) -> None:
         assert TrainOptions("scene", tmp_path, background=value).background == (1.0, 1.0, 1.0)
 
+    def test_a_run_from_before_an_option_had_its_default(self, tmp_path: Path) -> None:
+        earlier = TrainOptions("scene", tmp_path).as_json()
+        del earlier["transport"]
+        TrainOptions("scene", tmp_path).check_agrees(earlier, tmp_path)
+        with pytest.raises(InputError, match="transport: expected 'adam' as of the run"):
+            TrainOptions("scene", tmp_path, transport="wasserstein").check_agrees(earlier, tmp_path)
+
     def test_are_plain_json(self, tmp_path: Path) -> None:
         plain = TrainOptions("scene", tmp_path, background="white").as_json()
         assert json.loads(json.dumps(plain)) == plain

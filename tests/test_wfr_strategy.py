@@ -435,12 +435,13 @@ def test_covariance_gradients_are_those_of_differences(response: str) -> None:
     found = covariance_gradients(guess, views, BLACK.double(), options)
     torch.testing.assert_close(found, found.mT)
     factors = rotations_from_quats(guess.quats) * guess.scales[:, None, :]
-    peaks = peak_amplitudes(guess.opacities, guess.scales, response)
     change = torch.randn(12, 3, 3, generator=_random(0), dtype=torch.float64)
     change = 1e-7 * (change + change.mT)
 
     def error(covariances: Tensor) -> float:
         total = 0.0
+        sizes = torch.linalg.det(covariances).pow(1 / 6)[:, None].expand(-1, 3)
+        peaks = peak_amplitudes(guess.opacities, sizes, response)
         for view in views:
             radiance = rasterize(
                 guess.means, None, None, peaks, guess.sh, view.camera.viewmat[None].double(),

@@ -123,7 +123,7 @@ class ADC(Strategy):
 
     def _child(self, state: TrainState, parents: Tensor) -> Splats:
         family = state.splats.detach().index(parents)
-        xi = torch.randn(len(parents), 3, generator=state.generator)
+        xi = torch.randn(len(parents), 3, generator=state.generator, device=parents.device)
         quats = torch.nn.functional.normalize(family.quats, dim=1)
         means = family.means + rotate(quats, family.scales * xi)
         log_scales = family.log_scales - math.log(self.shrink)

@@ -38,7 +38,7 @@ class TrainingView(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Adam's running means of the gradient and of its square, in the shape of the parameter."""
+    """The optimizer's running means of the gradient and of its square, of the parameter's shape."""
 
     exp_avg: Tensor
     exp_avg_sq: Tensor
@@ -79,7 +79,7 @@ class TrainState:
 
     Attributes:
         splats: N splats, leaf tensors that require gradients.
-        moments: Adam's moments by the names of the splats' fields.
+        moments: the optimizer's, by the names of the splats' fields.
         steps: int32 [N], optimizer steps that a splat has taken (those in which it was visible).
         generator: the source of randomness, on the device of the splats.
         iterations: length of the run.

@@ -37,8 +37,8 @@ class Strategy(ABC):
 
     In each iteration the trainer renders one view, runs the loss backwards, calls
     `after_backward` (the gradients are in `.grad` of the splats' tensors and may be added to),
-    lets Adam move the visible splats, and calls `step`. A strategy that decides by a sweep over
-    many views renders them in `step` with `state.render` and `state.views`.
+    lets the optimizer move the visible splats, and calls `step`. A strategy that decides by a sweep
+    over many views renders them in `step` with `state.render` and `state.views`.
 
     All randomness comes from `state.generator`. What must survive a restart is kept in
     `state.rows` (one row per splat) or told by `memory` and taken back by `recall`.

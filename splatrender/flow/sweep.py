@@ -180,10 +180,11 @@ def covariance_gradients(
     background: Tensor,
     options: RenderOptions,
 ) -> Tensor:
-    """∂F/∂Σ of each splat: half of m S, S = 2 ∂V/∂Σ the splitting matrix.
+    """∂F/∂Σ of each splat at fixed mass: m S / 2 with the splitting matrix S = 2 ∂V/∂Σ.
 
-    A splat wants to spread along directions of negative curvature eᵀ S e. Because its factor is
-    transported too, and the gradient by the factor is m S A, that vanishes where factors rest.
+    m is the optical mass of a splat, V = ∂F/∂m its potential, Σ = A Aᵀ its covariance. Dividing a
+    splat pays, at second order, along directions e with eᵀ S e < 0. As factors are transported
+    too, by the gradient m S A, S vanishes where they are at rest.
 
     Args:
         splats: N of them.
@@ -194,12 +195,14 @@ def covariance_gradients(
         [N,3,3], symmetric.
     """
     splats = splats.detach()
-    factors = rotations_from_quats(splats.quats) * splats.scales[:, None, :]
-    amplitudes = peak_amplitudes(splats.opacities, splats.scales, options.response)
+    turns = rotations_from_quats(splats.quats)
+    factors = turns * splats.scales[:, None, :]
     slope = torch.zeros_like(factors)
     for view in views:
         camera, leaf = view.camera, factors.detach().requires_grad_()
         with torch.enable_grad():
+            sizes = torch.linalg.det(leaf).abs().pow(1 / 3)[:, None].expand(-1, 3)
+            amplitudes = peak_amplitudes(splats.opacities, sizes, options.response)
             radiance = rasterize(
                 splats.means, None, None, amplitudes, splats.sh, camera.viewmat[None].to(factors),
                 camera.intrinsics()[None].to(factors), camera.width, camera.height,
@@ -210,7 +213,7 @@ def covariance_gradients(
                 residual = residual * (send(view.mask, factors.device) != 0)[..., None]
             (part,) = torch.autograd.grad(0.5 * residual.square().sum(), leaf)
         slope += part
-    half = 0.5 * torch.linalg.solve(factors, slope, left=False)  # ∂F/∂A = 2 (∂F/∂Σ) A
+    half = 0.5 * slope @ (turns / splats.scales[:, None, :]).mT  # ∂F/∂A = 2 (∂F/∂Σ) A
     return 0.5 * (half + half.mT)
 
 

@@ -218,7 +218,8 @@ def common_worth(costs: Tensor, seen: Tensor) -> Tensor:
 
     A splat that one view alone wants has fitted what the others do not confirm: an error of that
     photo, or a place whose depth is not known. Dividing it would fit that better still. Where no
-    other view sees a splat, nothing speaks against it.
+    other of the swept views sees a splat, nothing speaks against it: in a large scene most views
+    see but a part, and a birth that is refused now is tried again, whereas a splat is there.
 
     Example:
         >>> costs = torch.tensor([[5.0, 1.0, 7.0], [0.0, 1.0, 0.0], [0.0, 2.0, 0.0]])
@@ -252,8 +253,8 @@ def _values_of_a_photo(state: TrainState) -> float:
 
 def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:
     """At most `count` views, drawn without replacement."""
-    order = torch.randperm(len(views), generator=generator)[:count].sort().values.tolist()
-    return [views[i] for i in order]
+    order = torch.randperm(len(views), generator=generator, device=generator.device)
+    return [views[i] for i in order[:count].sort().values.tolist()]
 
 
 STRATEGIES[WFR.name] = WFR

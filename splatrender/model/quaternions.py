@@ -27,3 +27,37 @@ def rotate(quats: Tensor, vectors: Tensor, inverse: bool = False) -> Tensor:
         w = -w
     inner = torch.linalg.cross(u, vectors).addcmul_(w, vectors)
     return torch.add(vectors, torch.linalg.cross(u, inner), alpha=2)
+
+
+def turned(quats: Tensor, turns: Tensor) -> Tensor:
+    """Turn about a splat's own axes, to first order: q (1, ω/2), normalised.
+
+    Args:
+        quats: [M, 4] wxyz, of norm 1.
+        turns: [M, 3] ω [rad].
+
+    Returns:
+        [M, 4].
+
+    Example:
+        >>> turned(torch.tensor([[1.0, 0, 0, 0]]), torch.tensor([[0.0, 0, 2]])).round(decimals=2)
+        tensor([[0.7100, 0.0000, 0.0000, 0.7100]])
+    """
+    w, u, half = quats[:, :1], quats[:, 1:], 0.5 * turns
+    real = w - (u * half).sum(dim=1, keepdim=True)
+    rest = u + w * half + torch.linalg.cross(u, half)
+    return torch.nn.functional.normalize(torch.cat([real, rest], dim=1), dim=1)
+
+
+def slope_of_turns(quats: Tensor, slopes: Tensor) -> Tensor:
+    """Derivative by the turns of `turned` at ω = 0.
+
+    Args:
+        quats: [M, 4] wxyz, of norm 1.
+        slopes: [M, 4] derivative by them.
+
+    Returns:
+        [M, 3].
+    """
+    w, u = quats[:, :1], quats[:, 1:]
+    return 0.5 * (w * slopes[:, 1:] - slopes[:, :1] * u + torch.linalg.cross(slopes[:, 1:], u))

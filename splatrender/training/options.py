@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,9 @@ class TrainOptions:
         price: what a splat costs, for strategy wfr: births must gain and deaths cost more and less
             than that, in squared error 1/2 Σ |r|² of a view at full size; None leaves the number of
             splats to `max_splats`.
-        transport: what moves splats: "adam", the mass-preconditioned Wasserstein flow, or that
-            with a time scale for each splat (see `training.wasserstein`).
+        transport: what moves splats: "adam"; "wasserstein", the mass-preconditioned flow; or
+            "wasserstein-scaled", that with time scales for each splat (see
+            `training.wasserstein`).
         seed: of all randomness of the run.
         eval: hold test views out.
         holdout: every how many views one is held out.
@@ -170,10 +171,11 @@ class TrainOptions:
         now = self.as_json()
         for option in fields(self):
             name = option.name
-            if name in INCIDENTAL or name not in earlier or earlier[name] == now[name]:
+            before = earlier.get(name, option.default)  # the run may be older than the option
+            if name in INCIDENTAL or before is MISSING or before == now[name]:
                 continue
             raise InputError(
-                f"{name}: expected {earlier[name]!r} as of the run in {path}, found {now[name]!r}; "
+                f"{name}: expected {before!r} as of the run in {path}, found {now[name]!r}; "
                 "repeat that value to resume, or choose another folder, or overwrite"
             )
 
