@@ -28,6 +28,7 @@ import click
 import torch
 
 from splatrender.flow import STRATEGIES, WFR, Scheme, TrainingView, TrainState
+from splatrender.flow.footprints import residual_of
 from splatrender.flow.probes import Probes
 from splatrender.flow.sweep import Sweep
 from splatrender.io.atomic import read_json, write_json
@@ -114,10 +115,7 @@ class QuadraticWFR(WFR):
             splats.opacity_logits.requires_grad_()
             with torch.enable_grad():
                 picture = state.render(splats, view.camera).radiance[0]
-                residual = picture - view.photo / 255
-                if view.mask is not None:
-                    residual = residual * (view.mask != 0)[..., None]
-                loss = 0.5 * residual.square().sum()
+                loss = 0.5 * residual_of(picture, view).square().sum()
                 (slope,) = torch.autograd.grad(loss, splats.opacity_logits)
             o = splats.opacities.detach()
             slope = slope / (o * (1 - o))

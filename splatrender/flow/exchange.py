@@ -13,11 +13,10 @@ import torch
 from torch import Tensor
 
 from splatrender.flow.birth_death import Exchange
-from splatrender.flow.footprints import picture_of, see
+from splatrender.flow.footprints import picture_of, residual_of, see
 from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.sweep import Sweep, logits_of_depths
 from splatrender.model import Splats
-from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
 
 THINNINGS = 3  # times the masses of the newborn are halved before their number is
@@ -95,11 +94,8 @@ def error_of(
     """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
     total = 0.0
     for view in views:
-        residual = picture_of(see(splats, None, view.camera, background, options))
-        residual -= send(view.photo, residual.device).to(residual) / 255
-        if view.mask is not None:
-            residual *= (send(view.mask, residual.device) != 0)[..., None]
-        total += 0.5 * float(residual.square().sum())
+        picture = picture_of(see(splats, None, view.camera, background, options))
+        total += 0.5 * float(residual_of(picture, view).square().sum())
     return total
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from splatrender.camera import Camera
+from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
 from splatrender.operators.bin import TILE, bin_splats
 from splatrender.operators.blend import blend
+from splatrender.operators.devices import send
 from splatrender.operators.flow_statistics import Footprints
 from splatrender.operators.project import RESPONSES, project
 from splatrender.operators.render import RenderOptions, peak_amplitudes
@@ -108,6 +110,14 @@ def blended(seen: SeenSplats) -> tuple[Tensor, Tensor]:
 def picture_of(seen: SeenSplats) -> Tensor:
     """Radiance [H, W, 3] of footprints without probes."""
     return blended(seen)[0]
+
+
+def residual_of(radiance: Tensor, view: TrainingView) -> Tensor:
+    """r = radiance - photo [H, W, 3], 0 where the mask leaves pixels out; differentiable."""
+    residual = radiance - send(view.photo, radiance.device).to(radiance) / 255
+    if view.mask is None:
+        return residual
+    return residual * (send(view.mask, radiance.device) != 0)[..., None]
 
 
 def draw_on_rays(

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from splatrender.conventions import rotations_from_quats
-from splatrender.flow.footprints import see
+from splatrender.flow.footprints import residual_of, see
 from splatrender.flow.probes import Probes
 from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
@@ -208,10 +208,8 @@ def covariance_gradients(
                 camera.intrinsics()[None].to(factors), camera.width, camera.height,
                 factors=leaf, background=background.to(factors), options=options,
             ).radiance[0]  # fmt: skip
-            residual = radiance - send(view.photo, factors.device).to(factors) / 255
-            if view.mask is not None:
-                residual = residual * (send(view.mask, factors.device) != 0)[..., None]
-            (part,) = torch.autograd.grad(0.5 * residual.square().sum(), leaf)
+            loss = 0.5 * residual_of(radiance, view).square().sum()
+            (part,) = torch.autograd.grad(loss, leaf)
         slope += part
     half = 0.5 * slope @ (turns / splats.scales[:, None, :]).mT  # ∂F/∂A = 2 (∂F/∂Σ) A
     return 0.5 * (half + half.mT)
