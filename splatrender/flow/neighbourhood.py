@@ -52,7 +52,7 @@ def apart(
             continue
         own, order = level[view, ids], rank[ids]
         alone = torch.ones_like(ids, dtype=torch.bool)
-        for at in range(LEVELS):
+        for at in own.unique().long().tolist():  # a level that no row has decides nothing
             cell = _cells(places[view, ids], factor * SMALLEST * 2.0**at, pictures[view])
             larger = _least(order, cell, own == at)
             smaller = _least(order, cell, own <= at)
