@@ -66,6 +66,7 @@ def test_slope_of_turns_is_that_of_autograd() -> None:
 
 def test_a_plain_step_is_that_of_the_flow_of_measures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wasserstein, "STIFFNESS", 0.0)
+    monkeypatch.setattr(wasserstein, "THINNEST", 0.0)
     before = some()
     state = started(before.clone())
     state.splats = state.splats.map(lambda t: t.detach().double()).requires_grad_()

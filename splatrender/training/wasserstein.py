@@ -19,6 +19,7 @@ from splatrender.training.optimizer import BETAS, EPSILON, Optimizer
 
 LONGEST = 0.5  # step of a logarithm, a turn [rad], a colour, and a mean in units of the splat
 STIFFNESS = 0.01  # of s_i² + s_j², added to the inertia: the flow turns a ball infinitely fast
+THINNEST = 0.01  # of a splat's longest axis: below, an axis no longer shrinks by its logarithm
 MASS_RANGE = 1e-6, 13.0  # opacities of 1e-6 and 1 - 2e-6
 LARGEST_POWER = 1e30  # of a velocity: its sum over splats must not overflow
 GEOMETRY = "means", "log_scales", "quats"
@@ -90,7 +91,7 @@ class WassersteinOptimizer(Optimizer):
         scales, quats = seen.scales, normalize(seen.quats, dim=1)
         metric = {
             "means": torch.ones_like(scales),
-            "log_scales": scales.square(),
+            "log_scales": scales.square() + (THINNEST * scales.amax(dim=1, keepdim=True)).square(),
             "quats": _inertia(scales),
         }
         length = seen.quats.norm(dim=1, keepdim=True)
