@@ -51,7 +51,7 @@ ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
 NUMBERS = (
     "sweeps", "views", "probes", "turnover", "growth", "significance", "neighbourhood", "mass",
 )  # fmt: skip
-PRICES = (0.003, 0.01, 0.03, 0.1, 0.3)
+PRICES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
 KINDS = ("none", "ablations", "sensitivity", "prices", "half", "baselines")
 
 
