@@ -16,7 +16,7 @@ from torch import Tensor
 from splatrender.camera import Camera
 from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
-from splatrender.flow import WFR, Scheme, TrainState, create_strategy
+from splatrender.flow import WFR, Scheme, StepReport, TrainState, create_strategy
 from splatrender.flow.exchange import error_of, exchanged
 from splatrender.flow.footprints import blended, draw_on_rays, picture_of, see
 from splatrender.flow.mcmc import shared
@@ -211,6 +211,16 @@ def test_short_runs_have_fewer_sweeps_and_grow_as_much() -> None:
     long, short = WFR(7000, 100), WFR(1000, 100)
     assert (long.interval, short.interval) == (297, 170)
     assert (1 + short.growth) ** 5 == pytest.approx((1 + long.growth) ** 20)
+
+
+def test_the_mass_of_opaque_splats_is_finite() -> None:
+    state = make_state(count=100)
+    state.splats.opacity_logits.data[:5] = 40.0  # an opacity of 1 in float32
+    mass = torch.nn.functional.softplus(state.splats.opacity_logits.detach().double()).sum()
+    report = step_at_a_sweep(state, WFR(1000, max_splats=100, scheme=Scheme(views=6)))
+    assert isinstance(report, StepReport)
+    assert math.isfinite(report.details["mass"])
+    assert report.details["mass"] == pytest.approx(float(mass), rel=1e-5)
 
 
 def test_what_one_view_alone_wants_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
@@ -202,7 +203,8 @@ class WFR(Strategy):
         for kind, name in enumerate(KINDS):
             details[f"born_{name}"] = int((probes.kinds[chosen.births] == kind).sum())
             details[f"probes_{name}"] = int((probes.kinds == kind).sum())
-        details["mass"] = float(-torch.log1p(-state.splats.opacities).sum())
+        # -ln(1 - o) in terms of the logit: finite where the opacity rounds to 1
+        details["mass"] = float(softplus(state.splats.detach().opacity_logits).sum())
         details["error_of_view"] = details["error"] / len(found.views)
         details |= histograms(found)
         details["cost"] = float(found.costs[:, chosen.deaths].sum())

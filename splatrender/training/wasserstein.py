@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import normalize, softplus
 
 from splatrender.flow import TrainState
 from splatrender.flow.reaction import fisher_rao_step, mean_potential
@@ -69,7 +69,7 @@ class WassersteinOptimizer(Optimizer):
         if len(rows) and len(grads) == len(state.moments):
             seen = state.splats.detach().index(rows)
             slopes = Splats(**{name: grad[rows] for name, grad in grads.items()})
-            mass = (-torch.log1p(-seen.opacities)).clamp(*MASS_RANGE)
+            mass = softplus(seen.opacity_logits).clamp(*MASS_RANGE)  # -ln(1 - o)
             self._transport(
                 state, rows, seen, slopes, torch.ones_like(mass) if self.scaled else mass
             )
