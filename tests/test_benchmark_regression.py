@@ -73,12 +73,12 @@ def test_unknown_tasks_are_refused(
 def test_peers_learn(comparison: ModuleType) -> None:
     from peers import networks, series, splines
 
-    wave = problem(comparison, "noisy2d", 1.0)
+    wave = problem(comparison, "noisy2d", 4.0)  # enough on a busy machine, too
     spread = float(np.std(wave.grid.y))
     for method in (networks.siren(16, 16), networks.radial_net(40), splines.bivariate_spline(200)):
         fitted = method(wave)
         assert fitted.predict(wave.grid.x).shape == wave.grid.y.shape
-        assert wave.rmse(fitted.predict) < 0.8 * spread  # little on a busy machine
+        assert wave.rmse(fitted.predict) < 0.5 * spread
     chirp = problem(comparison, "chirp", 1.0)
     assert chirp.rmse(series.chebyshev_series(90)(chirp).predict) < 1e-12
     assert chirp.rmse(splines.cubic_spline(90)(chirp).predict) < 2e-2

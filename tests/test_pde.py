@@ -143,8 +143,12 @@ def test_senseless_numbers_are_refused() -> None:
 
 
 @pytest.mark.slow
-def test_steady_equation_is_solved_to_three_digits() -> None:
-    """Most seeds reach 1e-5; rounding, as of another number of threads, decides which."""
+def test_steady_equation_is_solved_to_four_digits() -> None:
     grid = task("allen-cahn-steady").grid()
-    fitted = pde.fit_steady(50, seed=0)
-    assert relative(fitted.predict(grid.x), grid.y) < 1e-3
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # which minimum is found depends on rounding
+    try:
+        fitted = pde.fit_steady(50, seed=0)
+    finally:
+        torch.set_num_threads(threads)
+    assert relative(fitted.predict(grid.x), grid.y) < 2e-4

@@ -18,7 +18,7 @@ from torch import Tensor
 from splatrender.flow.state import TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.model import Splats
-from splatrender.model.quaternions import rotate
+from splatrender.model.quaternions import spread
 from splatrender.schedules import FULL_ITERATIONS, scaled_interval
 
 GRADIENT = "adc/gradient"  # Σ over views of the norm of the gradient in the picture
@@ -124,8 +124,7 @@ class ADC(Strategy):
     def _child(self, state: TrainState, parents: Tensor) -> Splats:
         family = state.splats.detach().index(parents)
         xi = torch.randn(len(parents), 3, generator=state.generator, device=parents.device)
-        quats = torch.nn.functional.normalize(family.quats, dim=1)
-        means = family.means + rotate(quats, family.scales * xi)
+        means = family.means + spread(family.quats, family.scales, xi)
         log_scales = family.log_scales - math.log(self.shrink)
         return Splats(means, family.quats, log_scales, family.opacity_logits, family.sh)
 

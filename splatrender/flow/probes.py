@@ -16,7 +16,7 @@ from torch import Tensor
 from splatrender.flow.footprints import SeenSplats, blended, draw_on_rays, see
 from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
-from splatrender.model.quaternions import rotate
+from splatrender.model.quaternions import spread
 from splatrender.model.splats import SH_C0
 from splatrender.operators.devices import send
 from splatrender.operators.render import RenderOptions
@@ -66,7 +66,7 @@ def children(splats: Splats, count: int, generator: torch.Generator) -> Probes:
     family = splats.detach().index(parents)
     xi = torch.randn(count, 3, generator=generator, device=splats.device)
     quats = torch.nn.functional.normalize(family.quats, dim=1)
-    means = family.means + rotate(quats, family.scales * xi)
+    means = family.means + spread(family.quats, family.scales, xi)
     log_scales = family.log_scales + math.log(CHILD_SCALE)
     kinds = torch.full((count,), CHILD, device=splats.device)
     return Probes(

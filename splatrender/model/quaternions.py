@@ -29,6 +29,24 @@ def rotate(quats: Tensor, vectors: Tensor, inverse: bool = False) -> Tensor:
     return torch.add(vectors, torch.linalg.cross(u, inner), alpha=2)
 
 
+def spread(quats: Tensor, scales: Tensor, normal: Tensor) -> Tensor:
+    """A ξ with A = R(q/|q|) diag(s): offsets within Gaussians from standard normal ones.
+
+    Args:
+        quats: [M, 4] wxyz, of any norm > 0.
+        scales: [M, 3] s.
+        normal: [M, 3] ξ.
+
+    Returns:
+        [M, 3].
+
+    Example:
+        >>> spread(torch.tensor([[2.0, 0, 0, 0]]), torch.tensor([[1.0, 2, 3]]), torch.ones(1, 3))
+        tensor([[1., 2., 3.]])
+    """
+    return rotate(torch.nn.functional.normalize(quats, dim=1), scales * normal)
+
+
 def turned(quats: Tensor, turns: Tensor) -> Tensor:
     """Turn about a splat's own axes, to first order: q (1, ω/2), normalised.
 
