@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -70,10 +71,20 @@ def test_unknown_tasks_are_refused(
     assert "found ['chrip']" in capsys.readouterr().err
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_peers_learn(comparison: ModuleType) -> None:
     from peers import networks, series, splines
 
-    wave = problem(comparison, "noisy2d", 4.0)  # enough on a busy machine, too
+    # CPU seconds of one thread, which does not wait for another: enough on a busy machine, too
+    wave = problem(comparison, "noisy2d", 6.0)
     spread = float(np.std(wave.grid.y))
     for method in (networks.siren(16, 16), networks.radial_net(40), splines.bivariate_spline(200)):
         fitted = method(wave)
