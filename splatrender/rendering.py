@@ -20,9 +20,9 @@ from splatrender.errors import InputError
 from splatrender.io.atomic import read_json
 from splatrender.io.cameras import load_cameras
 from splatrender.io.images import depth_picture, depth_range, to_uint8, write_image
-from splatrender.io.ply import read_ply
 from splatrender.io.video import encoder, video_writer
 from splatrender.model import Splats
+from splatrender.model.ply import read_ply
 from splatrender.operators.devices import choose_device, is_out_of_memory
 from splatrender.operators.render import Rendering, RenderOptions, render
 from splatrender.scenes.scene import Similarity, load_scene

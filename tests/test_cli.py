@@ -25,8 +25,8 @@ from splatrender.cli.train import train as train_command
 from splatrender.errors import InputError
 from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import write_image
-from splatrender.io.ply import write_ply
 from splatrender.model import Splats
+from splatrender.model.ply import write_ply
 from splatrender.operators import devices
 from splatrender.operators.render import render
 

@@ -15,8 +15,8 @@ from plyfile import PlyData, PlyElement
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write, read_json, write_json
-from splatrender.io.ply import read_ply, write_ply
 from splatrender.model import SH_C0, Splats
+from splatrender.model.ply import read_ply, write_ply
 
 
 def assert_same(a: Splats, b: Splats) -> None:

@@ -19,8 +19,8 @@ from helpers_training import HEIGHT, WIDTH, assert_same, options, ring_scene, st
 from splatrender.errors import InputError
 from splatrender.flow import Strategy, TrainState
 from splatrender.io.checkpoint import load_checkpoint
-from splatrender.io.ply import read_ply
 from splatrender.model import Splats
+from splatrender.model.ply import read_ply
 from splatrender.operators.render import render
 from splatrender.scenes.scene import Scene, View
 from splatrender.training import (

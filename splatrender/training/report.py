@@ -28,8 +28,8 @@ from splatrender.flow import StepReport, TrainingView
 from splatrender.io.atomic import read_json, write_json
 from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import comparison, stack, write_image
-from splatrender.io.ply import write_ply
 from splatrender.model import Splats
+from splatrender.model.ply import write_ply
 from splatrender.training.evaluate import Evaluation
 
 OVERVIEW_ROWS = 4

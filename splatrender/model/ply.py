@@ -21,8 +21,8 @@ import torch
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
-from splatrender.io.compressed_ply import is_compressed, unpack
 from splatrender.io.ply_table import columns_of, harmonics, read_elements, rest_names, some
+from splatrender.model.compressed_ply import is_compressed, unpack
 from splatrender.model.splats import Splats
 
 logger = logging.getLogger(__name__)
