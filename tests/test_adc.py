@@ -50,7 +50,10 @@ def pulled(count: int, rows: list[int], strength: float) -> Tensor:
 
 
 def test_extent_is_that_of_the_cameras() -> None:
-    assert scene_extent(make_state()) == pytest.approx(1.1)
+    state = make_state()
+    assert scene_extent(state) == pytest.approx(1.1)
+    state.views = state.views * 4 + [View((60, 0, 0))]  # registered wrong
+    assert scene_extent(state) == pytest.approx(1.1, rel=0.1)
 
 
 def test_small_splats_are_cloned_and_large_ones_split() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.model.splats import Splats
 from splatrender.scenes import Scene, Similarity, View, load_scene
+from splatrender.scenes.extent import camera_extent
 
 MANY_CAMERAS = {
     1: FileCamera(0, 48, 32, [40.0, 24.0, 16.0]),
@@ -297,6 +299,52 @@ def test_cameras_in_one_place_are_scaled_by_the_points() -> None:
     move = Similarity.of_cameras(centers, points)
     assert move.scale == pytest.approx(1 / 4) and move.center.tolist() == [3, 0, 0]
     assert Similarity.of_cameras(centers, centers).scale == 1.0
+
+
+def ring(count: int, far: dict[int, float] | None = None) -> torch.Tensor:
+    """Camera centres on a circle around (9, 9, 9); those in `far` so many times as far out."""
+    angles = torch.arange(count, dtype=torch.float64) * (2 * torch.pi / count)
+    circle = torch.stack([angles.cos(), angles.sin(), 0.1 * (7 * angles).sin()], dim=1)
+    for index, times in (far or {}).items():
+        circle[index] *= times
+    return circle + 9
+
+
+def test_extent_of_a_capture_is_the_plain_formula_to_the_bit() -> None:
+    for centers in (ring(17), ring(17, {3: 4.0}), ring(2), ring(1), ring(60)[:, [2, 0, 1]]):
+        extent = camera_extent(centers)
+        center = centers.mean(dim=0)
+        assert not extent.astray and torch.equal(extent.center, center)
+        assert extent.length == 1.1 * float((centers - center).norm(dim=1).max())
+
+
+@pytest.mark.parametrize("far", [{5: 33.0}, {0: 1e6}, {2: 8.0, 11: -40.0}])
+def test_cameras_astray_do_not_set_the_unit(far: dict[int, float]) -> None:
+    extent, plain = camera_extent(ring(21, far)), camera_extent(ring(21))
+    assert extent.astray == sorted(far)
+    assert extent.length == pytest.approx(plain.length, rel=0.2)
+    assert (extent.center - plain.center).norm() < 0.2
+    for times, index in zip(extent.times, extent.astray, strict=True):
+        assert times == pytest.approx(abs(far[index]), rel=0.3)
+
+
+def test_most_cameras_in_one_place_are_no_reason_to_leave_others_out() -> None:
+    centers = torch.zeros(20, 3, dtype=torch.float64)
+    centers[0, 0] = 5.0
+    assert camera_extent(centers).length == pytest.approx(1.1 * 5 * 19 / 20)
+    assert camera_extent(ring(3, {0: 90.0})).astray == []
+
+
+def test_camera_astray_is_named_and_changes_no_step_size(tmp_path: Path, caplog) -> None:
+    names = [f"{index:02d}.png" for index in range(17)]
+    model = write_scene(tmp_path, names)
+    plain = load_scene(tmp_path).similarity
+    assert "far out" not in caplog.text
+    model.images[4].translation = [50 * number for number in model.images[4].translation]
+    model.write(tmp_path / "sparse" / "0")
+    moved = load_scene(tmp_path).similarity
+    assert moved.scale == pytest.approx(plain.scale, rel=0.3)
+    assert re.search(r"1 of 17 cameras are far out, .* that of 04\.png: \d+ times", caplog.text)
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from splatrender.flow.state import TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.model import Splats
 from splatrender.model.quaternions import spread
+from splatrender.scenes.extent import camera_extent
 from splatrender.schedules import FULL_ITERATIONS, scaled_interval
 
 GRADIENT = "adc/gradient"  # Σ over views of the norm of the gradient in the picture
@@ -140,9 +141,8 @@ class ADC(Strategy):
 
 
 def scene_extent(state: TrainState) -> float:
-    """1.1 times the largest distance of a camera from the mean of all cameras."""
-    centers = torch.stack([view.camera.center for view in state.views])
-    return 1.1 * float((centers - centers.mean(dim=0)).norm(dim=1).max())
+    """1.1 times the largest distance of a camera from the mean of all, strays left out."""
+    return camera_extent(torch.stack([view.camera.center for view in state.views])).length
 
 
 class AbsADC(ADC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -14,6 +15,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.model.splats import Splats
 from splatrender.scenes.colmap import ColmapModel, find_model, read_model
+from splatrender.scenes.extent import camera_extent
 from splatrender.scenes.photos import Job, find_masks, find_photos, read_all
 
 logger = logging.getLogger(__name__)
@@ -71,19 +73,21 @@ class Similarity:
     def of_cameras(cls, centers: torch.Tensor, points: torch.Tensor) -> Similarity:
         """The frame in which the cameras have mean 0 and extent 1.
 
-        extent = 1.1 max |center - mean of centers|. Cameras that all stand in one place have no
-        extent; then the median distance of the points becomes 1 instead.
+        The extent is that of `camera_extent`: 1.1 max |center - mean of centers| over the cameras
+        that are not astray. Cameras that all stand in one place have no extent; then the median
+        distance of the points becomes 1 instead.
 
         Args:
             centers: float64 [C, 3] camera centres.
-            points: float64 [P, 3] seed points.
+            points: float64 [P, 3] seed points, P >= 0.
         """
-        center = centers.mean(dim=0)
-        extent = 1.1 * float((centers - center).norm(dim=1).max())
-        distance = float((points - center).norm(dim=1).median())
-        if not extent > 1e-9 * distance:
-            extent = distance
-        return cls(1.0 / extent if extent > 0 else 1.0, center)
+        extent = camera_extent(centers)
+        center, length = extent.center, extent.length
+        if len(points):
+            distance = float((points - center).norm(dim=1).median())
+            if not length > 1e-9 * distance:
+                length = distance
+        return cls(1.0 / length if length > 0 else 1.0, center)
 
     @overload
     def apply(self, thing: torch.Tensor) -> torch.Tensor: ...
@@ -178,7 +182,8 @@ def load_scene(
     models of COLMAP with ids 0 to 10 are read; photos of those that distort are undistorted to a
     pinhole of the same focal length, cropped so that no border is blank. The frame inside has its
     origin at the mean of the camera centres, and 1.1 times the longest distance of a camera to it
-    is 1. EXIF orientation is ignored, as by COLMAP, and so is transparency.
+    is 1; cameras more than five times as far out as nine tenths of them are named in a warning and
+    left out of both. EXIF orientation is ignored, as by COLMAP, and so is transparency.
 
     Args:
         path: the scene's folder.
@@ -227,6 +232,7 @@ def load_scene(
     viewmats = torch.from_numpy(np.stack([image.viewmat for image in model.images]))
     centers = -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:])[:, :, 0]
     similarity = Similarity.of_cameras(centers, world_points)
+    _warn_of_astray(root, names, centers)
     views = []
     for image, viewmat, read in zip(model.images, viewmats, read_all(jobs), strict=True):
         lens, name = read.lens, image.name
@@ -243,6 +249,22 @@ def load_scene(
             "on; use eval=False"
         )
     return Scene(root, train, test, points, colors, similarity)
+
+
+def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> None:
+    """Name the cameras that stand too far out to belong to the capture."""
+    extent = camera_extent(centers)
+    if extent.astray:
+        worst = max(zip(extent.times, extent.astray, strict=True))
+        logger.warning(
+            "%s: %d of %d cameras are far out, probably registered wrong, for example that of "
+            "%s: %.0f times as far from the middle as all others; the unit of length ignores them",
+            root,
+            len(extent.astray),
+            len(names),
+            names[worst[1]],
+            worst[0],
+        )
 
 
 def _what(path: Path) -> str:
