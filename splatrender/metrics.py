@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from splatrender.arguments import require_tensors
 from splatrender.errors import InputError
-from splatrender.operators.devices import require_one_device
 from splatrender.operators.loss import photometric_loss
 
 
@@ -66,6 +66,7 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
 
 def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
     """Both pictures as float64 in 0..1."""
+    require_tensors({"mask": mask}, image=image, target=target)
     if image.ndim < 1 or image.shape[-1] != 3 or not image.numel():
         raise InputError(f"image: expected shape [..., 3], found {list(image.shape)}")
     if target.shape != image.shape:
@@ -74,7 +75,6 @@ def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
         )
     if mask is not None and mask.shape != image.shape[:-1]:
         raise InputError(f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}")
-    require_one_device(image=image, target=target, mask=mask)
     if mask is not None and not bool((mask != 0).any()):
         raise InputError("mask: expected a pixel that counts, found none")
     return _unit("image", image), _unit("target", target)

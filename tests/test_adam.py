@@ -275,7 +275,7 @@ def test_refuses(step_kernel: Step, position: int | str, value: Any, message: st
         args[position] = value
     else:
         options[position] = value
-    with pytest.raises(RuntimeError, match="adam_step: " + message):
+    with pytest.raises(InputError, match="adam_step: " + message):
         step_kernel(*args, **options)
 
 

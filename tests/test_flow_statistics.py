@@ -23,6 +23,7 @@ from torch import Tensor
 from splatrender import reference
 from splatrender.operators.blend import blend
 from splatrender.operators.flow_statistics import levels_of
+from splatrender.operators.inputs import input_errors
 
 LEVELS = torch.tensor([0.15, 0.6, 1.0], dtype=torch.float64)
 NAMES = ("error", "removal", "insertion", "colors")
@@ -281,4 +282,4 @@ def test_refuses(position: int, value: Any, name: str, words: list[str]) -> None
     changes = {position: value}
     if position == 3:
         changes[4] = torch.ones(2, 4)
-    assert_refuses(statistics, args, changes, name, *words)
+    assert_refuses(input_errors(statistics), args, changes, name, *words)

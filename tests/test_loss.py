@@ -325,7 +325,7 @@ def test_refuses(loss_kernel: Loss, changes: dict[int, Any], message: str) -> No
     loss_kernel(*args)
     for position, value in changes.items():
         args[position] = value
-    with pytest.raises(RuntimeError, match="photometric_loss: " + message):
+    with pytest.raises(InputError, match="photometric_loss: " + message):
         loss_kernel(*args)
 
 

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_number, require_tensors
+from splatrender.operators.inputs import input_errors
 
 
+@input_errors
 @torch.no_grad()
 def adam_step(
     param: Tensor,
@@ -43,8 +45,7 @@ def adam_step(
         advance: write t back to steps. Parameters that share one `steps` leave that to the last.
 
     Raises:
-        InputError: tensors lie on different devices.
-        RuntimeError: a tensor has another shape, dtype or layout than expected.
+        InputError: an argument has another type, shape, dtype, device or layout than expected.
 
     Source: Kingma & Ba 2015, "Adam"; steps on visible splats only follow Mallick et al. 2024,
         "Taming 3DGS".
@@ -56,19 +57,15 @@ def adam_step(
         >>> p.flatten().tolist(), count.tolist()
         ([0.75, 1.0], [1, 0])
     """
+    optional = {"rows": rows, "lr": lr if isinstance(lr, Tensor) else None}
+    require_tensors(
+        optional, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, steps=steps
+    )
     if columns is None:
         columns = param.shape[1:].numel()
     if not isinstance(lr, Tensor):
-        lr = torch.full((columns,), lr, dtype=torch.float32, device=param.device)
-    require_one_device(
-        param=param,
-        grad=grad,
-        exp_avg=exp_avg,
-        exp_avg_sq=exp_avg_sq,
-        steps=steps,
-        rows=rows,
-        lr=lr,
-    )
+        rate = require_number("lr", lr)
+        lr = torch.full((columns,), rate, dtype=torch.float32, device=param.device)
     torch.ops.splatrender.adam_step(
         param, grad, exp_avg, exp_avg_sq, steps, rows, lr, *betas, eps, columns, advance
     )

@@ -7,12 +7,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors
+from splatrender.operators.inputs import input_errors
 
 TILE = 16
 """Pixels along the side of a tile."""
 
 
+@input_errors
 def bin_splats(
     means2d: Tensor,
     conics: Tensor,
@@ -38,7 +40,8 @@ def bin_splats(
         splat_offsets int32 [C·N+1]: where each splat's pairs begin in that order.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected; 2³¹ pairs or more.
+        InputError: an argument has another type, shape, dtype or device than expected, or there are
+            2³¹ pairs or more.
 
     Example:
         >>> point = torch.tensor([[[8.0, 8.0]]])
@@ -47,7 +50,7 @@ def bin_splats(
         >>> offsets.tolist(), ids.tolist()
         ([0, 1, 1], [0])
     """
-    require_one_device(means2d=means2d, conics=conics, depths=depths, peaks=peaks, extents=extents)
+    require_tensors(means2d=means2d, conics=conics, depths=depths, peaks=peaks, extents=extents)
     return torch.ops.splatrender.bin(means2d, conics, depths, peaks, extents, width, height)
 
 

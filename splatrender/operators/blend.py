@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors
+from splatrender.operators.inputs import input_errors
 
 
+@input_errors
 def blend(
     means2d: Tensor,
     conics: Tensor,
@@ -53,15 +55,15 @@ def blend(
         Gradients flow to means2d, conics, peaks, emission and backgrounds.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected, or there are more
-            than four channels with_absgrad.
+        InputError: an argument has another type, shape, dtype or device than expected, or there are
+            more than four channels with_absgrad.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting"; the bound by opacity and exact tile test
         follow Hanson et al. 2025, "Speedy-Splat"; absolute gradients Ye et al. 2024, "AbsGS".
 
     Example: see `splatrender.operators.render.rasterize`, which calls the four stages in order.
     """
-    require_one_device(
+    require_tensors(
         means2d=means2d, conics=conics, peaks=peaks, emission=emission, backgrounds=backgrounds,
         tile_offsets=tile_offsets, splat_ids=splat_ids, slots=slots, splat_offsets=splat_offsets,
     )  # fmt: skip

@@ -11,28 +11,6 @@ BACKENDS = ("auto", "cpu", "cuda")
 OLDEST_GPU = (7, 5)  # compute capability from which on there are kernels: Turing
 
 
-def require_one_device(**tensors: Tensor | None) -> None:
-    """Refuse tensors of a call that lie on different devices.
-
-    Args:
-        tensors: name = tensor; None is skipped. The first one sets the device.
-
-    Raises:
-        InputError: names the first tensor that lies elsewhere.
-
-    Example:
-        >>> require_one_device(means=torch.ones(1), quats=None)
-    """
-    expected = None
-    for name, tensor in tensors.items():
-        if tensor is None:
-            continue
-        if expected is None:
-            expected = tensor.device
-        elif tensor.device != expected:
-            raise InputError(f"{name}: expected device {expected}, found device {tensor.device}")
-
-
 def has_cuda_kernels() -> bool:
     """Whether the extension was built with the CUDA kernels."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("splatrender::blend", "CUDA")

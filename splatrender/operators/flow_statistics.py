@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors, require_type
+from splatrender.operators.inputs import input_errors
 
 MASSES = (0.15, 0.6, 2.5)
 """Peak optical depths at which a probe is tried: opacities 0.14, 0.45 and 0.92."""
@@ -55,6 +56,7 @@ class FlowStatistics:
     colors: Tensor
 
 
+@input_errors
 def flow_statistics(
     footprints: Footprints,
     bins: tuple[Tensor, Tensor, Tensor, Tensor],
@@ -90,8 +92,7 @@ def flow_statistics(
         See `FlowStatistics`; float32 or float64 as what goes in. No gradient.
 
     Raises:
-        InputError: tensors lie on different devices.
-        RuntimeError: a tensor has another shape or dtype than expected.
+        InputError: an argument has another type, shape, dtype or device than expected.
 
     Example:
         >>> from splatrender.operators.bin import bin_splats
@@ -106,13 +107,14 @@ def flow_statistics(
         >>> bool(out.removal > 0), bool(out.insertion[0, 0, 0, 0] < 0)
         (True, True)
     """
-    p = footprints
-    kept = masks.to(torch.uint8) if masks is not None and masks.dtype == torch.bool else masks
-    require_one_device(
+    p = require_type("footprints", footprints, Footprints)
+    require_tensors(
+        {"masks": masks},
         means2d=p.means2d, conics=p.conics, peaks=p.peaks, emission=p.emission,
         backgrounds=p.backgrounds, tile_offsets=bins[0], splat_ids=bins[1], slots=bins[2],
-        splat_offsets=bins[3], photos=photos, masks=kept, levels=levels,
+        splat_offsets=bins[3], photos=photos, levels=levels,
     )  # fmt: skip
+    kept = masks.to(torch.uint8) if masks is not None and masks.dtype == torch.bool else masks
     with torch.no_grad():
         return FlowStatistics(
             *torch.ops.splatrender.flow_statistics(

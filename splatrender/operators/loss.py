@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors
+from splatrender.operators.inputs import input_errors
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ def photometric_loss(
         Loss and its two parts. Gradients flow from the loss to radiance.
 
     Raises:
-        InputError: tensors lie on different devices.
-        RuntimeError: a tensor has another shape or dtype than expected.
+        InputError: an argument has another type, shape, dtype or device than expected.
 
     Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
         similarity"; the weights follow Kerbl et al. 2023, "3D Gaussian Splatting".
@@ -61,6 +61,7 @@ def photometric_loss(
         >>> photometric_loss(torch.full((8, 8, 3), 0.75), photo, ssim_weight=0.0).loss
         tensor(0.2500)
     """
+    require_tensors({"mask": mask}, radiance=radiance, photo=photo)
     with_grad = torch.is_grad_enabled() and radiance.requires_grad
     loss, l1, ssim, _ = _call(radiance, photo, mask, ssim_weight, with_grad)
     return PhotometricLoss(loss, l1, ssim)
@@ -83,15 +84,16 @@ def photometric_gradient(
         >>> float(loss), round(float(grad.sum()), 4)
         (0.5, 1.0)
     """
+    require_tensors({"mask": mask}, radiance=radiance, photo=photo)
     with torch.no_grad():
         loss, _, _, grad = _call(radiance.detach(), photo, mask, ssim_weight, True)
     return loss, grad
 
 
+@input_errors
 def _call(
     radiance: Tensor, photo: Tensor, mask: Tensor | None, ssim_weight: float, with_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    require_one_device(radiance=radiance, photo=photo, mask=mask)
     kept = mask.to(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
     return torch.ops.splatrender.photometric_loss(
         radiance, photo.detach(), kept, ssim_weight, with_grad

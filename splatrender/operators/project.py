@@ -7,11 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors
+from splatrender.operators.inputs import input_errors
 
 RESPONSES = {"gaussian": 0, "beer_lambert": 1}
 
 
+@input_errors
 def project(
     means: Tensor,
     quats: Tensor | None,
@@ -56,7 +58,7 @@ def project(
         Gradients flow to every input but not from `extents`.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected.
+        InputError: an argument has another type, shape, dtype or device than expected.
 
     Source: Zwicker et al. 2001, "EWA volume splatting"; Yu et al. 2024, "Mip-Splatting".
 
@@ -69,9 +71,9 @@ def project(
         >>> means2d[0, 0].tolist(), round(float(1 / conics[0, 0, 0]), 3)  # variance (100·0.1/2)²
         ([32.0, 24.0], 25.0)
     """
-    require_one_device(
-        means=means, quats=quats, scales=scales, factors=factors, amplitudes=amplitudes,
-        viewmats=viewmats, intrinsics=intrinsics,
+    require_tensors(
+        {"quats": quats, "scales": scales, "factors": factors},
+        means=means, amplitudes=amplitudes, viewmats=viewmats, intrinsics=intrinsics,
     )  # fmt: skip
     return torch.ops.splatrender.project(
         means, quats, scales, factors, amplitudes, viewmats, intrinsics,

@@ -7,9 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.operators.devices import require_one_device
+from splatrender.arguments import require_tensors
+from splatrender.operators.inputs import input_errors
 
 
+@input_errors
 def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: int) -> Tensor:
     """Evaluate the emission of every splat in the direction in which each camera sees it.
 
@@ -26,14 +28,14 @@ def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: 
         [C,N,3]. Gradients flow to sh, means and viewmats.
 
     Raises:
-        RuntimeError: a tensor has another shape, dtype or device than expected.
+        InputError: an argument has another type, shape, dtype or device than expected.
 
     Example:
         >>> sh = torch.zeros(1, 1, 3) + 0.25 / 0.28209479177387814
         >>> shade(torch.ones(1, 3), sh, torch.eye(4)[None], torch.ones(1, 1, 2), 0).tolist()
         [[[0.75, 0.75, 0.75]]]
     """
-    require_one_device(means=means, sh=sh, viewmats=viewmats, extents=extents)
+    require_tensors(means=means, sh=sh, viewmats=viewmats, extents=extents)
     return torch.ops.splatrender.shade(means, sh, viewmats, extents, degree)
 
 
