@@ -15,6 +15,11 @@
 #include <string>
 #include <vector>
 
+#include "allocation.h"
+#ifdef SPLATRENDER_WITH_CUDA
+#include "cuda/prims.h"
+#endif
+
 namespace splatrender {
 
 using torch::headeronly::ScalarType;
@@ -150,10 +155,11 @@ inline Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType dt
     if (!like.is_cuda()) throw;
     int64_t bytes = bytes_of(dtype);
     for (int64_t n : shape) bytes *= n;
-    std::ostringstream s;
-    s << "CUDA out of memory. Tried to allocate " << double(bytes) / (1 << 20) << " MiB on " << device_text(like)
-      << " (" << error.what() << ")";
-    throw std::runtime_error(s.str());
+    cuda::Status fault;
+#ifdef SPLATRENDER_WITH_CUDA
+    fault = cuda::sticky_error();
+#endif
+    throw std::runtime_error(allocation_failure(bytes, device_text(like), error.what(), fault));
   }
 }
 template <class T>

@@ -6,8 +6,9 @@
 #if defined(SPLATRENDER_WITH_CUDA) || defined(SPLATRENDER_EMULATED)
 
 #ifndef SPLATRENDER_EMULATED
-#include <dlfcn.h>
 #include <torch/csrc/stable/accelerator.h>
+
+#include "torch_symbol.h"
 #endif
 
 namespace splatrender {
@@ -24,10 +25,10 @@ static void* current_stream(int32_t device) {
   using StreamFn = int32_t (*)(int32_t, StreamHandle*);  // torch 2.13 and newer: stream, then its native handle
   using NativeFn = int32_t (*)(StreamHandle, void**);
   using DeleteFn = int32_t (*)(StreamHandle);
-  static const auto native = reinterpret_cast<NativeFn>(dlsym(RTLD_DEFAULT, "torch_stream_native_handle"));
-  static const auto current = reinterpret_cast<StreamFn>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_stream"));
-  static const auto drop = reinterpret_cast<DeleteFn>(dlsym(RTLD_DEFAULT, "aoti_torch_delete_stream"));
-  static const auto shim = reinterpret_cast<ShimFn>(dlsym(RTLD_DEFAULT, "aoti_torch_get_current_cuda_stream"));
+  static const auto native = reinterpret_cast<NativeFn>(torch_symbol("torch_stream_native_handle"));
+  static const auto current = reinterpret_cast<StreamFn>(torch_symbol("aoti_torch_get_current_stream"));
+  static const auto drop = reinterpret_cast<DeleteFn>(torch_symbol("aoti_torch_delete_stream"));
+  static const auto shim = reinterpret_cast<ShimFn>(torch_symbol("aoti_torch_get_current_cuda_stream"));
   void* found = nullptr;
   if (native && current && drop) {
     StreamHandle stream = nullptr;
@@ -72,8 +73,7 @@ void* CudaCall::allocate(void* self, int64_t bytes) {
 
 void CudaCall::require(const cuda::Status& status) const {
   if (!status.failed()) return;
-  constexpr int kOutOfMemory = 2;  // cudaErrorMemoryAllocation
-  if (status.code == kOutOfMemory)
+  if (status.code == kCudaOutOfMemory)
     throw std::runtime_error(std::string("CUDA out of memory. ") + op_ + ": " + status.kernel + ": " + status.what);
   throw std::runtime_error(std::string(op_) + ": " + status.kernel + ": CUDA error " + std::to_string(status.code) +
                            " (" + status.what + ")");

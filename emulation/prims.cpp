@@ -33,4 +33,6 @@ template Status sort_pairs(const uint32_t*, uint32_t*, const int32_t*, int32_t*,
 template Status sort_pairs(const uint64_t*, uint64_t*, const int32_t*, int32_t*, int64_t, int, Context&);
 template Status sort_pairs(const uint32_t*, uint32_t*, const uint64_t*, uint64_t*, int64_t, int, Context&);
 
+Status sticky_error() { return {}; }
+
 }  // namespace splatrender::cuda

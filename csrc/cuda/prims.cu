@@ -35,4 +35,10 @@ template Status sort_pairs(const uint32_t*, uint32_t*, const int32_t*, int32_t*,
 template Status sort_pairs(const uint64_t*, uint64_t*, const int32_t*, int32_t*, int64_t, int, Context&);
 template Status sort_pairs(const uint32_t*, uint32_t*, const uint64_t*, uint64_t*, int64_t, int, Context&);
 
+Status sticky_error() {
+  const Status status = status_of("cudaDeviceSynchronize", cudaDeviceSynchronize());
+  cudaGetLastError();  // CUB looks at the last error: one that is not sticky is reported once
+  return status;
+}
+
 }  // namespace splatrender::cuda
