@@ -1,4 +1,4 @@
-"""Host code that only a GPU runs, compiled by itself and run beside stand-ins of what it meets there."""
+"""Host code that only a GPU needs, compiled alone and run beside stand-ins of torch's libraries."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ MESSAGE = """
 #include "allocation.h"
 extern "C" void message(int code, const char* what, char* text, long size) {
   splatrender::cuda::Status fault{"cudaDeviceSynchronize", code ? what : nullptr, code};
-  std::strncpy(text, splatrender::allocation_failure(3 << 20, "cuda:1", "API call failed", fault).c_str(), size);
+  const auto message = splatrender::allocation_failure(3 << 20, "cuda:1", "API call failed", fault);
+  std::strncpy(text, message.c_str(), size);
 }
 """
 

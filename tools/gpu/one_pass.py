@@ -1,0 +1,21 @@
+"""Runs each kernel of W3 and the loss once: the target of a kernel profiler such as ncu."""
+
+from __future__ import annotations
+
+import torch
+from common import DEVICE, TOY, wait
+from kernels import Kernels
+from timing import Laps
+from workloads import make_workload
+
+
+def main() -> None:
+    kernels = Kernels(make_workload("W3", toy=TOY).to(torch.device(DEVICE)))
+    kernels.run(Laps())
+    photo = (255 * kernels.radiance.clamp(0, 1)).to(torch.uint8)
+    torch.ops.splatrender.photometric_loss(kernels.radiance.contiguous(), photo, None, 0.2, True)
+    wait()
+
+
+if __name__ == "__main__":
+    main()
