@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -212,6 +213,29 @@ except RuntimeError as error:
     message = done.stdout.partition("caught: ")[2]
     expected = rf"{operator}: (\w+_kernel|cudaMemsetAsync): CUDA error \d+ \(.*assert.*\)"
     assert re.match(expected, message), done.stdout + done.stderr[-2000:]
+
+
+def test_a_fault_at_an_allocation_is_not_told_as_a_lack_of_memory() -> None:
+    """In a process of its own, without torch's pool: the first call that fails is cudaMalloc."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(REPOSITORY / "tests")!r})
+import torch
+from test_cuda import arguments, run
+args = arguments("shade")
+torch.cuda.synchronize()
+torch.zeros(3, device="cuda")[torch.tensor([7], device="cuda")]
+try:
+    run("shade", args)
+except RuntimeError as error:
+    print("caught:", str(error).splitlines()[0])
+"""
+    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
+    command = [sys.executable, "-c", script]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    message = done.stdout.partition("caught: ")[2]
+    assert re.match(r"CUDA error \d+ \(.*assert.*\) on cuda:0", message), done.stdout + done.stderr
+    assert "out of memory" not in message
 
 
 def test_rendering_waits_for_the_gpu_in_no_other_place() -> None:
