@@ -269,6 +269,12 @@ def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
     assert read_json(tmp_path / "a.json") == {"a": str(tmp_path)}
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.json").write_text('{"caf\u00e9": 1}', encoding=encoding)
+    assert read_json(tmp_path / "a.json") == {"caf\u00e9": 1}
+
+
 def test_places_where_no_file_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path, tmp_path / "file/a.txt"):

@@ -167,13 +167,35 @@ def test_test_txt_decides(tmp_path: Path, sparse: str, caplog) -> None:
 def test_useless_test_txt_is_refused(tmp_path: Path, content: bytes) -> None:
     write_scene(tmp_path)
     (tmp_path / "sparse" / "0" / "test.txt").write_bytes(content)
-    with pytest.raises(InputError, match=r"test.txt: expected names of"):
+    with pytest.raises(InputError, match=r"test.txt: expected (names of|text)"):
         load_scene(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_byte_order_mark_keeps_no_photo_from_the_test_views(
+    tmp_path: Path, encoding: str, caplog
+) -> None:
+    write_scene(tmp_path)
+    text = "005.png\r\n002.png\r\n"
+    (tmp_path / "sparse" / "0" / "test.txt").write_bytes(text.encode(encoding))
+    assert [view.name for view in load_scene(tmp_path).test] == ["002.png", "005.png"]
+    assert not caplog.records
+
+
+def test_scene_without_points(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    whole = load_scene(tmp_path)
+    (tmp_path / "sparse" / "0" / "points3D.bin").unlink()
+    with pytest.raises(InputError, match=r"points3D\.bin: expected the points.*--random-init"):
+        load_scene(tmp_path)
+    scene = load_scene(tmp_path, need_points=False)
+    assert scene.points.shape == (0, 3) and scene.colors.shape == (0, 3)
+    assert scene.similarity.scale == whole.similarity.scale
 
 
 def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
     write_scene(tmp_path, ["only.png"])
-    with pytest.raises(InputError, match=r"all 1 photos are held out .* use eval=False"):
+    with pytest.raises(InputError, match=r"all 1 photos are held out .* --no-eval \(eval=False"):
         load_scene(tmp_path)
     assert len(load_scene(tmp_path, eval=False).train) == 1
 

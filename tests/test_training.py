@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from helpers_colmap import write_scene
 from helpers_training import HEIGHT, WIDTH, assert_same, options, ring_scene, stop_at
 
 from splatrender.errors import InputError
@@ -302,6 +303,15 @@ def test_random_start(scene: Scene, tmp_path: Path) -> None:
     train(options(tmp_path / "b", **settings, random_init=True), scene)
     for name in "ab":
         assert len(load_checkpoint(tmp_path / name / "checkpoint.pt")["splats"]["means"]) == 30
+
+
+def test_random_start_of_a_scene_without_points(tmp_path: Path) -> None:
+    write_scene(tmp_path / "scene")
+    (tmp_path / "scene" / "sparse" / "0" / "points3D.bin").unlink()
+    settings = replace(options(tmp_path / "out", iterations=2), source=str(tmp_path / "scene"))
+    with pytest.raises(InputError, match="--random-init"):
+        train(settings)
+    assert train(replace(settings, random_init=True)).results["splats"] > 0
 
 
 def test_budget_holds_from_the_start(scene: Scene, tmp_path: Path) -> None:

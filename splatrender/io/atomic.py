@@ -85,7 +85,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
 
 def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file.
+    """Read a JSON file, in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
 
     Args:
         path: file to read.
@@ -97,7 +97,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
         InputError: the file is missing or is not JSON.
     """
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_bytes())  # bytes: json finds the encoding out
     except FileNotFoundError:
         raise InputError(f"{path}: expected a JSON file, found none") from None
     except OSError as error:

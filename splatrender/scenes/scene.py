@@ -17,6 +17,7 @@ from splatrender.model.splats import Splats
 from splatrender.scenes.colmap import ColmapModel, find_model, read_model
 from splatrender.scenes.extent import camera_extent
 from splatrender.scenes.photos import Job, find_masks, find_photos, read_all
+from splatrender.scenes.text import file_name, read_lines
 
 logger = logging.getLogger(__name__)
 
@@ -174,6 +175,7 @@ def load_scene(
     masks: str | None = None,
     holdout: int = 8,
     eval: bool = True,
+    need_points: bool = True,
 ) -> Scene:
     """Read a COLMAP scene: photos, cameras and points, undistorted, resized and normalised.
 
@@ -196,6 +198,7 @@ def load_scene(
         holdout: of the photos sorted by name, those with index % holdout == 0 are for testing;
             a file `test.txt` beside the model, one name a line, says it instead.
         eval: hold test photos out; False puts all photos in `train`.
+        need_points: refuse a scene without seed points; training from random points needs none.
 
     Returns:
         The scene; views are sorted by name.
@@ -217,7 +220,7 @@ def load_scene(
         )
     if eval and holdout < 2:
         raise InputError(f"holdout: expected a whole number of at least 2, found {holdout}")
-    model = read_model(find_model(root))
+    model = read_model(find_model(root), need_points)
     names = [image.name for image in model.images]
     files = find_photos(root, images, names, resolution)
     masks_of = find_masks(root / masks, names) if masks is not None else [None] * len(names)
@@ -246,7 +249,7 @@ def load_scene(
     if not train:
         raise InputError(
             f"{root}: all {len(views)} photos are held out for testing and none is left to train "
-            "on; use eval=False"
+            "on; train on all of them with --no-eval (eval=False in Python)"
         )
     return Scene(root, train, test, points, colors, similarity)
 
@@ -288,11 +291,8 @@ def _held_out(root: Path, model: ColmapModel, holdout: int) -> set[str]:
         listing = folder / "test.txt"
         if not listing.is_file():
             continue
-        try:
-            lines = listing.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InputError(f"{listing}: expected names of photos, {error}") from error
-        wanted = {line.strip() for line in lines if line.strip()}
+        lines = map(file_name, read_lines(listing))
+        wanted = {line for line in lines if line}
         known = wanted & set(names)
         if not known:
             raise InputError(

@@ -62,7 +62,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise InputError(f"{path}: expected what a strategy did, a line a report; found no file")
     reports = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
         try:
             reports.append(dict(json.loads(line)))
         except (ValueError, TypeError):

@@ -112,6 +112,7 @@ def _train(
             masks=options.masks,
             holdout=options.holdout,
             eval=options.eval,
+            need_points=not options.random_init,
         )
     if not scene.train:
         raise InputError(f"{options.source}: expected at least one training view, found none")
