@@ -15,7 +15,8 @@ from splatrender.camera import Camera
 from splatrender.model import Splats
 from splatrender.operators.devices import synchronize
 from splatrender.operators.render import render
-from splatrender.scenes.scene import Scene, Similarity, View, load_scene
+from splatrender.scenes.scene import Scene, View, load_scene
+from splatrender.scenes.similarity import Similarity
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
 from splatrender.training.stopwatch import Stopwatch

@@ -1,7 +1,7 @@
 """Frames, orders and units that every module of the package shares.
 
 World       right-handed, any length unit; inside the package a scene is moved and scaled so that
-            its cameras lie within one unit of the origin (see `scenes.scene.Similarity`).
+            its cameras lie within one unit of the origin (see `scenes.similarity.Similarity`).
 Camera      OpenCV: x right, y down, z forward. `viewmat` [4,4] is world-to-camera:
             p_camera = W p_world + t with W = viewmat[:3, :3] and t = viewmat[:3, 3].
 Picture     row-major [H,W,3]; the pixel in row i, column j has its centre at

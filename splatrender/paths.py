@@ -190,7 +190,8 @@ def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
     center = np.percentile(places, (10, 90), axis=0).mean(axis=0)
     median, most = np.percentile(np.linalg.norm(places - center, axis=1), (50, 98))
     radius = min(float(most), 2 * float(median))
-    return torch.from_numpy(center), max(radius, 1e-3 * float(np.linalg.norm(center)), 1e-6)
+    rounding = 1e-9 * float(np.linalg.norm(center))  # of float64, with a margin
+    return torch.from_numpy(center), radius if radius > rounding else max(rounding, 1e-6)
 
 
 def quat_from_rotation(rotation: Tensor) -> Tensor:

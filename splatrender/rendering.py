@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from splatrender import paths
@@ -25,7 +26,8 @@ from splatrender.model import Splats
 from splatrender.model.ply import read_ply
 from splatrender.operators.devices import choose_device, is_out_of_memory
 from splatrender.operators.render import Rendering, RenderOptions, render
-from splatrender.scenes.scene import Similarity, load_scene
+from splatrender.scenes.scene import load_scene
+from splatrender.scenes.similarity import Similarity
 
 if TYPE_CHECKING:
     from splatrender.training.evaluate import ViewScore
@@ -91,6 +93,7 @@ class Trained:
         folder: where pictures go unless told otherwise.
         cameras: of the photos, in the world; empty if unknown.
         config: options of the training; empty if unknown.
+        similarity: from the world to the frame of training; None if unknown.
     """
 
     splats: Splats
@@ -98,6 +101,7 @@ class Trained:
     folder: Path
     cameras: list[Camera]
     config: dict[str, Any]
+    similarity: Similarity | None = None
 
 
 def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
@@ -177,7 +181,7 @@ def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> T
         if place and folder.parent.name == "point_cloud":  # within a model folder after all
             folder = folder.parents[1]
             label, output = place[1], folder
-    cameras, config = folder / "cameras.json", folder / "config.json"
+    cameras, config, scene = (folder / f"{name}.json" for name in ("cameras", "config", "scene"))
     in_model = model.is_dir() or output == folder
     return Trained(
         splats=read_ply(file),
@@ -185,6 +189,7 @@ def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> T
         folder=output,
         cameras=load_cameras(cameras) if in_model and cameras.exists() else [],
         config=_config(config) if in_model and config.exists() else {},
+        similarity=Similarity.load(scene) if in_model and scene.exists() else None,
     )
 
 
@@ -224,6 +229,7 @@ def _render_views(
     scene = load_scene(
         Path(source),
         resolution=config.get("resolution", -1) if job.resolution is None else job.resolution,
+        normalize=model.similarity or True,
         **{name: config[name] for name in known if name in config},
     )
     splits = {"test": scene.test, "train": scene.train}
@@ -236,8 +242,7 @@ def _render_views(
         )
     from splatrender.training.evaluate import score  # brings all of training: only if needed
 
-    splats = scene.similarity.apply(model.splats)
-    draw = _drawer(job, model, splats)
+    draw = _drawer(job, model, scene.similarity)
     scores: dict[str, list[ViewScore]] = {}
     for split, chosen in splits.items():
         folder = output / split / f"ours_{model.label}"
@@ -272,7 +277,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
     elif with_video:
         encoder()  # better now than after the first frame
     similarity = _similarity(model)
-    draw = _drawer(job, model, similarity.apply(model.splats))
+    draw = _drawer(job, model, similarity)
     label = f"{name}_{model.label}" if name != model.label else name
     folder, video = output / "paths" / label, output / "paths" / f"{label}.mp4"
     limits: tuple[float, float] | None = None  # of depth: those of the first frame, for all
@@ -316,7 +321,7 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
         raise InputError(
             f"{job.model}: expected cameras.json to interpolate between cameras, found none"
         )
-    center, radius = paths.bounding_sphere(model.splats.means)
+    center, radius = _ball(model.splats)
     width = job.width or (job.height * 16 // 9 if job.height else DEFAULT_WIDTH)
     height = job.height or width * 9 // 16
     return paths.orbit_sphere(center, radius, frames, width=width, height=max(1, height)), path
@@ -358,17 +363,27 @@ def _resized(camera: Camera, job: RenderJob) -> Camera:
 
 def _similarity(model: Trained) -> Similarity:
     """World to the unit frame in which the renderer's near plane makes sense."""
+    if model.similarity is not None:
+        return model.similarity
     if model.cameras:
         centers = torch.stack([camera.center for camera in model.cameras])
         return Similarity.of_cameras(centers, model.splats.means.double())
-    center, radius = paths.bounding_sphere(model.splats.means)
+    center, radius = _ball(model.splats)
     return Similarity(1 / radius, center)
 
 
-def _drawer(job: RenderJob, model: Trained, splats: Splats) -> Callable[[Camera], Rendering]:
-    """A function that renders the splats from a camera of their own coordinates."""
+def _ball(splats: Splats) -> tuple[Tensor, float]:
+    """A ball that holds most splats: their places, and at least one of them with its skirts."""
+    center, radius = paths.bounding_sphere(splats.means)
+    return center, max(radius, 3 * float(splats.scales.amax(dim=1).median()))
+
+
+def _drawer(
+    job: RenderJob, model: Trained, similarity: Similarity
+) -> Callable[[Camera], Rendering]:
+    """A function that renders the splats from a camera of the frame inside."""
     device = choose_device(job.backend)
-    splats = splats.to(device)
+    splats = similarity.apply(model.splats).to(device, torch.float32)
     color = job.background
     if color is None:
         color = model.config.get("background")

@@ -13,7 +13,8 @@ from splatrender.camera import Camera
 from splatrender.flow import TrainState
 from splatrender.model import Splats
 from splatrender.operators.render import render
-from splatrender.scenes.scene import Scene, Similarity, View
+from splatrender.scenes.scene import Scene, View
+from splatrender.scenes.similarity import Similarity
 from splatrender.training import TrainOptions
 
 WIDTH, HEIGHT = 72, 48

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from splatrender.model import Splats
 from splatrender.model.ply import write_ply
 from splatrender.operators import devices
 from splatrender.operators.render import render
+from splatrender.scenes import Similarity
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 WIDTH, HEIGHT, VIEWS = 64, 48, 9
@@ -68,7 +70,12 @@ def world_cameras() -> list[Camera]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A scene folder as of COLMAP whose photos are renderings, and a model folder beside it."""
-    root = tmp_path_factory.mktemp("cli")
+    pytest.importorskip("plyfile")
+    return make_model(tmp_path_factory.mktemp("cli"))
+
+
+def make_model(root: Path, shift: float = 0.0) -> Path:
+    """The folders of `model`, with the world moved by `shift` along each axis."""
     splats = Splats.random(60, extent=1.5, seed=3)
     splats = Splats(
         splats.means * torch.tensor([1.0, 0.5, 1.0]) + OFFSET,
@@ -77,16 +84,18 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         splats.opacity_logits + 4,
         splats.sh,
     )
-    cameras = world_cameras()
+    move = Similarity(1.0, torch.full((3,), -shift, dtype=torch.float64))
+    cameras = [move.apply(camera) for camera in world_cameras()]
     images, lenses = [], []
-    for i, camera in enumerate(cameras):
-        radiance = render(splats, camera, background=(0.1, 0.2, 0.3)).radiance[0]
+    for i, (camera, near) in enumerate(zip(cameras, world_cameras(), strict=True)):
+        radiance = render(splats, near, background=(0.1, 0.2, 0.3)).radiance[0]
         write_image(root / "scene/images" / camera.name, radiance)
         quat = paths.quat_from_rotation(camera.viewmat[:3, :3]).tolist()
         pose = " ".join(map(str, [*quat, *camera.viewmat[:3, 3].tolist()]))
         images.append(f"{i + 1} {pose} {i + 1} {camera.name}\n\n")
         lens = f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}"
         lenses.append(f"{i + 1} PINHOLE {WIDTH} {HEIGHT} {lens}\n")
+    splats = move.apply(splats.to(torch.float64 if shift else torch.float32))
     points = [
         f"{i + 1} {x} {y} {z} 200 100 50 0.5 1 0\n"
         for i, (x, y, z) in enumerate(splats.means.tolist())
@@ -127,6 +136,46 @@ def test_test_views_are_rendered_and_scored(call: Run, model: Path, tmp_path: Pa
     scores = re.findall(r"^(\S+) +([\d.]+|inf) +([\d.]+)$", out, re.MULTILINE)
     assert [row[0] for row in scores] == ["00.png", "08.png", "mean"]
     assert all(float(psnr) > 45 and float(ssim) > 0.99 for _, psnr, ssim in scores)
+
+
+def test_a_world_far_from_the_origin_looks_the_same(call: Run, model: Path, tmp_path: Path) -> None:
+    far = make_model(tmp_path / "far", shift=1e7)
+    ply = "point_cloud/iteration_30/point_cloud.ply"
+    for i, name in enumerate(("", ply)):
+        code, out, err = call("render", far / name, "--out", tmp_path / str(i))
+        assert (code, err) == (0, "")
+        scores = re.findall(r"^(\S+) +([\d.]+|inf) +([\d.]+)$", out, re.MULTILINE)
+        assert len(scores) == 3 and all(float(psnr) > 45 for _, psnr, _ in scores)
+    pictures = []
+    for folder in (model, far):
+        code, _, err = call(
+            "render", folder, "--path", folder / "cameras.json", "--no-video", "--out", tmp_path
+        )
+        assert code == 0, err
+        pictures.append(read(tmp_path / "paths/cameras_30/renders/00003.png").astype(int))
+    assert np.abs(pictures[0] - pictures[1]).max() <= 1
+    # a file alone: the same ball to go around
+    bare = [tmp_path / "near.ply", tmp_path / "far.ply"]
+    for folder, copy in zip((model, far), bare, strict=True):
+        copy.write_bytes((folder / ply).read_bytes())
+        assert call("render", copy, "--frames", 1, "--width", 40, "--no-video")[0] == 0
+    one, other = (
+        read(tmp_path / f"{name}_render/paths/orbit_{name}/renders/00000.png").astype(int)
+        for name in ("near", "far")
+    )
+    assert one.max() > 20 and np.abs(one - other).max() <= 1
+
+
+def test_the_frame_of_training_is_that_of_rendering(call: Run, model: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(model, copy)
+    Similarity(1e-3, OFFSET).save(copy / "scene.json")  # cameras are closer than the near plane
+    for arguments in ([], ["--path", copy / "cameras.json", "--no-video"]):
+        code, _, err = call("render", copy, *arguments)
+        assert code == 0, err
+    for kind in ("test/ours_30", "paths/cameras_30"):
+        picture = read(copy / kind / "renders/00000.png").astype(int)
+        assert np.abs(picture - [26, 51, 76]).max() <= 1  # nothing but background
 
 
 def test_train_views_iteration_size_and_moved_scene(call: Run, model: Path, tmp_path: Path) -> None:

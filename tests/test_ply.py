@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-import os
-import stat
+import sys
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from plyfile import PlyData, PlyElement
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write, read_json, write_json
 from splatrender.model import SH_C0, Splats
-from splatrender.model.ply import read_ply, write_ply
+from splatrender.model.ply import offset_for, read_ply, write_ply
+
+plyfile = pytest.importorskip("plyfile")
+PlyData, PlyElement = plyfile.PlyData, plyfile.PlyElement
 
 
 def assert_same(a: Splats, b: Splats) -> None:
@@ -81,18 +83,126 @@ def test_order_type_and_normals_do_not_matter(tmp_path: Path, kind: str) -> None
 def test_broken_splats_are_left_out_and_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    splats = some_splats(5)
+    splats = some_splats(6)
     splats.means[0, 2] = torch.nan
     splats.log_scales[1, 0] = torch.inf
     splats.quats[3] = 0
+    splats.opacity_logits[5] = torch.nan
     write_ply(tmp_path / "a.ply", splats)
     with caplog.at_level(logging.WARNING):
         found = read_ply(tmp_path / "a.ply")
     assert_same(splats.index(torch.tensor([2, 4])), found)
-    assert "left out 3 of 5 splats" in caplog.text
+    assert "left out 4 of 6 splats" in caplog.text
     write_ply(tmp_path / "a.ply", splats.index(torch.tensor([0, 1])))
     with pytest.raises(InputError, match="expected splats of finite numbers"):
         read_ply(tmp_path / "a.ply")
+
+
+def test_ends_of_logit_and_logarithm_are_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splats = some_splats(4)
+    splats.opacity_logits[0] = torch.inf  # opaque
+    splats.log_scales[1, 2] = -torch.inf  # flat
+    splats.opacity_logits[3] = -torch.inf  # invisible
+    write_ply(tmp_path / "a.ply", splats)
+    with caplog.at_level(logging.WARNING):
+        found = read_ply(tmp_path / "a.ply")
+    assert_same(splats.index(torch.arange(3)), found)
+    assert "left out 1 of 4 splats, which are invisible (opacity 0)" in caplog.text
+    assert "not finite" not in caplog.text
+    write_ply(tmp_path / "a.ply", splats.index(torch.tensor([3])))
+    with pytest.raises(InputError, match="found 0 that are not finite, 1 of opacity 0"):
+        read_ply(tmp_path / "a.ply")
+
+
+UTM = torch.tensor([500_012.5, 5_400_003.25, 310.0], dtype=torch.float64)
+
+
+def far_splats(count: int = 50) -> Splats:
+    """Small splats far from the origin."""
+    splats = Splats.random(count, seed=5, degree=1).to(torch.float64)
+    return replace(splats, means=splats.means + UTM)
+
+
+def test_places_far_from_the_origin_survive_the_file(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, splats = tmp_path / "a.ply", far_splats()
+    splats.save(path)
+    header = path.read_bytes().split(b"end_header")[0].decode()
+    assert "comment offset 500010.0 5400000.0 310.0 (world = x y z + offset)" in header
+    assert "double" not in header  # viewers read float32 alone
+    with caplog.at_level(logging.WARNING):
+        found = Splats.load(path)
+    assert not caplog.text
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found.means, splats.means, atol=1e-6, rtol=0)
+    for (name, one), (_, other) in zip(splats.items(), found.items(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0, msg=name)
+    table = PlyData.read(str(path))["vertex"].data
+    assert abs(table["y"]).max() < 10
+
+
+def test_doubles_are_read_as_doubles(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path, splats = tmp_path / "a.ply", far_splats()
+    splats.save(path)
+    table = PlyData.read(str(path))["vertex"].data
+    kinds = [(name, "<f8" if name in "xyz" else "<f4") for name in table.dtype.names]
+    rows = np.zeros(len(table), dtype=kinds)
+    for i, name in enumerate(table.dtype.names):
+        rows[name] = splats.means[:, i].numpy() if name in "xyz" else table[name]
+    PlyData([PlyElement.describe(rows, "vertex")]).write(str(path))
+    with caplog.at_level(logging.WARNING):
+        found = Splats.load(path)
+    assert torch.equal(found.means, splats.means) and not caplog.text
+    # the same numbers as float32 have lost what cannot come back
+    rewrite(path, list(table.dtype.names))
+    with caplog.at_level(logging.WARNING):
+        assert Splats.load(path).dtype == torch.float32
+    assert "a.ply: positions are float32 up to 5.4e+06, where steps are 0.5" in caplog.text
+
+
+def test_places_near_the_origin_need_no_offset(tmp_path: Path) -> None:
+    splats = Splats.random(50)
+    splats.save(tmp_path / "a.ply")
+    splats.to(torch.float64).save(tmp_path / "b.ply")
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    assert b"comment" not in (tmp_path / "a.ply").read_bytes()
+
+
+def test_an_offset_is_where_float32_moves_splats() -> None:
+    center = torch.tensor([1234.5, -67.8, 0.0])
+    rounding = 1234.5 * 2**-24
+    assert offset_for(center, 30.0, 101 * rounding) is None
+    offset = offset_for(center, 30.0, 99 * rounding)
+    assert offset is not None and offset.tolist() == [1200.0, -100.0, 0.0]
+
+
+@pytest.mark.parametrize("line", ["offset 1 2", "offset a b c", "offset 1 nan 3"])
+def test_a_broken_offset_is_refused(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.ply"
+    write_ply(path, some_splats())
+    content = path.read_bytes().replace(b"element", f"comment {line}\nelement".encode(), 1)
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.ply: expected 'comment offset X Y Z'"):
+        read_ply(path)
+
+
+def test_discs_of_2dgs_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.ply"
+    write_ply(path, some_splats())
+    names = [n for n in PlyData.read(str(path))["vertex"].data.dtype.names if n != "scale_2"]
+    rewrite(path, names)
+    with pytest.raises(InputError, match=r"2D Gaussian splatting .*add a property scale_2"):
+        read_ply(path)
+
+
+def test_without_plyfile_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "plyfile", None)
+    for call in (lambda: read_ply(tmp_path / "a.ply"), lambda: write_ply("b.ply", some_splats())):
+        with pytest.raises(InputError, match="expected the package plyfile, found none"):
+            call()
 
 
 @pytest.mark.parametrize("name", ["y", "f_dc_1", "opacity", "scale_0", "rot_3"])
@@ -199,7 +309,7 @@ def test_compressed_files_of_the_editor(
     torch.testing.assert_close(splats.quats.norm(dim=1), torch.ones(count), atol=1e-2, rtol=0)
 
 
-def packed_elements(count: int = 300, chunks: int = 2) -> list[PlyElement]:
+def packed_elements(count: int = 300, chunks: int = 2) -> list[Any]:
     ranges = [f"{end}_{name}" for end in ("min", "max") for name in ("x", "y", "z")]
     ranges += [f"{end}_scale_{axis}" for end in ("min", "max") for axis in "xyz"]
     words = [f"packed_{name}" for name in ("position", "rotation", "scale", "color")]
@@ -245,50 +355,3 @@ def test_compressed_refusals(tmp_path: Path) -> None:
     PlyData([chunk, vertex, PlyElement.describe(sh, "sh")]).write(str(path))
     with pytest.raises(InputError, match="expected 300 rows of harmonics, found 299"):
         read_ply(path)
-
-
-def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
-    path = tmp_path / "deep/a.txt"
-    with atomic_write(path) as temporary:
-        assert temporary.parent == path.parent and temporary.suffix == ".txt"
-        temporary.write_text("old")
-        assert not path.exists()
-    with pytest.raises(KeyboardInterrupt), atomic_write(path) as temporary:
-        temporary.write_text("ne")
-        raise KeyboardInterrupt
-    assert path.read_text() == "old"
-    assert [file.name for file in path.parent.iterdir()] == ["a.txt"]
-
-
-@pytest.mark.skipif(os.name == "nt", reason="no such permissions on Windows")
-def test_files_have_ordinary_permissions(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {"a": tmp_path})
-    (tmp_path / "b").touch()
-    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("a.json", "b")]
-    assert modes[0] == modes[1]
-    assert read_json(tmp_path / "a.json") == {"a": str(tmp_path)}
-
-
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-def test_json_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "a.json").write_text('{"caf\u00e9": 1}', encoding=encoding)
-    assert read_json(tmp_path / "a.json") == {"caf\u00e9": 1}
-
-
-def test_places_where_no_file_can_be(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    for place in (tmp_path, tmp_path / "file/a.txt"):
-        with (
-            pytest.raises(InputError, match="expected a place for a file"),
-            atomic_write(place) as temporary,
-        ):
-            temporary.touch()
-    with pytest.raises(TypeError, match="no place in JSON"):
-        write_json(tmp_path / "a.json", {"a": object()})
-    with pytest.raises(InputError, match="expected a JSON file, found none"):
-        read_json(tmp_path / "none.json")
-    (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match="expected JSON, found"):
-        read_json(tmp_path / "a.json")
-    with pytest.raises(InputError, match="expected a readable file"):
-        read_json(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import re
 from pathlib import Path
@@ -313,6 +314,65 @@ def test_float32_points_far_from_the_origin_keep_their_digits() -> None:
     move = Similarity(1.0, torch.tensor([1e6, 0.0, 0.0], dtype=torch.float64))
     inside = move.apply(torch.tensor([[1e6 + 0.25, 0.0, 0.0]]))
     assert inside[0, 0] == 0.25
+
+
+def test_splats_of_a_file_fit_the_cameras(tmp_path: Path) -> None:
+    pytest.importorskip("plyfile")
+    write_scene(tmp_path)
+    scene = load_scene(tmp_path)
+    splats = Splats.from_points(scene.points, scene.colors)
+    scene.save_splats(splats, tmp_path / "a.ply")
+    world = Splats.load(tmp_path / "a.ply")
+    view = scene.train[0]
+    seen, depths = project(world.means, scene.similarity.invert(view.camera))
+    expected, expected_depths = project(splats.means, view.camera)
+    torch.testing.assert_close(seen, expected, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(depths * scene.similarity.scale, expected_depths)
+    again = scene.load_splats(tmp_path / "a.ply")
+    for (name, one), (_, other) in zip(splats.items(), again.items(), strict=True):
+        torch.testing.assert_close(one, other, msg=name)
+
+
+def test_without_normalising_the_frames_are_one(tmp_path: Path) -> None:
+    write_scene(tmp_path)
+    scene, plain = load_scene(tmp_path), load_scene(tmp_path, normalize=False)
+    move = scene.similarity
+    assert plain.similarity.scale == 1 and not plain.similarity.center.any()
+    torch.testing.assert_close(plain.points, move.invert(scene.points))
+    for one, other in zip(views_of(plain), views_of(scene), strict=True):
+        torch.testing.assert_close(one.camera.viewmat, move.invert(other.camera).viewmat)
+    given = load_scene(tmp_path, normalize=Similarity(2.0, torch.ones(3)))
+    assert given.similarity.scale == 2.0
+    torch.testing.assert_close(given.points, 2 * (plain.points - 1))
+
+
+def test_similarities_are_kept_in_files(tmp_path: Path) -> None:
+    move = Similarity(1 / 3, torch.tensor([500_012.3, 5_400_003.7, 300.1], dtype=torch.float64))
+    move.save(tmp_path / "scene.json")
+    found = Similarity.load(tmp_path / "scene.json")
+    assert found.scale == move.scale and torch.equal(found.center, move.center)
+    assert json.loads((tmp_path / "scene.json").read_text())["offset"] == [500010, 5400000, 300]
+    for content, message in (
+        ('{"scale": 1}', "expected an object with numbers scale and center"),
+        ('{"scale": "a", "center": [0, 0, 0]}', "expected an object with numbers"),
+        ("[]", "expected an object with numbers"),
+        ('{"scale": 0, "center": [0, 0, 0]}', "scene.json: Similarity: scale must be positive"),
+        ('{"scale": 1, "center": [0, 0]}', "scene.json: Similarity: center must be a finite"),
+    ):
+        (tmp_path / "scene.json").write_text(content)
+        with pytest.raises(InputError, match=message):
+            Similarity.load(tmp_path / "scene.json")
+
+
+def test_far_worlds_are_in_float64() -> None:
+    near, far = Similarity(0.5, torch.ones(3)), Similarity(0.5, torch.full((3,), 1e7))
+    splats = Splats.random(30)
+    assert near.offset is None and near.invert(splats).dtype == torch.float32
+    assert far.offset is not None and far.offset.tolist() == [1e7, 1e7, 1e7]
+    world = far.invert(splats)
+    assert world.dtype == torch.float64
+    torch.testing.assert_close(far.apply(world).means.float(), splats.means, atol=1e-7, rtol=0)
+    assert far.invert(splats.means).dtype == torch.float64
 
 
 def test_cameras_in_one_place_are_scaled_by_the_points() -> None:

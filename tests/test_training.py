@@ -24,6 +24,7 @@ from splatrender.model import Splats
 from splatrender.model.ply import read_ply
 from splatrender.operators.render import render
 from splatrender.scenes.scene import Scene, View
+from splatrender.scenes.similarity import Similarity
 from splatrender.training import (
     Interrupted,
     TrainingDiverged,
@@ -32,8 +33,10 @@ from splatrender.training import (
 )
 from splatrender.training import run as run_module
 from splatrender.training.data import Samples, reduced
-from splatrender.training.evaluate import score
+from splatrender.training.evaluate import evaluate, score
 from splatrender.training.interruption import InterruptionGuard
+
+pytest.importorskip("plyfile")  # training writes .ply files
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +92,7 @@ def test_exports_are_in_world_coordinates(scene: Scene, tmp_path: Path) -> None:
     torch.testing.assert_close(
         result.splats.means, inside["means"] / 0.5 + torch.tensor([1.0, 2.0, 3.0])
     )
+    assert Similarity.load(tmp_path / "out" / "scene.json").center.tolist() == [1, 2, 3]
     cameras = json.loads((tmp_path / "out" / "cameras.json").read_text())
     assert [camera["img_name"] for camera in cameras] == [f"{i:02d}.jpg" for i in range(9)]
     expected = scene.test[0].camera.center / 0.5 + torch.tensor([1.0, 2.0, 3.0])
@@ -100,6 +104,23 @@ def test_exports_are_in_world_coordinates(scene: Scene, tmp_path: Path) -> None:
         outside = render(result.splats, world).radiance
         within = render(Splats(**inside), scene.test[0].camera).radiance
     assert float((outside - within).abs().mean()) < 1e-4
+
+
+def test_a_file_far_from_the_origin_is_what_training_measured(
+    scene: Scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    center = torch.tensor([1e7, -1e7, 4e6], dtype=torch.float64) + 0.123
+    far = replace(scene, similarity=Similarity(0.5, center))
+    result = train(options(tmp_path / "out", quiet=False), far)
+    assert "relative to [10000000.0, -10000000.0, 4000000.0]" in capsys.readouterr().err
+    assert result.splats is not None and result.splats.dtype == torch.float64
+    splats = far.load_splats(tmp_path / "out/point_cloud/iteration_40/point_cloud.ply")
+    again = evaluate(scene.test, lambda camera: render(splats, camera).radiance[0], 40, "test")
+    assert again.psnr == pytest.approx(result.results["psnr"], abs=0.01)
+    world = result.splats
+    seen = render(world, far.similarity.invert(scene.test[0].camera)).radiance
+    within = render(splats, scene.test[0].camera).radiance
+    torch.testing.assert_close(seen.float(), within, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize("strategy", ["mcmc", "wfr", "adc", "adc-absgrad", "none"])

@@ -2,55 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
 from splatrender.errors import InputError
+from splatrender.io.atomic import atomic_write
 
 
-def read_elements(path: Path) -> dict[str, np.ndarray]:
-    """The elements of a PLY file.
+@dataclass(frozen=True)
+class PlyFile:
+    """Content of a PLY file.
+
+    Attributes:
+        elements: structured arrays by name.
+        comments: lines of the header.
+    """
+
+    elements: dict[str, np.ndarray]
+    comments: list[str]
+
+
+def _plyfile() -> ModuleType:
+    """The package that knows the format; GPL, so it is imported by a call and nowhere else."""
+    try:
+        import plyfile
+    except ImportError:
+        raise InputError(
+            ".ply: expected the package plyfile, found none; install it by `pip install plyfile`"
+        ) from None
+    return plyfile
+
+
+def write_vertices(
+    path: str | os.PathLike[str], rows: np.ndarray, comments: Sequence[str] = ()
+) -> None:
+    """Write a little-endian PLY file of one element `vertex`, atomically.
+
+    Args:
+        path: file to write.
+        rows: structured array [N] of numbers.
+        comments: lines for the header.
+
+    Raises:
+        InputError: the file cannot be made, or the package plyfile is missing.
+    """
+    plyfile = _plyfile()
+    element = plyfile.PlyElement.describe(rows, "vertex")
+    data = plyfile.PlyData([element], byte_order="<", comments=list(comments))
+    with atomic_write(path) as temporary:
+        data.write(str(temporary))
+
+
+def read_table(path: Path) -> PlyFile:
+    """Read a PLY file: ASCII or binary, of any byte order.
 
     Args:
         path: file to read.
 
     Returns:
-        Structured arrays by name.
+        Its elements and comments.
 
     Raises:
-        InputError: the file is missing, is not PLY or is not whole.
+        InputError: the file is missing, is not PLY or is not whole, or the package plyfile is
+            missing.
     """
-    from plyfile import PlyData, PlyParseError  # GPL: used where it is called, nowhere else
-
+    plyfile = _plyfile()
     try:
         with open(path, "rb") as file:
             if file.read(3) != b"ply":
                 raise InputError(f"{path}: expected a PLY file, which begins with 'ply'")
-        data: Any = PlyData.read(str(path))
+        data: Any = plyfile.PlyData.read(str(path))
     except FileNotFoundError:
         raise InputError(f"{path}: expected a .ply file, found none") from None
     except IsADirectoryError:
         raise InputError(f"{path}: expected a .ply file, found a folder") from None
     except OSError as error:
         raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
-    except (PlyParseError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
+    except InputError:
+        raise
+    except (plyfile.PlyParseError, ValueError) as error:
         raise InputError(f"{path}: expected a whole PLY file, found: {error}") from error
-    return {element.name: np.asarray(element.data) for element in data.elements}
+    elements = {element.name: np.asarray(element.data) for element in data.elements}
+    return PlyFile(elements, list(data.comments))
 
 
-def columns_of(path: Path, table: np.ndarray, names: tuple[str, ...]) -> np.ndarray:
-    """Properties by name, float32 [N, len(names)].
+def columns_of(
+    path: Path, table: np.ndarray, names: tuple[str, ...], dtype: type = np.float32
+) -> np.ndarray:
+    """Properties by name, [N, len(names)].
 
     Args:
         path: the file, for messages.
         table: structured array [N] of an element.
         names: properties, in the order wanted.
+        dtype: floating-point type of the result.
 
     Returns:
         One column for each name.
@@ -59,7 +111,7 @@ def columns_of(path: Path, table: np.ndarray, names: tuple[str, ...]) -> np.ndar
         InputError: a property is missing or is a list.
     """
     available = table.dtype.names or ()
-    result = np.empty((len(table), len(names)), dtype=np.float32)
+    result: np.ndarray = np.empty((len(table), len(names)), dtype=dtype)
     for i, name in enumerate(names):
         if name not in available:
             raise InputError(
@@ -68,7 +120,8 @@ def columns_of(path: Path, table: np.ndarray, names: tuple[str, ...]) -> np.ndar
             )
         if table.dtype[name].hasobject:
             raise InputError(f"{path}: expected a number as property {name!r}, found a list")
-        result[:, i] = table[name]
+        with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite
+            result[:, i] = table[name]
     return result
 
 

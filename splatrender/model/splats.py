@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -23,6 +24,10 @@ class Splats:
 
     Splat n stands for the Gaussian with mean `means[n]` and covariance A Aᵀ, A = R(q/|q|) diag(s),
     seen with opacity o and the colour 1/2 + Σ_k Y_k(ω) sh[n, k] in direction ω.
+
+    Splats do not know which frame they are in. Those of `load` and `save` are in the world of the
+    .ply file; those that fit the cameras of a loaded scene are in the scene's inside frame, and
+    `Scene.load_splats` and `Scene.save_splats` move between the two.
 
     Attributes:
         means: [N, 3] centres, in scene units.
@@ -160,6 +165,52 @@ class Splats:
             raise InputError(f"Splats.cat: expected one degree of harmonics, found {degrees}")
         names = [field.name for field in fields(Splats)]
         return Splats(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Splats:
+        """Read splats from a 3DGS .ply file, plain or compressed, in the file's own frame.
+
+        That is the world of the photos' cameras as COLMAP wrote it. The cameras of `load_scene`
+        are in the scene's inside frame instead: `Scene.load_splats` reads splats for those.
+
+        Args:
+            path: file to read.
+
+        Returns:
+            Splats on the CPU. float32; float64 if positions are doubles that float32 does not
+            hold, or relative to an offset because they are far from the origin.
+
+        Raises:
+            InputError: the file is missing, is not PLY, lacks a property, or has no usable splat.
+
+        Example:
+            >>> Splats.load("output/demo/point_cloud/iteration_5000/point_cloud.ply")
+            ... # doctest: +SKIP
+            Splats(49,145 splats, degree 3, torch.float32, cpu)
+        """
+        from splatrender.model.ply import read_ply  # here, as files know splats
+
+        return read_ply(path)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the splats as a 3DGS .ply file, as they are: in the frame that they are in.
+
+        Splats of a loaded scene are in its inside frame; `Scene.save_splats` writes them in the
+        world of the scene's files. Positions in float64 that float32 would move by more than 1 %
+        of a splat's size are written relative to an offset, which is kept in the file's header.
+
+        Args:
+            path: file to write, atomically; its folder is made.
+
+        Raises:
+            InputError: the file cannot be made.
+
+        Example:
+            >>> Splats.random(10).save("ten.ply")  # doctest: +SKIP
+        """
+        from splatrender.model.ply import write_ply
+
+        write_ply(path, self)
 
     @classmethod
     def from_points(

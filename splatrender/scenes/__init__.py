@@ -5,6 +5,7 @@
 `load_scene` does all of it.
 """
 
-from splatrender.scenes.scene import Scene, Similarity, View, load_scene
+from splatrender.scenes.scene import Scene, View, load_scene
+from splatrender.scenes.similarity import Similarity
 
 __all__ = ["Scene", "Similarity", "View", "load_scene"]

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import overload
 
 import numpy as np
 import torch
 
 from splatrender.camera import Camera
 from splatrender.errors import InputError
+from splatrender.model.ply import read_ply, write_ply
 from splatrender.model.splats import Splats
 from splatrender.scenes.colmap import ColmapModel, find_model, read_model
 from splatrender.scenes.extent import camera_extent
 from splatrender.scenes.photos import Job, find_masks, find_photos, read_all
+from splatrender.scenes.similarity import Similarity
 from splatrender.scenes.text import file_name, read_lines
 
 logger = logging.getLogger(__name__)
@@ -40,109 +42,11 @@ class View:
 
 
 @dataclass(frozen=True, eq=False)
-class Similarity:
-    """From the world of the files to the frame inside: x_inside = scale (x_world - center).
-
-    There is no rotation, so quaternions and spherical harmonics are the same in both. Opacities
-    are too; extinctions [1/length] are not touched either, as `Splats` does not tell the two apart.
-
-    Args:
-        scale: inside lengths per world length, > 0.
-        center: float64 [3], the world's point that becomes the origin.
-
-    Raises:
-        InputError: the scale is not positive, or the centre no finite point.
-
-    Example:
-        >>> move = Similarity(2.0, torch.tensor([1.0, 0.0, 0.0]))
-        >>> move.apply(torch.tensor([[1.5, 0.0, 0.0]])).tolist()
-        [[1.0, 0.0, 0.0]]
-    """
-
-    scale: float
-    center: torch.Tensor
-
-    def __post_init__(self) -> None:
-        center = torch.as_tensor(self.center).detach().to("cpu", torch.float64)
-        if center.shape != (3,) or not bool(center.isfinite().all()):
-            raise InputError(f"Similarity: center must be a finite point [3], got {self.center}")
-        if not 0 < self.scale < float("inf"):
-            raise InputError(f"Similarity: scale must be positive, got {self.scale}")
-        object.__setattr__(self, "center", center)
-
-    @classmethod
-    def of_cameras(cls, centers: torch.Tensor, points: torch.Tensor) -> Similarity:
-        """The frame in which the cameras have mean 0 and extent 1.
-
-        The extent is that of `camera_extent`: 1.1 max |center - mean of centers| over the cameras
-        that are not astray. Cameras that all stand in one place have no extent; then the median
-        distance of the points becomes 1 instead.
-
-        Args:
-            centers: float64 [C, 3] camera centres.
-            points: float64 [P, 3] seed points, P >= 0.
-        """
-        extent = camera_extent(centers)
-        center, length = extent.center, extent.length
-        if len(points):
-            distance = float((points - center).norm(dim=1).median())
-            if not length > 1e-9 * distance:
-                length = distance
-        return cls(1.0 / length if length > 0 else 1.0, center)
-
-    @overload
-    def apply(self, thing: torch.Tensor) -> torch.Tensor: ...
-    @overload
-    def apply(self, thing: Camera) -> Camera: ...
-    @overload
-    def apply(self, thing: Splats) -> Splats: ...
-
-    def apply(self, thing: torch.Tensor | Camera | Splats) -> torch.Tensor | Camera | Splats:
-        """From the world to the inside.
-
-        Args:
-            thing: points [..., 3] (floating point), a Camera, or Splats.
-
-        Returns:
-            The same kind of thing, dtype and device; differentiable for points and Splats.
-        """
-        return _move(thing, self.scale, self.center)
-
-    @overload
-    def invert(self, thing: torch.Tensor) -> torch.Tensor: ...
-    @overload
-    def invert(self, thing: Camera) -> Camera: ...
-    @overload
-    def invert(self, thing: Splats) -> Splats: ...
-
-    def invert(self, thing: torch.Tensor | Camera | Splats) -> torch.Tensor | Camera | Splats:
-        """From the inside back to the world; see `apply`."""
-        # x_world = x_inside/scale + center = (1/scale) (x_inside - (-scale center))
-        return _move(thing, 1.0 / self.scale, -self.scale * self.center)
-
-
-def _move(
-    thing: torch.Tensor | Camera | Splats, scale: float, center: torch.Tensor
-) -> torch.Tensor | Camera | Splats:
-    """`thing` after x -> scale (x - center)."""
-    if isinstance(thing, Camera):
-        # p_camera = W x + t must come out scaled: t' = scale (W center + t), W stays.
-        viewmat = thing.viewmat.clone()
-        viewmat[:3, 3] = scale * (viewmat[:3, :3] @ center + viewmat[:3, 3])
-        return replace(thing, viewmat=viewmat)
-    if isinstance(thing, Splats):
-        means = _move(thing.means, scale, center)
-        assert isinstance(means, torch.Tensor)
-        log_scale = float(np.log(scale))
-        return replace(thing, means=means, log_scales=thing.log_scales + log_scale)
-    # In float64, as float32 would lose digits where the world's origin lies far away.
-    moved = scale * (thing.double() - center.to(thing.device))
-    return moved.to(thing.dtype)
-
-
-@dataclass(frozen=True, eq=False)
 class Scene:
     """Everything that training needs from a scene folder; all lengths are inside lengths.
+
+    Cameras and points are in the inside frame, .ply files in the world of the scene's files.
+    `load_splats` and `save_splats` move splats from one to the other.
 
     Args:
         path: the folder.
@@ -166,6 +70,43 @@ class Scene:
             f"{len(self.points):,} points)"
         )
 
+    def load_splats(self, path: str | os.PathLike[str]) -> Splats:
+        """Read splats from a .ply file, in the frame of this scene's cameras.
+
+        x_inside = scale (x_file - center), in float64, of the scene's `similarity`.
+
+        Args:
+            path: 3DGS .ply file in the world of the scene's files, as training writes it.
+
+        Returns:
+            Splats in float32, to be rendered with the cameras of `train` and `test`.
+
+        Raises:
+            InputError: see `Splats.load`.
+
+        Example:
+            >>> splats = scene.load_splats("out/point_cloud/iteration_7000/point_cloud.ply")
+            ... # doctest: +SKIP
+            >>> render(splats, scene.test[0].camera).radiance  # doctest: +SKIP
+        """
+        return self.similarity.apply(read_ply(path)).to(torch.float32)
+
+    def save_splats(self, splats: Splats, path: str | os.PathLike[str]) -> None:
+        """Write splats as a .ply file in the world of the scene's files.
+
+        Args:
+            splats: in the frame of this scene's cameras.
+            path: file to write, atomically.
+
+        Raises:
+            InputError: the file cannot be made.
+
+        Example:
+            >>> scene.save_splats(splats, "mine.ply")  # doctest: +SKIP
+        """
+        world = self.similarity.invert(splats.detach())
+        write_ply(path, world, self.similarity.offset)
+
 
 def load_scene(
     path: str | Path,
@@ -176,6 +117,7 @@ def load_scene(
     holdout: int = 8,
     eval: bool = True,
     need_points: bool = True,
+    normalize: bool | Similarity = True,
 ) -> Scene:
     """Read a COLMAP scene: photos, cameras and points, undistorted, resized and normalised.
 
@@ -199,6 +141,11 @@ def load_scene(
             a file `test.txt` beside the model, one name a line, says it instead.
         eval: hold test photos out; False puts all photos in `train`.
         need_points: refuse a scene without seed points; training from random points needs none.
+        normalize: True moves and scales the world as above; False leaves cameras and points in the
+            coordinates of the files, so that splats of `Splats.load` fit them (`train` and the
+            near plane of `RenderOptions` are made for a scene of unit size, though). A
+            Similarity is applied instead, such as that of an earlier run
+            (`Similarity.load("out/scene.json")`).
 
     Returns:
         The scene; views are sorted by name.
@@ -234,7 +181,7 @@ def load_scene(
     world_points = torch.from_numpy(model.points)
     viewmats = torch.from_numpy(np.stack([image.viewmat for image in model.images]))
     centers = -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:])[:, :, 0]
-    similarity = Similarity.of_cameras(centers, world_points)
+    similarity = _chosen(normalize, centers, world_points)
     _warn_of_astray(root, names, centers)
     views = []
     for image, viewmat, read in zip(model.images, viewmats, read_all(jobs), strict=True):
@@ -268,6 +215,24 @@ def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> 
             names[worst[1]],
             worst[0],
         )
+
+
+def _chosen(
+    normalize: bool | Similarity, centers: torch.Tensor, points: torch.Tensor
+) -> Similarity:
+    """The frame inside."""
+    if isinstance(normalize, Similarity):
+        return normalize
+    natural = Similarity.of_cameras(centers, points)
+    if normalize:
+        return natural
+    if natural.offset is not None:
+        logger.warning(
+            "normalize=False: cameras near %s are too far from the origin for float32, which "
+            "moves points and splats; normalize=True keeps them in place",
+            [round(x) for x in natural.center.tolist()],
+        )
+    return Similarity.identity()
 
 
 def _what(path: Path) -> str:

@@ -113,6 +113,7 @@ def _train(
             holdout=options.holdout,
             eval=options.eval,
             need_points=not options.random_init,
+            normalize=folder.similarity() or True,
         )
     if not scene.train:
         raise InputError(f"{options.source}: expected at least one training view, found none")
@@ -125,11 +126,18 @@ def _train(
         folder.write_config({**options.as_json(), "backend": device.type})
         cameras = [view.camera for view in [*scene.test, *scene.train]]
         folder.write_cameras([scene.similarity.invert(camera) for camera in cameras])
+        folder.write_similarity(scene.similarity)
     _say(
         options,
         f"{len(scene.train)} training views, {len(scene.test)} test views, "
         f"{len(run.state):,} splats to begin with, on {device_name(device)}.",
     )
+    if (offset := scene.similarity.offset) is not None:
+        _say(
+            options,
+            f"The world's origin is far away: .ply files hold places relative to {offset.tolist()} "
+            "(in their headers and in scene.json).",
+        )
     if not scene.test and options.eval:
         _warn("no test views: the figures at the end are those of training views")
     elif not scene.test:
@@ -242,7 +250,7 @@ def _at_milestones(run: Run, folder: OutputFolder, bar: tqdm) -> None:
         if not options.quiet:
             bar.write(f"Iteration {iteration}: {_figures(evaluation.summary())}")
     if iteration in options.save_iterations:
-        folder.write_splats(run.splats_in_world(), iteration)
+        folder.write_splats(run.splats_in_world(), iteration, run.scene.similarity.offset)
     if options.checkpoint_interval and iteration % options.checkpoint_interval == 0:
         save_checkpoint(folder.checkpoint, run.memory())
 
@@ -263,7 +271,7 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
     options, state, scene = run.options, run.state, run.scene
     save_checkpoint(folder.checkpoint, run.memory())
     splats = run.splats_in_world()
-    folder.write_splats(splats, state.iteration)
+    folder.write_splats(splats, state.iteration, scene.similarity.offset)
     views, split = _judged(scene)
     pictures = Pictures(folder, split, state.iteration, len(views))
     evaluation = _evaluate(run, pictures)

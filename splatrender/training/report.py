@@ -3,6 +3,7 @@
 checkpoint.pt            the state to resume from
 config.json              the options
 cameras.json             where the photos were taken, in world coordinates
+scene.json               the similarity from world coordinates to those of training
 point_cloud/iteration_N/point_cloud.ply
 test/ours_N/{renders,gt}/00000.png     (train/ where no views are held out)
 results.json  per_view.json  overview.png
@@ -30,6 +31,7 @@ from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import comparison, stack, write_image
 from splatrender.model import Splats
 from splatrender.model.ply import write_ply
+from splatrender.scenes.similarity import Similarity
 from splatrender.training.evaluate import Evaluation
 
 OVERVIEW_ROWS = 4
@@ -38,6 +40,7 @@ OURS = (
     "checkpoint.pt",
     "config.json",
     "cameras.json",
+    "scene.json",
     "results.json",
     "per_view.json",
     "overview.png",
@@ -141,9 +144,18 @@ class OutputFolder:
         """Write cameras.json, of cameras in world coordinates."""
         write_cameras_json(self.path / "cameras.json", cameras)
 
-    def write_splats(self, splats: Splats, iteration: int) -> None:
-        """Write splats, in world coordinates, as a .ply file."""
-        write_ply(self.ply(iteration), splats)
+    def write_similarity(self, similarity: Similarity) -> None:
+        """Write scene.json: how the frame of training is placed in the world."""
+        similarity.save(self.path / "scene.json")
+
+    def similarity(self) -> Similarity | None:
+        """The similarity of the run that began here, if there is one."""
+        path = self.path / "scene.json"
+        return Similarity.load(path) if path.exists() else None
+
+    def write_splats(self, splats: Splats, iteration: int, offset: Tensor | None = None) -> None:
+        """Write splats, in world coordinates, as a .ply file relative to an offset, if any."""
+        write_ply(self.ply(iteration), splats, offset)
 
     def add_report(self, report: StepReport) -> None:
         """Append what a strategy did as a line of flow.jsonl."""
