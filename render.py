@@ -1,7 +1,10 @@
 """Trained splats -> pictures and videos; the same as `splatrender render`."""
 
-from splatrender.cli.main import run
-from splatrender.cli.render import render
+import signal
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would swallow it, or show a traceback
+    from splatrender.cli.main import run
+    from splatrender.cli.render import render
+
     run(render, "render.py")

@@ -28,7 +28,8 @@ from peers.catalog import ROWS, Row
 from peers.figures import draw_descents, draw_pareto, draw_rates
 from peers.problem import Problem
 
-from splatrender.io.atomic import read_json, write_json, write_text
+from splatrender.io.atomic import write_text
+from splatrender.io.json_files import read_json, write_json
 from splatrender.regression.job import errors
 from splatrender.regression.tasks import TASKS
 

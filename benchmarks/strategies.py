@@ -31,7 +31,7 @@ from splatrender.flow import STRATEGIES, WFR, Scheme, TrainingView, TrainState
 from splatrender.flow.footprints import residual_of
 from splatrender.flow.probes import Probes
 from splatrender.flow.sweep import Sweep
-from splatrender.io.atomic import read_json, write_json
+from splatrender.io.json_files import read_json, write_json
 from splatrender.training import TrainOptions, train
 from splatrender.training.options import TRANSPORTS
 

@@ -1,6 +1,9 @@
 """`python -m splatrender` is the command `splatrender`."""
 
-from splatrender.cli.main import main
+import signal
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an import would swallow it, or show a traceback
+    from splatrender.cli.main import main
+
     main()

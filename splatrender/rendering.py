@@ -18,9 +18,9 @@ from tqdm import tqdm
 from splatrender import paths
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.atomic import read_json
 from splatrender.io.cameras import load_cameras
 from splatrender.io.images import depth_picture, depth_range, to_uint8, write_image
+from splatrender.io.json_files import read_json
 from splatrender.io.video import encoder, video_writer
 from splatrender.model import Splats
 from splatrender.model.ply import read_ply
@@ -135,6 +135,8 @@ def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
         path = "orbit"  # a bare .ply: the only thing to show
     if views is None:
         views = "test" if path == "none" else "none"
+    if path != "none" and job.video:
+        encoder()  # better now than after the views
     output = Path(job.output) if job.output else model.folder
     scores: dict[str, list[ViewScore]] = {}
     if views != "none":
@@ -274,8 +276,6 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
         except InputError as error:
             print(f"warning: no video, pictures only: {error}", file=sys.stderr)
             with_video = False
-    elif with_video:
-        encoder()  # better now than after the first frame
     similarity = _similarity(model)
     draw = _drawer(job, model, similarity)
     label = f"{name}_{model.label}" if name != model.label else name

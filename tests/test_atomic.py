@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write, read_json, write_json
+from splatrender.io.atomic import atomic_write
+from splatrender.io.json_files import read_json, write_json
 
 
 def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
@@ -48,7 +49,7 @@ def test_places_where_no_file_can_be(tmp_path: Path) -> None:
             atomic_write(place) as temporary,
         ):
             temporary.touch()
-    with pytest.raises(TypeError, match="no place in JSON"):
+    with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "a.json", {"a": object()})
     with pytest.raises(InputError, match="expected a JSON file, found none"):
         read_json(tmp_path / "none.json")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import re
 import shutil
@@ -23,7 +24,7 @@ from splatrender.camera import Camera
 from splatrender.cli.main import cli, main, run
 from splatrender.cli.render import render as render_command
 from splatrender.cli.train import train as train_command
-from splatrender.errors import InputError
+from splatrender.errors import InputError, WriteError
 from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import write_image
 from splatrender.model import Splats
@@ -266,7 +267,7 @@ def test_without_an_encoder_there_are_pictures(
     assert code == 0 and err.startswith("warning: no video") and err.count("\n") == 1
     assert names(tmp_path / "paths") == ["orbit_30"]
     code, _, err = call(*arguments, "--video")
-    assert code == 2 and "pip install splatrender[video]" in one_line(err)
+    assert code == 2 and 'pip install "splatrender[video]"' in one_line(err)
 
 
 @pytest.mark.parametrize(
@@ -410,6 +411,9 @@ def test_version(call: Run) -> None:
         (InputError("a\n b"), 2, "error: a b"),
         (click.ClickException("lost"), 1, "error: lost"),
         (BrokenPipeError(errno.EPIPE, "nobody reads on"), 1, ""),
+        (WriteError("a.pt", "full"), 74, "error: a.pt: expected to write this file, found: full"),
+        (OSError(errno.EIO, "broken", "b.png"), 74, "error: b.png: broken"),
+        (OSError("a writer\n of others"), 74, "error: a writer of others"),
     ],
 )
 def test_endings(
@@ -423,6 +427,50 @@ def test_endings(
         run(fails, "it", [])
     assert ended.value.code == code
     assert capsys.readouterr().err.strip() == message
+
+
+def test_names_of_photos_can_be_printed_everywhere(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @click.command()
+    def prints() -> None:
+        click.echo("写真 \udcff")
+        raise InputError("写真.jpg: expected a photo")
+
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="latin-1") for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    with pytest.raises(SystemExit) as ended:
+        run(prints, "it", [])
+    err.flush()
+    assert ended.value.code == 2
+    assert out.buffer.getvalue() == b"\\u5199\\u771f \\udcff\n"
+    assert err.buffer.getvalue() == b"error: \\u5199\\u771f.jpg: expected a photo\n"
+
+
+def test_ctrl_c_while_a_command_loads_ends_it_at_once() -> None:
+    code = (
+        "import click, signal, sys\n"
+        "from splatrender.cli.main import run\n"
+        "@click.command()\n"
+        "def loads():\n"
+        "    try:\n"
+        "        signal.raise_signal(signal.SIGINT)\n"
+        "    except BaseException:\n"
+        "        pass  # as within an import\n"
+        "    print('went on')\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "run(loads, 'it', [])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "\nstopped\n")
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("    try:", "    loaded()\n    try:").replace(
+            "@click", "from splatrender.cli.loading import loaded\n@click", 1
+        )],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "went on\n")
 
 
 def test_an_interrupted_run_tells_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:

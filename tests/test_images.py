@@ -117,7 +117,7 @@ def test_videos_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         pass
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
     with (
-        pytest.raises(InputError, match=r"pip install splatrender\[video\]"),
+        pytest.raises(InputError, match=r'pip install "splatrender\[video\]"'),
         video_writer(tmp_path / "a.mp4"),
     ):
         pass

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 import click
 
 from splatrender import __version__
+from splatrender.cli.loading import stop_at_once
 from splatrender.cli.plot_flow import plot_flow
 from splatrender.cli.regress import regress
 from splatrender.cli.render import render
 from splatrender.cli.train import train
-from splatrender.errors import InputError
+from splatrender.errors import InputError, WriteError
 
 BAD_INPUT = 2
+NOT_WRITTEN = 74  # EX_IOERR of sysexits.h: a full disk, a quota, a network disk that is gone
 INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -43,7 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def run(command: click.Command, name: str, arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and exit: 0, or 2 with one line on stderr for bad input, 130 for Ctrl-C.
+    """Run a command and exit.
+
+    The exit code is 0; 1 when the work failed; 2 for bad input, with one line on stderr; 74 when a
+    file could not be written, likewise; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
         command: what to run.
@@ -53,32 +60,67 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
     # Threads that spin while they wait for one another slow everybody down on a busy machine. Read
     # when torch is loaded, which no command has done yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    _show_every_name()
     _show_log()
+    with stop_at_once():
+        sys.exit(_outcome(command, name, arguments))
+
+
+def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None) -> int:
+    """Run a command; return its exit code, after a line on stderr if it failed."""
     try:
         code = command.main(arguments, prog_name=name, standalone_mode=False)
+        sys.stdout.flush()  # here, where a full disk behind it can still be reported
+        return code if isinstance(code, int) else 0
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.ctx.get_help() if error.ctx else "", err=True)
-        code = BAD_INPUT
+        _print(error.ctx.get_help() if error.ctx else "")
+        return BAD_INPUT
     except click.UsageError as error:
-        click.echo(
-            f"error: {_lowered(error.format_message())} (see {_help(error, name)})", err=True
-        )
-        code = BAD_INPUT
+        _print(f"error: {_lowered(error.format_message())} (see {_help(error, name)})")
+        return BAD_INPUT
     except InputError as error:
-        click.echo(f"error: {_one_line(str(error))}", err=True)
-        code = BAD_INPUT
+        _print(f"error: {_one_line(str(error))}")
+        return BAD_INPUT
     except click.ClickException as error:
-        click.echo(f"error: {_one_line(error.format_message())}", err=True)
-        code = error.exit_code
+        _print(f"error: {_one_line(error.format_message())}")
+        return error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("\nstopped", err=True)
-        code = INTERRUPTED
+        _print("\nstopped")
+        return INTERRUPTED
     except SystemExit as error:
         message = getattr(error, "message", None)
         if message:
-            click.echo(message, err=True)
+            _print(message)
         raise
-    sys.exit(code if isinstance(code, int) else 0)
+    except OSError as error:
+        return _not_written(error)
+
+
+def _not_written(error: OSError) -> int:
+    """One line for an error of the system that nobody foresaw, or that a write ended in."""
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+    if error.errno == errno.EPIPE:  # nobody reads on, as in `splatrender ... | head`
+        return 1
+    message = str(error)
+    if not isinstance(error, WriteError) and error.strerror:
+        message = f"{error.filename or 'a file or the standard output'}: {error.strerror}"
+    _print(f"error: {_one_line(message)}")
+    return NOT_WRITTEN
+
+
+def _print(message: str) -> None:
+    """Print on stderr, if it is still there: a terminal may have been closed."""
+    with suppress(OSError):
+        click.echo(message, err=True)
+
+
+def _show_every_name() -> None:
+    """Let no name of a photo end a command: a terminal gets escapes for what it cannot show."""
+    for stream in (sys.stdout, sys.stderr):
+        reconfigure = getattr(stream, "reconfigure", None)
+        if reconfigure is not None:
+            reconfigure(errors="backslashreplace")
 
 
 def _one_line(message: str) -> str:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from splatrender.cli.loading import loaded
+
 
 @click.command("plot-flow", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
@@ -18,4 +20,5 @@ def plot_flow(model: str, out: str | None) -> None:
     """
     from splatrender.training.flow_picture import plot_flow as draw  # here: --help stays quick
 
+    loaded()
     click.echo(draw(Path(model), None if out is None else Path(out)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from splatrender.cli.loading import loaded
 from splatrender.cli.options import SectionCommand, option
 
 if TYPE_CHECKING:
@@ -151,6 +152,7 @@ def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
     from splatrender.regression.job import RegressJob, run  # here: --help need not load torch
     from splatrender.training.interruption import InterruptionGuard
 
+    loaded()
     if out is None:
         out = str(Path("output/regress") / Path(target).stem)
     with InterruptionGuard() as guard, _Bar(quiet, lambda: guard.received is not None) as bar:

@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from splatrender.cli.loading import loaded
 from splatrender.cli.options import BACKENDS, Color, SectionCommand, one_of, option
 
 WHAT = "What to render"
@@ -145,6 +146,7 @@ def render(out: str | None, model: str | None, **options: Any) -> None:
 
     from splatrender.rendering import RenderJob, render_model
 
+    loaded()
     try:
         render_model(RenderJob(model=model, **options))
     except torch.OutOfMemoryError as error:

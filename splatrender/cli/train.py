@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from splatrender.cli.loading import loaded
 from splatrender.cli.options import BACKENDS, Color, IterationList, SectionCommand, one_of, option
 
 SCENE = "Scene"
@@ -217,6 +218,7 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
         model = str(Path("output") / Path(scene).resolve().name)
     from splatrender import training  # here, so that --help need not load torch
 
+    loaded()
     try:
         training.train(training.TrainOptions(source=scene, model=model, **options))
     except (training.TrainingDiverged, training.TrainingOutOfMemory) as error:

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
-import json
+import errno
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
-from splatrender.errors import InputError
+from splatrender.errors import InputError, WriteError
+
+# Errors of a wrong place, to be fixed by naming another. All others are of the disk.
+WRONG_PLACE = {
+    errno.EACCES,
+    errno.EEXIST,
+    errno.EINVAL,
+    errno.EISDIR,
+    errno.ELOOP,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+PROBE = bytes(1 << 20)  # more than what is left of a disk on which a write just failed
 
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` when the block ends without error.
 
-    The temporary file lies in the same folder (which is made if need be) and ends in the same
+    The temporary file is in the same folder (which is made if need be) and ends in the same
     suffix. It reaches the disk before it takes its name, so that a reader, or a crash, sees the
     old file or the new one and never a part. After an error the old file stays.
 
@@ -28,7 +43,9 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         The path to write to; an empty file is there already.
 
     Raises:
-        InputError: the folder or the file cannot be made.
+        InputError: the place is no place for a file: a folder, no right to write there.
+        WriteError: the disk is full, or does not take the file for another reason; also for
+            every OSError that the block raises.
 
     Example:
         >>> with atomic_write("out/results.json") as temporary:  # doctest: +SKIP
@@ -38,23 +55,62 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:80]}.{secrets.token_hex(4)}{path.suffix}")
     try:
         if path.is_dir():
-            raise IsADirectoryError(None, "is a folder")
+            raise IsADirectoryError(errno.EISDIR, "is a folder")
         path.parent.mkdir(parents=True, exist_ok=True)
         # not tempfile: its files are readable by their owner alone
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        raise InputError(
-            f"{path}: expected a place for a file, found: {error.strerror or error}"
-        ) from error
+        reason = error.strerror or str(error)
+        if error.errno in WRONG_PLACE:
+            message = f"{path}: expected a place for a file, found: {reason}"
+            raise InputError(message) from error
+        raise WriteError(path, reason) from error
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except WriteError:
+        raise
+    except OSError as error:
+        raise WriteError(path, _reason(error, temporary)) from error
     finally:
-        with suppress(FileNotFoundError):
+        with suppress(OSError):
             temporary.unlink()
     _sync_folder(path.parent)
+
+
+def temporaries_of(path: str | os.PathLike[str]) -> list[Path]:
+    """The temporary files that killed writers of a file left beside it.
+
+    Args:
+        path: the file, there or not.
+
+    Returns:
+        The files that `atomic_write(path)` made and could not remove; also those of writers that
+        are at work.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem[:80])}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
+    with suppress(OSError):
+        return sorted(file for file in path.parent.iterdir() if name.fullmatch(file.name))
+    return []
+
+
+def _reason(error: OSError, temporary: Path) -> str:
+    """The system's words for a write that failed.
+
+    Some writers (numpy's, ffmpeg's) report that it failed and not why: writing on shows it.
+    """
+    if error.errno not in (None, errno.EPIPE) and error.strerror:
+        return error.strerror
+    try:
+        with open(temporary, "ab") as file:
+            file.write(PROBE)
+            os.fsync(file.fileno())
+    except OSError as found:
+        return found.strerror or str(found)
+    return str(error).splitlines()[0] if str(error) else "the write failed"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -66,50 +122,10 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
     Raises:
         InputError: the file cannot be made.
+        WriteError: the disk does not take it.
     """
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write a value as indented JSON atomically; paths become strings.
-
-    Args:
-        path: file to write.
-        value: dicts, lists, strings, numbers, booleans, None and paths.
-
-    Raises:
-        InputError: the file cannot be made.
-    """
-    write_text(path, json.dumps(value, indent=2, default=_as_json) + "\n")
-
-
-def read_json(path: str | os.PathLike[str]) -> Any:
-    """Read a JSON file, in UTF-8, UTF-16 or UTF-32, with a byte-order mark or without.
-
-    Args:
-        path: file to read.
-
-    Returns:
-        Its value.
-
-    Raises:
-        InputError: the file is missing or is not JSON.
-    """
-    try:
-        return json.loads(Path(path).read_bytes())  # bytes: json finds the encoding out
-    except FileNotFoundError:
-        raise InputError(f"{path}: expected a JSON file, found none") from None
-    except OSError as error:
-        raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: expected JSON, found: {error}") from error
-
-
-def _as_json(value: Any) -> Any:
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    raise TypeError(f"{type(value).__name__} has no place in JSON")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.atomic import read_json, write_json
+from splatrender.io.json_files import read_json, write_json
 
 
 def write_cameras_json(path: str | os.PathLike[str], cameras: Sequence[Camera]) -> None:

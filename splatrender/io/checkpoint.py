@@ -1,4 +1,4 @@
-"""The state of a training run, to go on from."""
+"""Tensors and plain values in files: the state of a training run, to resume from."""
 
 from __future__ import annotations
 
@@ -15,6 +15,27 @@ FORMAT = "splatrender checkpoint"
 VERSION = 1
 
 
+def write_tensors(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
+    """Write a dict of tensors and plain values atomically, by `torch.save`.
+
+    Args:
+        path: file to write or to replace.
+        content: what to write.
+
+    Raises:
+        InputError: the file cannot be made.
+        WriteError: the disk does not take it.
+    """
+    # into an open file: given a name, torch.save reports a full disk as "unexpected pos"
+    with atomic_write(path) as temporary, open(temporary, "wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            if isinstance(error.__context__, OSError):  # the file's, which torch covers up
+                raise error.__context__ from None
+            raise
+
+
 def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None:
     """Write a state atomically, as a file that holds data and no code.
 
@@ -25,13 +46,13 @@ def save_checkpoint(path: str | os.PathLike[str], state: dict[str, Any]) -> None
 
     Raises:
         InputError: a value is of another kind, or the file cannot be made.
+        WriteError: the disk does not take it; the checkpoint before is intact.
 
     Example:
         >>> save_checkpoint("step.pt", {"step": 7, "means": torch.zeros(2, 3)})  # doctest: +SKIP
     """
     _check_plain(state, "state")
-    with atomic_write(path) as temporary:
-        torch.save({"format": FORMAT, "version": VERSION, "state": state}, temporary)
+    write_tensors(path, {"format": FORMAT, "version": VERSION, "state": state})
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -64,7 +85,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     if content.get("version") != VERSION:
         raise InputError(
             f"{path}: expected version {VERSION} of a {FORMAT}, found {content.get('version')}; "
-            "go on with the release of splatrender that wrote it"
+            "resume with the release of splatrender that wrote it"
         )
     return content["state"]
 

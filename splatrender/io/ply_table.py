@@ -14,6 +14,7 @@ import torch
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
+from splatrender.io.packages import require_package
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,7 @@ class PlyFile:
 
 def _plyfile() -> ModuleType:
     """The package that knows the format; GPL, so it is imported by a call and nowhere else."""
-    try:
-        import plyfile
-    except ImportError:
-        raise InputError(
-            ".ply: expected the package plyfile, found none; install it by `pip install plyfile`"
-        ) from None
-    return plyfile
+    return require_package("plyfile")
 
 
 def write_vertices(

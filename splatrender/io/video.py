@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
 from splatrender.io.images import to_uint8
+from splatrender.io.packages import message as broken_package
+from splatrender.io.packages import require_package
 
 
 def encoder() -> ModuleType:
@@ -24,16 +27,15 @@ def encoder() -> ModuleType:
         imageio_ffmpeg.
 
     Raises:
-        InputError: it is not installed.
+        InputError: it is missing or broken, or finds no ffmpeg; the message names the pip command.
     """
+    without = ", or do without by --no-video"
+    module = require_package("imageio_ffmpeg", without)
     try:
-        import imageio_ffmpeg
-    except ImportError:
-        raise InputError(
-            "video: expected the package imageio-ffmpeg, found none; install it by "
-            "`pip install splatrender[video]`, or do without by `--no-video`"
-        ) from None
-    return imageio_ffmpeg
+        module.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise InputError(broken_package("imageio_ffmpeg", error, without)) from error
+    return module
 
 
 @contextmanager
@@ -57,6 +59,7 @@ def video_writer(
     Raises:
         InputError: the name or fps is wrong, the encoder is missing, a frame differs in size from
             the first, or there is no frame.
+        WriteError: the disk does not take the video.
 
     Example:
         >>> with video_writer("orbit.mp4", fps=30) as add:  # doctest: +SKIP
@@ -102,6 +105,8 @@ def video_writer(
                 stream.close()  # waits for the encoder
         if stream is None:
             raise InputError(f"{path}: expected frames for a video, found none")
+        if not _is_whole(temporary):  # ffmpeg ends without a word where the disk is full
+            raise OSError("the encoder stopped before the end of the video")
 
 
 def _even(pixels: Tensor) -> Tensor:
@@ -111,3 +116,19 @@ def _even(pixels: Tensor) -> Tensor:
     if pixels.shape[1] % 2:
         pixels = torch.cat([pixels, pixels[:, -1:]], dim=1)
     return pixels
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an .mp4 file has its frames and its index, and ends where its last box ends."""
+    kinds, place, end = set(), 0, path.stat().st_size
+    with open(path, "rb") as file:
+        while place + 8 <= end:
+            file.seek(place)
+            size, kind = struct.unpack(">I4s", file.read(8))
+            if size == 1:  # the size follows, in 64 bits
+                size = int.from_bytes(file.read(8), "big")
+            if size < 8:
+                return False
+            kinds.add(kind)
+            place += size
+    return place == end and {b"moov", b"mdat"} <= kinds

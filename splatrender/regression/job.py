@@ -19,7 +19,8 @@ import torch
 from numpy.typing import NDArray
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import write_json
+from splatrender.io.json_files import write_json
+from splatrender.io.packages import pyplot
 from splatrender.model import SplatMeasure
 from splatrender.regression import pictures
 from splatrender.regression.estimator import SplatRegressor
@@ -129,8 +130,8 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
     if job.threads:
         torch.set_num_threads(job.threads)
     draw = pictures.have_matplotlib() if job.pictures is None else job.pictures
-    if (draw or job.animation) and not pictures.have_matplotlib():
-        raise InputError(pictures.HINT)
+    if draw or job.animation:
+        pyplot()  # better now than after the fit
     watcher = watcher or Silent()
     out = Path(job.out)
     if out.exists() and not out.is_dir():
@@ -152,7 +153,7 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
         **measured,
         "method": job.method,
         **outcome.extra,
-        "history": [{"window": w, **_finite(asdict(r))} for w, r in outcome.history],
+        "history": [{"window": w, **asdict(r)} for w, r in outcome.history],
     }
     outcome.save(out / "model.pt")
     if draw:
@@ -326,10 +327,3 @@ def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
         None if problem.truth else [with_images(m) for m in measures],
         () if problem.truth else tuple((w.start, w.stop) for w in fitted.windows),
     )
-
-
-def _finite(entry: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity."""
-    return {
-        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in entry.items()
-    }

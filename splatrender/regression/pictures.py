@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
+from splatrender.io.packages import pyplot
 from splatrender.model import SplatMeasure, evaluate
 from splatrender.regression.solver import Round
 
+logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
-HINT = 'matplotlib is needed for pictures, found none: pip install "splatrender[plots]"'
 DPI = 120
 MOST_POINTS = 4000  # drawn of scattered data
 FRAMES_PER_SECOND = 8
@@ -29,8 +31,15 @@ ELLIPSE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 49)), np.sin(a)])  # [
 
 
 def have_matplotlib() -> bool:
-    """Whether pictures can be drawn."""
-    return find_spec("matplotlib") is not None
+    """Whether pictures can be drawn; a matplotlib that is there and broken is worth a warning."""
+    if find_spec("matplotlib") is None:
+        return False
+    try:
+        pyplot()
+    except InputError as error:
+        logger.warning("no pictures: %s", error)
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,7 +75,7 @@ def draw_fit(path: Path, shown: Shown) -> None:
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
-    plt = _pyplot()
+    plt = pyplot()
     dims = shown.x.shape[1]
     if dims == 1:
         figure, axes = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=(3, 2))
@@ -123,7 +132,7 @@ def draw_splats(
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, axis = plt.subplots(figsize=(8, 4) if shown.x.shape[1] == 1 else (6.4, 5.6))
     image = _splats(axis, measures, shown, slabs)
     figure.colorbar(image, ax=axis, label="mass ∫|c ρ|", extend="both")
@@ -142,7 +151,7 @@ def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figure, (top, low) = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=(3, 1.4))
     steps = np.arange(len(history))
     loss = np.array([r.loss for _, r in history])
@@ -185,7 +194,7 @@ def draw_animation(
     Raises:
         InputError: matplotlib is missing, or the file cannot be made.
     """
-    plt = _pyplot()
+    plt = pyplot()
     from matplotlib.animation import FuncAnimation, PillowWriter
 
     figure, axis = plt.subplots(figsize=(6.4, 4 if shown.x.shape[1] == 1 else 5.6))
@@ -282,19 +291,8 @@ def _surface(axis: Any, shown: Shown, values: Array, limits: tuple[float, float]
     return axis.pcolormesh(a[cut], b[cut], grid, shading="nearest", rasterized=True, **style)
 
 
-def _pyplot() -> Any:
-    if not have_matplotlib():
-        raise InputError(HINT)
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    return plt
-
-
 def _save(figure: Any, path: Path) -> None:
     figure.tight_layout()
     with atomic_write(path) as temporary:
         figure.savefig(temporary, dpi=DPI)
-    _pyplot().close(figure)
+    pyplot().close(figure)

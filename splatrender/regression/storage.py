@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from splatrender.errors import InputError
-from splatrender.io.atomic import atomic_write
+from splatrender.io.checkpoint import write_tensors
 
 
 def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None:
@@ -18,8 +18,7 @@ def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None
         path: file to write or to replace.
         content: with the key "format".
     """
-    with atomic_write(path) as temporary:
-        torch.save(content, temporary)
+    write_tensors(path, content)
 
 
 def read_content(path: str | os.PathLike[str], kind: str, what: str) -> dict[str, Any]:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
+from splatrender.io.packages import pyplot
 
-HINT = 'matplotlib is needed for pictures, found none: pip install "splatrender[plots]"'
 DPI = 110
 
 
@@ -27,15 +26,9 @@ def plot_flow(model: Path, target: Path | None = None) -> Path:
     Raises:
         InputError: matplotlib is missing, there is no flow.jsonl, or it is empty.
     """
-    if find_spec("matplotlib") is None:
-        raise InputError(HINT)
+    plt = pyplot()
     reports = read_flow(model / "flow.jsonl")
     target = target or model / "flow.png"
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
     figure, axes = plt.subplots(2, 3, figsize=(15, 7.5))
     _counts(axes[0, 0], reports)
     _births(axes[0, 1], reports)
@@ -73,8 +66,8 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
 
 
 def _column(reports: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Iterations and values of the reports that have the key."""
-    rows = [(r["iteration"], r[key]) for r in reports if key in r]
+    """Iterations and values of the reports that have the key, and a number there."""
+    rows = [(r["iteration"], r[key]) for r in reports if r.get(key) is not None]
     return [i for i, _ in rows], [v for _, v in rows]
 
 
@@ -108,7 +101,8 @@ def _births(axis: Any, reports: list[dict[str, Any]]) -> None:
 
 def _health(axis: Any, reports: list[dict[str, Any]]) -> None:
     """Predicted against realised change of the swept views' error."""
-    rows = [r for r in reports if "realised" in r and "error" in r]
+    needed = ("predicted", "realised", "error")
+    rows = [r for r in reports if all(r.get(key) is not None for key in needed)]
     if not rows:
         axis.set_axis_off()
         return

@@ -26,9 +26,9 @@ from torch import Tensor
 from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import StepReport, TrainingView
-from splatrender.io.atomic import read_json, write_json
 from splatrender.io.cameras import write_cameras_json
 from splatrender.io.images import comparison, stack, write_image
+from splatrender.io.json_files import json_text, read_json, write_json
 from splatrender.model import Splats
 from splatrender.model.ply import write_ply
 from splatrender.scenes.similarity import Similarity
@@ -161,7 +161,7 @@ class OutputFolder:
         """Append what a strategy did as a line of flow.jsonl."""
         line = {k: v for k, v in asdict(report).items() if k != "details"} | report.details
         with self.flow.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(line) + "\n")
+            file.write(json_text(line) + "\n")
 
     def cut_reports(self, iteration: int) -> None:
         """Drop the lines of flow.jsonl that came after `iteration`: they are to come again."""
