@@ -113,7 +113,8 @@ class Ours:
         w, options = self.workload, RenderOptions(near=NEAR, eps2d=EPS2D)
         size = (w.width, w.height)
         lens = (w.viewmats, w.intrinsics)
-        return rasterize(*self.leaves.values(), *lens, *size, options=options).radiance
+        leaves = self.leaves.values()
+        return rasterize(*leaves, *lens, *size, sh_degree=DEGREE, options=options).radiance
 
     def run(self, laps: Laps) -> None:
         """A forward pass, then a forward and a backward one."""

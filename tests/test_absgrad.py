@@ -253,7 +253,13 @@ def test_of_a_rendering(kernel: Backend, depth: bool, response: str) -> None:
     results = []
     for asked in (True, False):
         rendering = kernel.rasterize(
-            *tensors, world.width, world.height, options=options, depth=depth, absgrad=asked
+            *tensors,
+            world.width,
+            world.height,
+            sh_degree=3,
+            options=options,
+            depth=depth,
+            absgrad=asked,
         )
         assert rendering.absgrad is None
         rendering.means2d.retain_grad()

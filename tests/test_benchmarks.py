@@ -142,7 +142,7 @@ def test_gsplat_is_compared_only_where_it_does_equal_work(
         lens = torch.stack((Ks[:, 0, 0], Ks[:, 1, 1], Ks[:, 0, 2], Ks[:, 1, 2]), dim=1)
         radiance, transmittance, *_ = reference.rasterize(
             means, quats, scales, opacities, colors, viewmats, lens, width, height,
-            near=near_plane, eps2d=eps2d,
+            sh_degree=sh_degree, near=near_plane, eps2d=eps2d,
         )  # fmt: skip
         return radiance if equal else 0.9 * radiance, 1 - transmittance, {}
 

@@ -250,12 +250,12 @@ GOOD = {
     ("change", "message"),
     [
         ({"fx": None}, "camera 1: expected a finite number as 'fx', found None"),
-        ({"fx": -1}, "camera 1: camera '00001': fx must be"),
+        ({"fx": -1}, "camera 1: camera '00001': fx: expected"),
         ({"position": [1, 2]}, r"camera 1: expected finite numbers of shape \(3,\) as 'position'"),
-        ({"rotation": [[1, 2, 3]] * 3}, "camera 1: .*must be a rotation"),
+        ({"rotation": [[1, 2, 3]] * 3}, "camera 1: .*expected a rotation"),
         ({"rotation": "x"}, "camera 1: expected finite numbers"),
         ({"position": [0, 0, float("nan")]}, "camera 1: expected finite numbers"),
-        ({"width": 0}, "camera 1: .*width must be"),
+        ({"width": 0}, "camera 1: .*width: expected"),
     ],
 )
 def test_bad_cameras_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:

@@ -83,6 +83,7 @@ def test_equals_the_dense_reference(
         world.intrinsics,
         world.width,
         world.height,
+        sh_degree=3,
         background=world.backgrounds,
         near=0.05,
         far=50.0,
@@ -109,7 +110,12 @@ def test_rasterize_equals_the_dense_reference(
     def picture(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         *splats, background, factors = tensors
         rendering = kernel.rasterize(
-            *splats, *size, background=background, factors=factors, options=options
+            *splats,
+            *size,
+            sh_degree=degree,
+            background=background,
+            factors=factors,
+            options=options,
         )
         assert rendering.visible.shape == (2, 80) and rendering.depth is None
         return rendering.radiance, rendering.transmittance
@@ -117,10 +123,17 @@ def test_rasterize_equals_the_dense_reference(
     def truth(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         *splats, background, factors = tensors
         dense: Callable[..., tuple[Tensor, Tensor]] = partial(reference.rasterize, dense=True)
-        lens = {"near": 0.05, "far": 50.0, "antialiased": True, "response": response}
+        lens = {
+            "sh_degree": degree,
+            "near": 0.05,
+            "far": 50.0,
+            "antialiased": True,
+            "response": response,
+        }
         return dense(*splats, *size, background=background, factors=factors, **lens)
 
     means, quats, scales, _, amplitudes, viewmats, intrinsics, *_ = world.project_args(response)
+    degree = 3 if channels == 3 else None
     colors = world.sh if channels == 3 else torch.rand(80, 5, dtype=torch.float64)
     background = torch.rand(channels, dtype=torch.float64)
     shape = [None, None] if with_factors else [quats, scales]
@@ -150,6 +163,7 @@ def test_depth_of_one_splat_and_of_none(kernel: Backend) -> None:
         torch.tensor([[20.0, 20.0, 16.5, 8.5]], dtype=double),
         33,
         17,
+        sh_degree=None,
         depth=True,
         visibility=True,
     )

@@ -456,7 +456,7 @@ def test_covariance_gradients_are_those_of_differences(response: str) -> None:
             radiance = rasterize(
                 guess.means, None, None, peaks, guess.sh, view.camera.viewmat[None].double(),
                 view.camera.intrinsics()[None].double(), view.camera.width, view.camera.height,
-                factors=torch.linalg.cholesky(covariances), options=options,
+                sh_degree=guess.degree, factors=torch.linalg.cholesky(covariances), options=options,
             ).radiance[0]  # fmt: skip
             residual = radiance - view.photo / 255
             keep = 1 if view.mask is None else view.mask[..., None]

@@ -206,7 +206,8 @@ def covariance_gradients(
             radiance = rasterize(
                 splats.means, None, None, amplitudes, splats.sh, camera.viewmat[None].to(factors),
                 camera.intrinsics()[None].to(factors), camera.width, camera.height,
-                factors=leaf, background=background.to(factors), options=options,
+                sh_degree=splats.degree, factors=leaf, background=background.to(factors),
+                options=options,
             ).radiance[0]  # fmt: skip
             loss = 0.5 * residual_of(radiance, view).square().sum()
             (part,) = torch.autograd.grad(loss, leaf)

@@ -10,6 +10,9 @@ from torch import Tensor
 from splatrender.arguments import require_tensors
 from splatrender.operators.inputs import input_errors
 
+ABSGRAD_CHANNELS = 4
+"""Channels for which absolute gradients can be asked, at most."""
+
 
 @input_errors
 def blend(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from splatrender.arguments import require_tensors, require_type
 from splatrender.operators.inputs import input_errors
+from splatrender.operators.project import RESPONSES, response_number
 
 MASSES = (0.15, 0.6, 2.5)
 """Peak optical depths at which a probe is tried: opacities 0.14, 0.45 and 0.92."""
@@ -141,7 +142,8 @@ def levels_of(masses: Sequence[float], response: str) -> list[float]:
         >>> levels_of((0.5, 2.0), "beer_lambert")
         [0.25, 1.0]
     """
-    peaks = [m if response == "beer_lambert" else -math.expm1(-m) for m in masses]
+    is_gaussian = response_number(response) == RESPONSES["gaussian"]
+    peaks = [-math.expm1(-m) if is_gaussian else m for m in masses]
     return [peak / peaks[-1] for peak in peaks]
 
 

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from enum import Enum
+from typing import Any, ParamSpec, TypeVar
 
+import torch
+from torch import Tensor
+
+from splatrender.arguments import described, dtype_name, require_integer, require_tensors
 from splatrender.errors import InputError
+from splatrender.model.splats import MAX_DEGREE
+from splatrender.operators.devices import send
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -50,3 +59,213 @@ def _refusal(message: str) -> str | None:
     operator, wanted, name, kind, value = unfit.groups()
     found = value if kind in ("int", "float", "str", "NoneType") else kind
     return f"{operator}: {name}: expected {_KINDS.get(wanted, wanted)}, found {found:.60}"
+
+
+_SPLATS: dict[str, tuple[str | int, ...]] = {
+    "means": ("N", 3),
+    "quats": ("N", 4),
+    "scales": ("N", 3),
+    "factors": ("N", 3, 3),
+    "amplitudes": ("N",),
+}
+_CAMERAS: dict[str, tuple[str | int, ...]] = {"viewmats": ("C", 4, 4), "intrinsics": ("C", 4)}
+
+
+class Unset(Enum):
+    """The value of an argument that was not given, where None means something else."""
+
+    UNSET = "not given"
+
+
+UNSET = Unset.UNSET
+
+
+def require_scene(tensors: Mapping[str, Any]) -> None:
+    """Refuse splats and cameras of another type, dtype, device or shape than `rasterize` takes.
+
+    Args:
+        tensors: means, quats, scales, factors, amplitudes, viewmats, intrinsics by these names.
+
+    Raises:
+        InputError: names the first that does not fit.
+    """
+    shape = {name: tensors[name] for name in ("quats", "scales", "factors")}
+    given = [name for name, tensor in shape.items() if tensor is not None]
+    if given not in (["quats", "scales"], ["factors"]):
+        found = " and ".join(given) or "none of them"
+        raise InputError(
+            f"quats, scales, factors: expected either quats and scales or factors, found {found}"
+        )
+    kept = {name: t for name, t in tensors.items() if name in given or name not in shape}
+    require_tensors(**kept)
+    means = kept["means"]
+    if means.dtype not in (torch.float32, torch.float64):
+        raise InputError(f"means: expected float32 or float64, found {dtype_name(means.dtype)}")
+    sizes: dict[str | int, int] = {}
+    for name, tensor in kept.items():
+        require_dtype(name, tensor, means if name in _SPLATS else None)
+        _require_shape(name, tensor, (_SPLATS | _CAMERAS)[name], sizes)
+
+
+def require_dtype(name: str, tensor: Tensor, means: Tensor | None, hint: str = "") -> None:
+    """Refuse a tensor whose dtype is not that of means, or is no floating-point one."""
+    if means is not None and tensor.dtype != means.dtype:
+        expected = f"{dtype_name(means.dtype)} as of means"
+    elif not tensor.is_floating_point():
+        expected = "a floating-point dtype"
+    else:
+        return
+    raise InputError(f"{name}: expected {expected}, found {dtype_name(tensor.dtype)}{hint}")
+
+
+def _require_shape(
+    name: str, tensor: Tensor, shape: tuple[str | int, ...], sizes: dict[str | int, int]
+) -> None:
+    """Compare with a shape of numbers and letters; the first tensor with a letter fixes it."""
+    found = tuple(tensor.shape)
+    if len(found) == len(shape):
+        for letter, size in zip(shape, found, strict=True):
+            if isinstance(letter, str):
+                sizes.setdefault(letter, size)
+        if all(sizes.get(a, a) == b for a, b in zip(shape, found, strict=True)):
+            return
+    expected = ", ".join(f"{a}={sizes[a]}" if a in sizes else str(a) for a in shape)
+    raise InputError(
+        f"{name}: expected shape [{expected}], found {list(found)}{_hint(name, found, shape)}"
+    )
+
+
+def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> str:
+    """What repairs a shape that is a usual mistake."""
+    if name == "intrinsics" and found[-2:] == (3, 3):
+        return " (of camera matrices K: K[:, (0, 1, 0, 1), (0, 1, 2, 2)], which is fx, fy, cx, cy)"
+    if name == "viewmats" and found[-2:] == (3, 4):
+        return " (append the row 0, 0, 0, 1)"
+    if name in _CAMERAS and found == shape[1:]:
+        return f" (of one camera: {name}[None])"
+    if found[1:] == (*shape[1:], 1):
+        return f" ({name}.squeeze(-1) has it)"
+    return ""
+
+
+def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
+    """Refuse numbers of cameras that can be no camera. Waits for a GPU, if they are there.
+
+    Args:
+        viewmats: [C,4,4].
+        intrinsics: [C,4].
+
+    Raises:
+        InputError: a number is not finite, a focal length is not positive, or the last row of a
+            viewmat is not 0, 0, 0, 1.
+    """
+    for i, row in enumerate(intrinsics.tolist()):
+        if not (all(map(math.isfinite, row)) and row[0] > 0 and row[1] > 0):
+            raise InputError(
+                f"intrinsics: expected finite numbers fx > 0, fy > 0, cx, cy, found {row} "
+                f"of camera {i}"
+            )
+    for i, rows in enumerate(viewmats.tolist()):
+        if not all(math.isfinite(x) for row in rows for x in row):
+            raise InputError(f"viewmats: expected finite numbers, found {rows} of camera {i}")
+        if max(abs(a - b) for a, b in zip(rows[3], (0, 0, 0, 1), strict=True)) > 1e-3:
+            raise InputError(
+                f"viewmats: expected 0, 0, 0, 1 as the last row, found {rows[3]} of camera {i}: "
+                "points are columns here, p_camera = viewmat p_world; transpose matrices for rows"
+            )
+
+
+def require_background(
+    background: Tensor | Sequence[float] | None, cameras: int, channels: int, means: Tensor
+) -> Tensor:
+    """The background of each camera, [C,D], of the dtype and on the device of means.
+
+    Args:
+        background: [D] or [C,D], or as many numbers; None for black.
+        cameras, channels: C and D.
+        means: sets dtype and device.
+
+    Raises:
+        InputError: it has another type or shape, or counts to 255.
+    """
+    if background is None:
+        return means.new_zeros(cameras, channels)
+    try:
+        values = torch.as_tensor(background)
+    except (TypeError, ValueError, RuntimeError):
+        raise InputError(
+            f"background: expected a tensor or {channels} numbers, found {described(background)}"
+        ) from None
+    if values.shape not in ((channels,), (cameras, channels)):
+        raise InputError(
+            f"background: expected [{channels}] or [{cameras}, {channels}], "
+            f"found {list(values.shape)}"
+        )
+    whole = not values.is_floating_point() and values.device.type == "cpu"
+    if whole and values.numel() and int(values.max()) > 1:
+        raise InputError(
+            f"background: expected colours in 0..1, found {values.tolist()} (divide by 255)"
+        )
+    return send(values, means.device, means.dtype).expand(cameras, channels)
+
+
+def require_colors(
+    colors: Tensor, means: Tensor, cameras: int, sh_degree: int | Unset | None
+) -> int | None:
+    """Refuse colours that are not what `sh_degree` says they are.
+
+    Args:
+        colors: [N,K,3] harmonics with a degree; [N,D] or [C,N,D] values with None.
+        means: [N,3], for their number, dtype and device.
+        cameras: C.
+        sh_degree: of `rasterize`.
+
+    Returns:
+        The degree, or None for values.
+
+    Raises:
+        InputError: colors have another type, dtype, device or shape, or sh_degree is not given
+            where the shape fits both meanings.
+    """
+    require_tensors(means=means, colors=colors)
+    hint = "" if colors.is_floating_point() else " (colours are in 0..1: colors.float() / 255)"
+    require_dtype("colors", colors, means, hint)
+    count, found = len(means), list(colors.shape)
+    fits = found[:-1] in ([count], [cameras, count]) and found[-1] >= 1
+    if sh_degree is UNSET:
+        sh_degree = _guessed_degree(found, count, fits)
+    if sh_degree is None:
+        if not fits:
+            raise InputError(
+                f"colors: expected [N, D] or [C, N, D] with N = {count} and C = {cameras}, found "
+                f"{found} (sh_degree makes them spherical harmonics [N, K, 3])"
+            )
+        return None
+    degree = require_integer("sh_degree", sh_degree, 0, MAX_DEGREE)
+    least, most = (degree + 1) ** 2, (MAX_DEGREE + 1) ** 2
+    if not (len(found) == 3 and found[::2] == [count, 3] and least <= found[1] <= most):
+        raise InputError(
+            f"colors: expected harmonics [N, K, 3] with N = {count} and K from {least} "
+            f"(sh_degree {degree}) to {most}, found {found}"
+        )
+    return degree
+
+
+def _guessed_degree(found: list[int], count: int, fits: bool) -> int | None:
+    """The meaning of colours without `sh_degree`, as it was before that argument came."""
+    harmonic = len(found) == 3 and found[::2] == [count, 3] and found[1] in (1, 4, 9, 16)
+    if not harmonic:
+        return None
+    degree = math.isqrt(found[1]) - 1
+    if fits:
+        raise InputError(
+            f"sh_degree: expected it to be given, as colors of shape {found} may be spherical "
+            f"harmonics [N, K, 3] (sh_degree={degree}) or values [C, N, 3] (sh_degree=None)"
+        )
+    warnings.warn(
+        f"rasterize: colors of shape {found} are taken for spherical harmonics; this guess will "
+        f"be removed: pass sh_degree={degree}",
+        DeprecationWarning,
+        stacklevel=4,
+    )
+    return degree

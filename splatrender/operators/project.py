@@ -8,9 +8,26 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
+from splatrender.errors import InputError
 from splatrender.operators.inputs import input_errors
 
 RESPONSES = {"gaussian": 0, "beer_lambert": 1}
+
+
+def response_number(response: str) -> int:
+    """The number by which operators know a response.
+
+    Raises:
+        InputError: there is no such response.
+
+    Example:
+        >>> response_number("beer_lambert")
+        1
+    """
+    if not isinstance(response, str) or response not in RESPONSES:
+        known = " or ".join(map(repr, RESPONSES))
+        raise InputError(f"response: expected {known}, found {response!r}")
+    return RESPONSES[response]
 
 
 @input_errors

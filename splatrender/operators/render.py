@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from splatrender.arguments import (
+    MOST_PIXELS,
+    described,
+    require_integer,
+    require_number,
+    require_type,
+)
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.model.splats import Splats
+from splatrender.model.splats import MAX_DEGREE, Splats
 from splatrender.operators.bin import bin_splats
-from splatrender.operators.blend import blend
+from splatrender.operators.blend import ABSGRAD_CHANNELS, blend
 from splatrender.operators.devices import send
-from splatrender.operators.project import RESPONSES, project
+from splatrender.operators.inputs import (
+    UNSET,
+    Unset,
+    require_background,
+    require_cameras,
+    require_colors,
+    require_scene,
+)
+from splatrender.operators.project import RESPONSES, project, response_number
 from splatrender.operators.shade import shade
 
 
@@ -39,13 +54,15 @@ class RenderOptions:
     sh_degree: int | None = None
 
     def __post_init__(self) -> None:
-        if self.response not in RESPONSES:
-            known = " or ".join(map(repr, RESPONSES))
-            raise InputError(f"response: expected {known}, found {self.response!r}")
-        if not 0 < self.near < self.far:
-            raise InputError(f"near, far: expected 0 < near < far, found {self.near}, {self.far}")
-        if not self.eps2d >= 0:
-            raise InputError(f"eps2d: expected a number >= 0, found {self.eps2d}")
+        response_number(self.response)
+        require_number("near", self.near, least=0, open_=True)
+        if self.far != math.inf:
+            require_number("far", self.far)
+        if not self.near < self.far:
+            raise InputError(f"near, far: expected near < far, found {self.near}, {self.far}")
+        require_number("eps2d", self.eps2d, least=0)
+        if self.sh_degree is not None:
+            require_integer("sh_degree", self.sh_degree, 0, MAX_DEGREE)
 
 
 DEFAULTS = RenderOptions()
@@ -95,8 +112,9 @@ def rasterize(
     width: int,
     height: int,
     *,
+    sh_degree: int | Unset | None = UNSET,
     factors: Tensor | None = None,
-    background: Tensor | None = None,
+    background: Tensor | Sequence[float] | None = None,
     options: RenderOptions = DEFAULTS,
     depth: bool = False,
     visibility: bool = False,
@@ -107,9 +125,13 @@ def rasterize(
     Args:
         means: [N,3]; quats: [N,4] wxyz; scales: [N,3]; or `factors` [N,3,3] instead of the two.
         amplitudes: [N] opacities, or extinctions [1/length] for response beer_lambert.
-        colors: [N,K,3] spherical harmonics, or [N,D] / [C,N,D] values that are blended as they are.
+        colors: values [N,D] or [C,N,D] that are blended as they are, or spherical harmonics
+            [N,K,3]: sh_degree says which.
         viewmats: [C,4,4] world-to-camera, OpenCV axes; intrinsics: [C,4] fx, fy, cx, cy [px].
-        width, height: size of the picture [px].
+        width, height: size of the picture [px], 1 to 65535.
+        sh_degree: None blends colors as they are; 0 to 3 evaluates harmonics up to that degree,
+            (sh_degree+1)² <= K <= 16. Where it is not given, colors that can only be harmonics are
+            taken for harmonics, with a DeprecationWarning; None will be the default.
         background: [D] or [C,D]; black by default.
         options: see `RenderOptions`.
         depth, visibility: also render expected depth / sum each splat's contribution.
@@ -117,29 +139,52 @@ def rasterize(
             picture (`Rendering.absgrad`), for at most four channels, depth included.
 
     Returns:
-        See `Rendering`. All tensors share one dtype, float32 or float64.
+        See `Rendering`. All tensors share one dtype, float32 or float64, and are on one device;
+        viewmats, intrinsics and background are brought to the dtype of means.
 
     Raises:
-        InputError: colors or background have a shape that is not listed above.
-        RuntimeError: another tensor has an unexpected shape, dtype or device, or there are too many
-            channels with `absgrad`.
+        InputError: an argument has another type, shape, dtype or device than expected; a camera
+            on the CPU has a focal length <= 0, NaN, or a viewmat whose last row is not 0, 0, 0, 1;
+            there are more than four channels with `absgrad`.
 
     Example:
         >>> out = rasterize(
         ...     torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0, 0, 0]]),
         ...     0.1 * torch.ones(1, 3), torch.tensor([0.5]), torch.tensor([[1.0, 0.0, 0.0]]),
-        ...     torch.eye(4)[None], torch.tensor([[100.0, 100.0, 8.5, 8.5]]), 17, 17)
+        ...     torch.eye(4)[None], torch.tensor([[100.0, 100.0, 8.5, 8.5]]), 17, 17,
+        ...     sh_degree=None)
         >>> round(float(out.radiance[0, 8, 8, 0]), 4)
         0.5
     """
+    require_type("options", options, RenderOptions)
+    require_scene({
+        "means": means, "quats": quats, "scales": scales, "factors": factors,
+        "amplitudes": amplitudes, "viewmats": viewmats, "intrinsics": intrinsics,
+    })  # fmt: skip
+    degree = require_colors(colors, means, len(viewmats), sh_degree)
+    viewmats, intrinsics = viewmats.to(means.dtype), intrinsics.to(means.dtype)
+    if not torch.compiler.is_compiling():
+        width = require_integer("width", width, 1, MOST_PIXELS)
+        height = require_integer("height", height, 1, MOST_PIXELS)
+        if viewmats.device.type == "cpu":
+            require_cameras(viewmats, intrinsics)
     response = RESPONSES[options.response]
     means2d, conics, depths, peaks, extents = project(
         means, quats, scales, factors, amplitudes, viewmats, intrinsics, width, height,
         options.near, options.far, options.eps2d, options.antialiased, response,
     )  # fmt: skip
-    emission = _emission(means, colors, viewmats, extents, options.sh_degree)
-    cameras, channels = emission.shape[0], emission.shape[2]
-    backgrounds = _backgrounds(background, emission)
+    if degree is None:
+        emission = colors.expand(len(viewmats), -1, -1)
+    else:
+        most = MAX_DEGREE if options.sh_degree is None else options.sh_degree
+        emission = shade(means, colors, viewmats, extents, min(degree, most))
+    cameras, _, channels = emission.shape
+    if absgrad and channels + depth > ABSGRAD_CHANNELS:
+        raise InputError(
+            f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "
+            f"found {channels + depth}"
+        )
+    backgrounds = require_background(background, cameras, channels, means)
     if depth:  # one more channel whose colour is the depth
         emission = torch.cat([emission, depths[..., None]], -1)
         backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(cameras, 1)], -1)
@@ -177,7 +222,7 @@ def peak_amplitudes(opacities: Tensor, scales: Tensor, response: str) -> Tensor:
         >>> peak_amplitudes(torch.tensor([0.5]), torch.ones(1, 3), "beer_lambert")
         tensor([0.2765])
     """
-    if response != "beer_lambert":
+    if response_number(response) == RESPONSES["gaussian"]:
         return opacities
     thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
     return -torch.log1p(-opacities) / thickness
@@ -206,7 +251,8 @@ def render(
         See `Rendering`; C = 1 for a single camera.
 
     Raises:
-        InputError: no camera, or cameras of different sizes.
+        InputError: an argument has another type than expected, there is no camera, or cameras
+            differ in size.
 
     Example:
         >>> from splatrender.camera import Camera
@@ -214,56 +260,36 @@ def render(
         >>> render(Splats.random(10, seed=0), camera).radiance.shape
         torch.Size([1, 48, 64, 3])
     """
-    views = [cameras] if isinstance(cameras, Camera) else list(cameras)
-    if not views:
-        raise InputError("cameras: expected at least one camera, found none")
-    sizes = {(view.width, view.height) for view in views}
-    if len(sizes) > 1:
-        raise InputError(f"cameras: expected one picture size, found {sorted(sizes)}")
-    like = splats.means
-    width, height = sizes.pop()
-    device, dtype = like.device, like.dtype
+    require_type("splats", splats, Splats)
+    views = _cameras(cameras)
+    device, dtype = splats.device, splats.dtype
     viewmats = send(torch.stack([view.viewmat for view in views]), device, dtype)
-    intrinsics = send(torch.stack([view.intrinsics() for view in views]), device, dtype)
+    intrinsics = send(torch.stack([view.intrinsics(dtype) for view in views]), device, dtype)
     scales = splats.scales
+    require_type("options", options, RenderOptions)
     amplitudes = peak_amplitudes(splats.opacities, scales, options.response)
-    if background is not None:
-        background = send(torch.as_tensor(background), device, dtype)
     return rasterize(
         splats.means, splats.quats, scales, amplitudes, splats.sh, viewmats, intrinsics,
-        width, height, background=background, options=options, depth=depth, visibility=visibility,
-        absgrad=absgrad,
+        views[0].width, views[0].height, sh_degree=splats.degree, background=background,
+        options=options, depth=depth, visibility=visibility, absgrad=absgrad,
     )  # fmt: skip
 
 
-def _emission(
-    means: Tensor, colors: Tensor, viewmats: Tensor, extents: Tensor, sh_degree: int | None
-) -> Tensor:
-    """Colours as the cameras see them, [C,N,D]."""
-    cameras, count = len(viewmats), len(means)
-    if colors.dim() == 2 and len(colors) == count:
-        return colors.expand(cameras, *colors.shape)
-    if colors.dim() == 3 and colors.shape[:2] == (cameras, count) and colors.shape[0] != count:
-        return colors
-    degree = math.isqrt(colors.shape[1]) - 1 if colors.dim() == 3 else -1
-    harmonic = colors.dim() == 3 and len(colors) == count and colors.shape[2] == 3
-    if not harmonic or degree > 3 or (degree + 1) ** 2 != colors.shape[1]:
-        raise InputError(
-            f"colors: expected [N,K,3] with K in 1, 4, 9, 16, [N,D] or [C,N,D] with N = {count} "
-            f"and C = {cameras}, found {list(colors.shape)}"
-        )
-    if sh_degree is not None:
-        degree = min(degree, sh_degree)
-    return shade(means, colors, viewmats, extents, degree)
-
-
-def _backgrounds(background: Tensor | None, emission: Tensor) -> Tensor:
-    cameras, _, channels = emission.shape
-    if background is None:
-        return emission.new_zeros(cameras, channels)
-    if background.shape not in ((channels,), (cameras, channels)):
-        raise InputError(
-            f"background: expected [{channels}] or [{cameras}, {channels}], "
-            f"found {list(background.shape)}"
-        )
-    return background.expand(cameras, channels)
+def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
+    """One or more cameras of one picture size."""
+    if isinstance(cameras, Camera):
+        return [cameras]
+    items = list(cameras) if isinstance(cameras, Iterable) else [cameras]
+    for item in items:
+        if not isinstance(item, Camera):
+            has_one = isinstance(getattr(item, "camera", None), Camera)
+            hint = ", which has one: pass its .camera" if has_one else ""
+            raise InputError(
+                f"cameras: expected a Camera or several, found {described(item)}{hint}"
+            )
+    if not items:
+        raise InputError("cameras: expected at least one camera, found none")
+    sizes = {(view.width, view.height) for view in items}
+    if len(sizes) > 1:
+        raise InputError(f"cameras: expected one picture size, found {sorted(sizes)}")
+    return items

@@ -23,6 +23,7 @@ def rasterize(
     width: int,
     height: int,
     *,
+    sh_degree: int | None = None,
     factors: Tensor | None = None,
     background: Tensor | None = None,
     near: float = 0.01,
@@ -36,8 +37,9 @@ def rasterize(
 
     Args:
         means, quats, scales, amplitudes, viewmats, intrinsics, factors: see `project`.
-        colors: [N,K,3] harmonics, K = (degree+1)², or [N,D] alike from everywhere.
+        colors: values [N,D] or [C,N,D], or harmonics [N,K,3] with a degree.
         width, height: size of the picture [px].
+        sh_degree: None takes colors as they are, a degree evaluates them as harmonics.
         background: [D] or [C,D]; black by default.
         near, far, eps2d, antialiased, response: see `project`.
         dense: every splat at every pixel instead of tiles.
@@ -50,10 +52,10 @@ def rasterize(
         means, quats, scales, factors, amplitudes, viewmats, intrinsics, *lens
     )
     cameras = len(viewmats)
-    if colors.ndim == 3:
-        emission = shade(means, colors, viewmats, extents, math.isqrt(colors.shape[1]) - 1)
+    if sh_degree is None:
+        emission = colors.expand(cameras, len(means), -1)
     else:
-        emission = colors.expand(cameras, *colors.shape)
+        emission = shade(means, colors, viewmats, extents, sh_degree)
     if background is None:
         background = colors.new_zeros(colors.shape[-1])
     backgrounds = background.expand(cameras, colors.shape[-1])
