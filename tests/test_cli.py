@@ -19,18 +19,20 @@ import pytest
 import torch
 from PIL import Image
 
-from splatrender import paths, rendering
+from splatrender import paths
 from splatrender.camera import Camera
 from splatrender.cli.main import cli, main, run
 from splatrender.cli.render import render as render_command
 from splatrender.cli.train import train as train_command
 from splatrender.errors import InputError, WriteError
 from splatrender.io.cameras import write_cameras_json
+from splatrender.io.checkpoint import save_checkpoint
 from splatrender.io.images import write_image
 from splatrender.model import Splats
 from splatrender.model.ply import write_ply
 from splatrender.operators import devices
 from splatrender.operators.render import render
+from splatrender.rendering import job as render_job
 from splatrender.scenes import Similarity
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -128,8 +130,11 @@ def test_test_views_are_rendered_and_scored(call: Run, model: Path, tmp_path: Pa
     assert code == 0, err
     folder = tmp_path / "test/ours_30"
     assert names(tmp_path) == ["test"]
-    for kind in ("renders", "gt", "depth"):
+    for kind in ("renders", "gt"):
         assert names(folder / kind) == ["00000.png", "00001.png"]  # views 0 and 8 of 9
+    assert names(folder / "depth") == [
+        f"0000{i}.{kind}" for i in (0, 1) for kind in ("npy", "png")
+    ] + ["depth.json"]
     rendering, photo = read(folder / "renders/00001.png"), read(folder / "gt/00001.png")
     assert rendering.shape == (HEIGHT, WIDTH, 3)
     assert np.array_equal(photo, read(model.parent / "scene/images/08.png"))
@@ -203,8 +208,10 @@ def test_orbit_gets_frames_depth_and_a_video(call: Run, model: Path, tmp_path: P
     assert names(tmp_path / "paths") == ["orbit_30", "orbit_30.mp4"]
     code, out, _ = call(*arguments, "--frames", 4, "--no-video", "--threads", 1)
     assert code == 0 and "4 frames" in out
-    for kind in ("renders", "depth"):  # none is left of the longer path
-        assert names(tmp_path / "paths/orbit_30" / kind) == [f"0000{i}.png" for i in range(4)]
+    folder = tmp_path / "paths/orbit_30"  # none is left of the longer path
+    assert names(folder / "renders") == [f"0000{i}.png" for i in range(4)]
+    kept = [file for file in names(folder / "depth") if file[0] == "0"]
+    assert kept == [f"0000{i}.{kind}" for i in range(4) for kind in ("npy", "png")]
     for i in range(4):
         picture = read(tmp_path / f"paths/orbit_30/renders/0000{i}.png")
         assert picture.shape == (24, 32, 3)
@@ -213,8 +220,11 @@ def test_orbit_gets_frames_depth_and_a_video(call: Run, model: Path, tmp_path: P
 
 def test_interpolation_and_files_of_cameras(call: Run, model: Path, tmp_path: Path) -> None:
     arguments = ["render", model, "--no-video", "-q", "--out", tmp_path]
-    code, out, err = call(*arguments, "--path", "interpolate", "--frames", 5, "-r", 2)
+    code, out, err = call(*arguments, "--path", "interpolate", "--frames", 5, "--width", 40)
     assert (code, out, err) == (0, "", "")
+    code, out, err = call(*arguments, "--path", "interpolate", "--frames", 5, "-r", 2)
+    assert (code, out) == (0, "")
+    assert err.startswith("warning: pictures of 32x24 are 0.50 times as large as in training")
     frames = tmp_path / "paths/interpolate_30/renders"
     assert len(names(frames)) == 5 and read(frames / "00000.png").shape == (24, 32, 3)
     write_cameras_json(tmp_path / "two.json", world_cameras()[:2])
@@ -223,6 +233,96 @@ def test_interpolation_and_files_of_cameras(call: Run, model: Path, tmp_path: Pa
     assert np.abs(frame.astype(int) - read(model.parent / "scene/images/01.png")).max() <= 2
     assert call(*arguments, "--path", tmp_path / "two.json", "--frames", 3)[0] == 0
     assert len(names(tmp_path / "paths/two_30/renders")) == 3
+
+
+def test_depth_is_also_written_as_values(call: Run, model: Path, tmp_path: Path) -> None:
+    """In lengths of the world, whatever the unit of the frame of training."""
+    copy = tmp_path / "out"
+    shutil.copytree(model, copy)
+    Similarity(0.05, OFFSET).save(copy / "scene.json")
+    arguments = ["--path", copy / "cameras.json", "--no-video", "--depth"]
+    code, _, err = call("render", copy, *arguments)
+    assert code == 0, err
+    folder = copy / "paths/cameras_30/depth"
+    values = np.load(folder / "00003.npy")
+    splats = Splats.load(copy / "point_cloud/iteration_30/point_cloud.ply")
+    with torch.no_grad():
+        expected = render(splats, world_cameras()[3], depth=True).depth
+    assert values.dtype == np.float32 and values.shape == (HEIGHT, WIDTH)
+    np.testing.assert_allclose(values, expected[0].numpy(), rtol=1e-3)
+    about = json.loads((folder / "depth.json").read_text())
+    assert len(about["frames"]) == VIEWS and "COLMAP" in about["unit"]
+    limits = about["frames"]["00003.npy"]
+    assert limits["min"] == values[values > 0].min() and limits["max"] == values.max()
+    assert 3 < limits["near"] < limits["far"] < 9  # cameras are 6 away
+    assert limits["near"] == about["frames"]["00000.npy"]["near"]  # one range of colours
+
+
+def test_a_run_without_ply_is_rendered_from_its_checkpoint(
+    call: Run, model: Path, tmp_path: Path
+) -> None:
+    move = Similarity(0.25, OFFSET)
+    splats = move.apply(Splats.load(model / "point_cloud/iteration_30/point_cloud.ply"))
+    stopped = tmp_path / "stopped"
+    shutil.copytree(model, stopped, ignore=shutil.ignore_patterns("point_cloud"))
+    code, _, err = call("render", stopped)
+    assert code == 2 and "or checkpoint.pt as training writes them, found none" in one_line(err)
+    state = {"iteration": 12, "splats": dict(splats.items())}
+    save_checkpoint(stopped / "checkpoint.pt", state)
+    code, _, err = call("render", stopped)
+    assert code == 2 and "expected scene.json beside checkpoint.pt" in one_line(err)
+    move.save(stopped / "scene.json")
+    code, out, err = call("render", stopped)
+    assert code == 0 and "the run is not finished; rendering its checkpoint" in err
+    scores = re.findall(r"^(\S+) +([\d.]+|inf) +([\d.]+)$", out, re.MULTILINE)
+    assert len(scores) == 3 and all(float(psnr) > 45 for _, psnr, _ in scores)
+    assert names(stopped / "test") == ["ours_12"]
+    assert call("render", stopped, "--iteration", 12, "-q")[0] == 0
+    code, _, err = call("render", stopped, "--iteration", 30)
+    assert code == 2 and "expected iteration 12; found 30 asked for" in one_line(err)
+    save_checkpoint(stopped / "checkpoint.pt", {"iteration": 12})
+    code, _, err = call("render", stopped)
+    assert code == 2 and "expected the state of a training run" in one_line(err)
+
+
+def test_pictures_smaller_than_in_training_are_warned_of(
+    call: Run, model: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(model, copy)
+    cameras = world_cameras()  # of two focal lengths: each view is compared with its own
+    lenses = [camera.resized(WIDTH * 3, HEIGHT * 3) for camera in cameras[:4]] + cameras[4:]
+    write_cameras_json(copy / "cameras.json", lenses)
+    code, _, err = call("render", copy, "--views", "both", "-q")
+    assert code == 0 and "pictures of 64x48 are 0.33 times as large as in training" in err
+    assert "train with --antialiased" in err and err.count("\n") == 1
+    write_cameras_json(copy / "cameras.json", cameras)
+    assert call("render", copy, "-q") == (0, "", "")
+    assert call("render", copy, "-q", "-r", 4)[2].startswith("warning: pictures of 16x12")
+    config = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, "antialiased": True}))
+    assert call("render", copy, "-q", "-r", 4) == (0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("source", 5), ("resolution", "big"), ("resolution", True), ("images", ["a"]), ("masks", 1),
+        ("holdout", 2.5), ("eval", "yes"), ("background", [1, 2]), ("background", [0, 0, "a"]),
+        ("background", [0, 0, 7]), ("antialiased", None),
+    ],
+)  # fmt: skip
+def test_options_of_other_kinds_in_a_config_are_named(
+    call: Run, model: Path, tmp_path: Path, name: str, value: object
+) -> None:
+    copy = tmp_path / "out"
+    shutil.copytree(model, copy)
+    config = json.loads((model / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**config, name: value}))
+    code, out, err = call("render", copy)
+    assert (code, out) == (2, "")
+    assert f"config.json: {name}: expected" in one_line(err)
+    assert names(copy) == names(model)  # nothing was begun
 
 
 def test_both_sides_crop_rather_than_squeeze(call: Run, model: Path, tmp_path: Path) -> None:
@@ -286,6 +386,10 @@ def test_without_an_encoder_there_are_pictures(
         (["render", "{model}", "--path", "{tmp}/no.json"], "expected a JSON file, found none"),
         (["render", "{model}", "--path", "orbit", "-r", "-3"], "resolution: expected"),
         (["render", "{model}", "--path", "orbit", "--fps", "0"], "fps: expected"),
+        (["render", "{model}", "--path", "orbit", "--fps", "inf"], "fps: expected 0.01 to 1000"),
+        (["render", "{model}", "--path", "orbit", "--fps", "nan"], "fps: expected 0.01 to 1000"),
+        (["render", "{model}", "--path", "orbit", "--width", "70000"], "width: expected 1 to"),
+        (["render", "{model}", "--path", "orbit", "--frames", "1000000000"], "frames: expected 1"),
         (["render", "{model}", "--views", "all"], "'all' is not one of"),
         (["render", "{model}", "--background", "1,2"], "expected black, white or three numbers"),
         (["render", "{model}", "--background", "0,0,2"], "expected black, white or three"),
@@ -543,7 +647,7 @@ def test_too_large_a_picture_is_one_line(
     def failing(*args: Any, **options: Any) -> Any:
         raise torch.OutOfMemoryError("CUDA out of memory.\nMore words.")
 
-    monkeypatch.setattr(rendering, "render", failing)
+    monkeypatch.setattr(render_job, "render", failing)
     code, _, err = call("render", model, "--out", tmp_path)
     assert code == 1
     assert one_line(err).startswith("error: 60 splats, pictures of 64x48: CUDA out of memory. More")

@@ -255,13 +255,35 @@ GOOD = {
         ({"rotation": [[1, 2, 3]] * 3}, "camera 1: .*expected a rotation"),
         ({"rotation": "x"}, "camera 1: expected finite numbers"),
         ({"position": [0, 0, float("nan")]}, "camera 1: expected finite numbers"),
-        ({"width": 0}, "camera 1: .*width: expected"),
+        ({"width": 0}, "camera 1: expected a whole number from 1 to 65535 as 'width', found 0"),
+        ({"width": 1e12}, "camera 1: expected a whole number from 1 to 65535 as 'width'"),
+        ({"height": 48.5}, "camera 1: expected a whole number .* as 'height', found 48.5"),
+        ({"fx": 10**400}, "camera 1: expected a finite number as 'fx'"),
     ],
 )
 def test_bad_cameras_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     (tmp_path / "a.json").write_text(json.dumps([GOOD, {**GOOD, **change}]))
     with pytest.raises(InputError, match=message):
         load_cameras(tmp_path / "a.json")
+
+
+def test_rounded_rotations_far_from_the_origin_keep_the_camera_in_place(tmp_path: Path) -> None:
+    camera = Camera.look_at((1e7, -2e7, 3e6), (1e7 + 1, -2e7 + 2, 3e6 + 3))
+    write_cameras_json(tmp_path / "a.json", [camera])
+    (row,) = json.loads((tmp_path / "a.json").read_text())
+    row["rotation"] = torch.tensor(row["rotation"]).tolist()  # through float32
+    row["position"] = [1e7, -2e7, 3e6]
+    (tmp_path / "a.json").write_text(json.dumps([row]))
+    (found,) = load_cameras(tmp_path / "a.json")
+    assert (found.center - torch.tensor([1e7, -2e7, 3e6]).double()).abs().max() < 1e-6
+
+
+def test_bounding_sphere_far_from_the_origin_is_as_large_as_near() -> None:
+    points = torch.randn(200, 3, dtype=torch.float64)
+    center, radius = paths.bounding_sphere(points)
+    far_center, far_radius = paths.bounding_sphere(points + 1e7)
+    assert far_radius == pytest.approx(radius, rel=1e-6)
+    torch.testing.assert_close(far_center - 1e7, center, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize("name", GOOD)

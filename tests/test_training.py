@@ -57,7 +57,7 @@ def test_output_folder(scene: Scene, tmp_path: Path) -> None:
     out = tmp_path / "out"
     result = train(options(out, test_iterations=(10, 20), save_iterations=(15,)), scene)
     expected = {"checkpoint.pt", "config.json", "cameras.json", "results.json", "per_view.json"}
-    expected |= {"overview.png", "point_cloud", "test", "flow.jsonl"}
+    expected |= {"overview.png", "point_cloud", "test", "flow.jsonl", "scene.json"}
     assert {p.name for p in out.iterdir()} == expected
     flow = [json.loads(line) for line in (out / "flow.jsonl").read_text().splitlines()]
     assert flow[-1]["splats"] == result.results["splats"]

@@ -81,7 +81,12 @@ RUN = "Run"
     metavar="PX",
     help="Height of a path's frames.  [default: in proportion]",
 )
-@option("--depth", section=HOW, is_flag=True, help="Also write depth, as coloured pictures.")
+@option(
+    "--depth",
+    section=HOW,
+    is_flag=True,
+    help="Also write depth: coloured pictures, and .npy values with unit and range in depth.json.",
+)
 @option(
     "--background",
     section=HOW,
@@ -127,6 +132,8 @@ RUN = "Run"
 @option("-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings.")
 def render(out: str | None, model: str | None, **options: Any) -> None:
     """Render the splats of MODEL, a folder that training wrote or any 3DGS .ply file.
+
+    Of a run that was stopped before it wrote a .ply, the checkpoint is rendered.
 
     By default the test photos' views are rendered and compared with the photos. Pictures go to
     MODEL/test/ours_N/renders (the photos beside them in gt/), those of a camera path and its video

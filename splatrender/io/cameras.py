@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.io.json_files import read_json, write_json
+
+LARGEST = 65535  # px, of a picture's side
 
 
 def write_cameras_json(path: str | os.PathLike[str], cameras: Sequence[Camera]) -> None:
@@ -50,8 +53,9 @@ def load_cameras(path: str | os.PathLike[str]) -> list[Camera]:
     """Read cameras from a file as written by `write_cameras_json` or by 3D Gaussian splatting.
 
     Args:
-        path: JSON file: a list of objects with width, height, position [3], rotation [3][3],
-            fx, fy, and optionally img_name, cx, cy (the middle by default).
+        path: JSON file: a list of objects with width, height, position [3] in the world (that of
+            the .ply file beside it), rotation [3][3], fx, fy, and optionally img_name, cx, cy
+            (the middle by default).
 
     Returns:
         The cameras, in the file's order.
@@ -99,7 +103,7 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
             raise InputError(f"{where}: expected a field {field.name!r}, found none")
         try:
             value = torch.tensor(row[field.name], dtype=torch.float64)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             value = torch.empty(0)
         if value.shape != field.shape or not value.isfinite().all():
             wanted = f"finite numbers of shape {field.shape}" if field.shape else "a finite number"
@@ -107,7 +111,13 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
                 f"{where}: expected {wanted} as {field.name!r}, found {row[field.name]!r:.80}"
             )
         values[field.name] = value
-    rotation = values["rotation"].T
+    for name in ("width", "height"):
+        size = float(values[name])
+        if not (1 <= size <= LARGEST and size == int(size)):
+            raise InputError(
+                f"{where}: expected a whole number from 1 to {LARGEST} as {name!r}, found {size:g}"
+            )
+    rotation = _orthonormal(values["rotation"]).T
     viewmat = torch.eye(4, dtype=torch.float64)
     viewmat[:3, :3] = rotation
     viewmat[:3, 3] = -rotation @ values["position"]
@@ -125,6 +135,15 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
         )
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
+
+
+def _orthonormal(rotation: Tensor) -> Tensor:
+    """The nearest rotation to one that was rounded: far from the origin its digits are metres."""
+    error = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
+    if not 1e-12 < error < 1e-4:  # as it should be, or no rotation, which `Camera` refuses
+        return rotation
+    left, _, right = torch.linalg.svd(rotation)
+    return left @ right
 
 
 def _kind(value: Any) -> str:

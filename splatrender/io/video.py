@@ -38,6 +38,19 @@ def encoder() -> ModuleType:
     return module
 
 
+def check_rate(fps: float) -> None:
+    """Refuse a frame rate that no player shows.
+
+    Args:
+        fps: frames a second.
+
+    Raises:
+        InputError: it is not within 0.01 to 1000.
+    """
+    if not 0.01 <= fps <= 1000:
+        raise InputError(f"fps: expected 0.01 to 1000 frames a second, found {fps}")
+
+
 @contextmanager
 def video_writer(
     path: str | os.PathLike[str], fps: float = 30.0, crf: int = 18
@@ -50,7 +63,7 @@ def video_writer(
 
     Args:
         path: file to write, ending in .mp4.
-        fps: frames a second, > 0.
+        fps: frames a second, 0.01 to 1000.
         crf: constant rate factor of H.264: less is better and larger, 18 looks lossless.
 
     Yields:
@@ -69,8 +82,7 @@ def video_writer(
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise InputError(f"{path}: expected a name ending in .mp4, found {path.suffix!r}")
-    if not fps > 0:
-        raise InputError(f"fps: expected a positive number, found {fps}")
+    check_rate(fps)
     write_frames = encoder().write_frames
     size: tuple[int, int] | None = None
     stream: Any = None

@@ -1,11 +1,11 @@
-"""From trained splats to pictures: the views of the photos, camera paths, videos."""
+"""A render job: which cameras, and their pictures."""
 
 from __future__ import annotations
 
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +18,13 @@ from tqdm import tqdm
 from splatrender import paths
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.cameras import load_cameras
-from splatrender.io.images import depth_picture, depth_range, to_uint8, write_image
-from splatrender.io.json_files import read_json
-from splatrender.io.video import encoder, video_writer
+from splatrender.io.cameras import LARGEST, load_cameras
+from splatrender.io.video import check_rate, encoder, video_writer
 from splatrender.model import Splats
-from splatrender.model.ply import read_ply
 from splatrender.operators.devices import choose_device, is_out_of_memory
 from splatrender.operators.render import Rendering, RenderOptions, render
+from splatrender.rendering.frames import FrameFolder
+from splatrender.rendering.trained import Trained, open_model
 from splatrender.scenes.scene import load_scene
 from splatrender.scenes.similarity import Similarity
 
@@ -34,6 +33,8 @@ if TYPE_CHECKING:
 
 FRAMES = 120
 DEFAULT_WIDTH = 960  # px, for a path around splats without cameras
+MOST_FRAMES = 100_000  # names have five digits
+SMALL = 0.6  # of the size of training: pictures below lose 1 dB and more
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,16 @@ class RenderJob:
         resolution: of photos, as of `load_scene`; None for that of training. A path's frames are
             reduced alike.
         width, height: of a path's frames [px]; one follows from the other.
-        depth: also write depth in colours.
+        depth: also write depth, in colours and as values [length of the world].
         background: RGB in [0, 1]; None for that of training, or black.
         video: write videos; None for "if the encoder is installed".
         output: folder to write to; None for the model's.
         backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: CPU threads; 0 for torch's default.
         quiet: print nothing but warnings.
+
+    Raises:
+        InputError: a size, a number of frames or fps is out of range.
 
     Example:
         >>> RenderJob("output/fox", path="orbit").frames is None
@@ -82,34 +86,23 @@ class RenderJob:
     threads: int = 0
     quiet: bool = False
 
-
-@dataclass(frozen=True)
-class Trained:
-    """Trained splats and what is known of their training.
-
-    Attributes:
-        splats: in world coordinates.
-        label: of the iteration, for names of folders: "7000", or the name of a .ply file.
-        folder: where pictures go unless told otherwise.
-        cameras: of the photos, in the world; empty if unknown.
-        config: options of the training; empty if unknown.
-        similarity: from the world to the frame of training; None if unknown.
-    """
-
-    splats: Splats
-    label: str
-    folder: Path
-    cameras: list[Camera]
-    config: dict[str, Any]
-    similarity: Similarity | None = None
+    def __post_init__(self) -> None:
+        for name, most in (("width", LARGEST), ("height", LARGEST), ("frames", MOST_FRAMES)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise InputError(f"{name}: expected 1 to {most}, found {value}")
+        check_rate(self.fps)
 
 
 def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
     """Render what a job asks for, and write it.
 
     Views go to `<output>/{test,train}/ours_N/{renders,gt,depth}/00000.png`, a path to
-    `<output>/paths/<name>_N/{renders,depth}/00000.png` and `<output>/paths/<name>_N.mp4`. One
-    frame is held at a time.
+    `<output>/paths/<name>_N/{renders,depth}/00000.png` and `<output>/paths/<name>_N.mp4`; depth
+    also to `00000.npy`, with its unit and range in `depth.json`. One frame is held at a time.
+
+    Splats and path cameras are in the world (of the .ply, of cameras.json and of COLMAP); they
+    are rendered in the frame of training (scene.json), where the near plane is that of training.
 
     Args:
         job: see `RenderJob`.
@@ -146,71 +139,6 @@ def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
     return scores
 
 
-def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> Trained:
-    """Read splats from a model folder or a .ply file.
-
-    Args:
-        model: folder with `point_cloud/iteration_N/point_cloud.ply`, or a .ply file; a file that
-            lies in such a folder brings the folder's cameras with it.
-        iteration: which N of a folder; None for the latest.
-
-    Returns:
-        The splats and what is known of their training.
-
-    Raises:
-        InputError: nothing is there, or not this iteration.
-    """
-    model = Path(model)
-    if model.is_dir():
-        saved = _saved_iterations(model)
-        if not saved:
-            raise InputError(
-                f"{model}: expected point_cloud/iteration_N/point_cloud.ply as training writes "
-                "it, found none"
-            )
-        if iteration is None:
-            iteration = max(saved)
-        if iteration not in saved:
-            known = ", ".join(str(n) for n in sorted(saved))
-            raise InputError(f"{model}: expected iteration {known}; found {iteration} asked for")
-        file, folder, label, output = saved[iteration], model, str(iteration), model
-    else:
-        if iteration is not None:
-            raise InputError(f"iteration: expected a model folder to choose from, found {model}")
-        file, label, output = model, model.name.split(".")[0], model.parent / f"{model.stem}_render"
-        folder = model.resolve().parent
-        place = re.fullmatch(r"iteration_(\d+)", folder.name)
-        if place and folder.parent.name == "point_cloud":  # within a model folder after all
-            folder = folder.parents[1]
-            label, output = place[1], folder
-    cameras, config, scene = (folder / f"{name}.json" for name in ("cameras", "config", "scene"))
-    in_model = model.is_dir() or output == folder
-    return Trained(
-        splats=read_ply(file),
-        label=label,
-        folder=output,
-        cameras=load_cameras(cameras) if in_model and cameras.exists() else [],
-        config=_config(config) if in_model and config.exists() else {},
-        similarity=Similarity.load(scene) if in_model and scene.exists() else None,
-    )
-
-
-def _saved_iterations(folder: Path) -> dict[int, Path]:
-    found = {}
-    for file in folder.glob("point_cloud/iteration_*/point_cloud.ply"):
-        number = file.parent.name.removeprefix("iteration_")
-        if number.isdecimal():
-            found[int(number)] = file
-    return found
-
-
-def _config(path: Path) -> dict[str, Any]:
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise InputError(f"{path}: expected an object of options, found {type(config).__name__}")
-    return config
-
-
 def _render_views(
     job: RenderJob, model: Trained, views: str, output: Path
 ) -> dict[str, list[ViewScore]]:
@@ -245,20 +173,15 @@ def _render_views(
     from splatrender.training.evaluate import score  # brings all of training: only if needed
 
     draw = _drawer(job, model, scene.similarity)
+    _warn_of_size([view.camera for chosen in splits.values() for view in chosen], model)
     scores: dict[str, list[ViewScore]] = {}
     for split, chosen in splits.items():
         folder = output / split / f"ours_{model.label}"
-        for index, view in enumerate(_progress(chosen, split, job.quiet)):
-            rendering = draw(view.camera)
-            image = to_uint8(rendering.radiance[0])
-            write_image(folder / "renders" / f"{index:05d}.png", image)
-            write_image(folder / "gt" / f"{index:05d}.png", view.photo)
-            if rendering.depth is not None:
-                picture = depth_picture(rendering.depth[0], rendering.alpha[0])
-                write_image(folder / "depth" / f"{index:05d}.png", picture)
+        frames = FrameFolder(folder, scene.similarity.scale, steady=False)
+        for view in _progress(chosen, split, job.quiet):
+            image = frames.add(draw(view.camera), view.photo)
             scores.setdefault(split, []).append(score(image, view))
-        for kind in ("renders", "gt", "depth"):
-            _remove_left_over(folder / kind, len(chosen))
+        frames.close()
         if not job.quiet and split in scores:
             _print_scores(split, scores[split], folder)
     return scores
@@ -268,6 +191,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
     """Render a camera path, frame after frame, into pictures and a video."""
     cameras, name = _path_cameras(job, model, path)
     cameras = [_resized(camera, job) for camera in cameras]
+    _warn_of_size(cameras, model)
     with_video = job.video
     if with_video is None:
         try:
@@ -280,22 +204,14 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
     draw = _drawer(job, model, similarity)
     label = f"{name}_{model.label}" if name != model.label else name
     folder, video = output / "paths" / label, output / "paths" / f"{label}.mp4"
-    limits: tuple[float, float] | None = None  # of depth: those of the first frame, for all
+    frames = FrameFolder(folder, similarity.scale, steady=True)
     with ExitStack() as stack:
         add = stack.enter_context(video_writer(video, job.fps)) if with_video else None
-        for index, camera in enumerate(_progress(cameras, name, job.quiet)):
-            rendering = draw(similarity.apply(camera))
-            image = to_uint8(rendering.radiance[0])
-            write_image(folder / "renders" / f"{index:05d}.png", image)
+        for camera in _progress(cameras, name, job.quiet):
+            image = frames.add(draw(similarity.apply(camera)))
             if add is not None:
                 add(image)
-            if rendering.depth is not None:
-                depth, alpha = rendering.depth[0], rendering.alpha[0]
-                limits = limits or depth_range(depth, alpha)
-                picture = depth_picture(depth, alpha, limits)
-                write_image(folder / "depth" / f"{index:05d}.png", picture)
-    for kind in ("renders", "depth"):
-        _remove_left_over(folder / kind, len(cameras))
+    frames.close()
     if not job.quiet:
         print(f"{len(cameras)} frames in {folder}" + (f", video {video}" if with_video else ""))
 
@@ -361,6 +277,26 @@ def _resized(camera: Camera, job: RenderJob) -> Camera:
     return camera.resized(max(1, round(width * factor)), max(1, round(height * factor)))
 
 
+def _warn_of_size(cameras: Sequence[Camera], model: Trained) -> None:
+    """Report pictures that are so much smaller than the photos that splats look too large."""
+    if not model.cameras or model.config.get("antialiased"):
+        return
+    focal = {camera.name: camera.fx for camera in model.cameras}
+    least = min(focal.values())
+    ratio, smallest = min(
+        ((camera.fx / focal.get(camera.name, least), camera) for camera in cameras),
+        key=lambda pair: pair[0],
+    )
+    if ratio < SMALL:
+        print(
+            f"warning: pictures of {smallest.width}x{smallest.height} are {ratio:.2f} times as "
+            "large as in training; splats look too large in them, as none is drawn smaller than "
+            "a pixel. For true pictures render at the size of training and shrink the pictures, "
+            "or train with --antialiased.",
+            file=sys.stderr,
+        )
+
+
 def _similarity(model: Trained) -> Similarity:
     """World to the unit frame in which the renderer's near plane makes sense."""
     if model.similarity is not None:
@@ -410,17 +346,6 @@ def _progress(items: Sequence[Any], what: str, quiet: bool) -> Iterable[Any]:
     return tqdm(items, desc=what, unit="frame", disable=True if quiet else None)
 
 
-def _remove_left_over(folder: Path, count: int) -> None:
-    """Remove numbered pictures of an earlier, longer run: they would mix with these."""
-    for file in _numbered(folder):
-        if int(file.stem) >= count:
-            file.unlink()
-
-
-def _numbered(folder: Path) -> Iterator[Path]:
-    return (file for file in folder.glob("*.png") if re.fullmatch(r"\d{5}", file.stem))
-
-
 def _print_scores(split: str, scores: Sequence[ViewScore], folder: Path) -> None:
     width = max(len(split) + 5, *(len(row.name) for row in scores))
     print(f"{split + ' view':<{width}}  PSNR [dB]    SSIM")
@@ -430,6 +355,3 @@ def _print_scores(split: str, scores: Sequence[ViewScore], folder: Path) -> None
     ssim = sum(row.ssim for row in scores) / len(scores)
     print(f"{'mean':<{width}}  {psnr:9.2f}  {ssim:6.4f}")
     print(f"{len(scores)} pictures in {folder}")
-
-
-__all__ = ["RenderJob", "Trained", "open_model", "render_model"]
