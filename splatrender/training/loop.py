@@ -23,6 +23,7 @@ from splatrender.operators.devices import (
     synchronize,
 )
 from splatrender.scenes.scene import Scene, load_scene
+from splatrender.training.coverage import coverage_warning, views_without_splats
 from splatrender.training.evaluate import Evaluation, evaluate
 from splatrender.training.interruption import Interrupted, InterruptionGuard
 from splatrender.training.options import TrainOptions
@@ -142,6 +143,8 @@ def _train(
         _warn("no test views: the figures at the end are those of training views")
     elif not scene.test:
         _say(options, "No views are held out: the figures at the end are of training views.")
+    if memory is None:
+        _warn_of_blind_views(run, "at the start")
     try:
         _iterate(run, folder, on_step)
     except TrainingDiverged as error:
@@ -301,8 +304,17 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
         "history": [*run.history, evaluation.summary()],
     }
     folder.write_results(results, evaluation)
+    _warn_of_blind_views(run, "at the end")
     _say(options, f"{folder.path}: {_figures(results)}, {len(splats):,} splats.")
     return TrainResult(folder.path, results, splats)
+
+
+def _warn_of_blind_views(run: Run, when: str) -> None:
+    """Name the views that see almost no splat."""
+    views = [*run.scene.test, *run.scene.train]
+    blind = views_without_splats(views, run.state.splats, run.state.options)
+    if blind:
+        _warn(coverage_warning(blind, len(views), len(run.state), when))
 
 
 def _figures(results: dict[str, Any]) -> str:
