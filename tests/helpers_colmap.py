@@ -21,12 +21,18 @@ MODEL_NAMES = [
     "SIMPLE_RADIAL_FISHEYE",
     "RADIAL_FISHEYE",
     "THIN_PRISM_FISHEYE",
+    "RAD_TAN_THIN_PRISM_FISHEYE",
+    "SIMPLE_DIVISION",
+    "DIVISION",
+    "SIMPLE_FISHEYE",
+    "FISHEYE",
+    "EUCM",
 ]
 
 
 # Number of lens terms after focal lengths and principal point, in the order of MODEL_NAMES.
-LENS_TERMS = (0, 0, 1, 2, 4, 4, 8, 1, 1, 2, 8)
-ONE_FOCAL_LENGTH = (0, 2, 3, 8, 9)
+LENS_TERMS = (0, 0, 1, 2, 4, 4, 8, 1, 1, 2, 8, 12, 1, 1, 0, 0, 2)
+ONE_FOCAL_LENGTH = (0, 2, 3, 8, 9, 12, 14)
 
 
 def random_params(model: int, rng: np.random.Generator) -> list[float]:
@@ -40,6 +46,10 @@ def random_params(model: int, rng: np.random.Generator) -> list[float]:
         terms[2:4] *= 0.1  # tangential
     if MODEL_NAMES[model] == "THIN_PRISM_FISHEYE":
         terms[6:] *= 0.1  # prism
+    if MODEL_NAMES[model] == "RAD_TAN_THIN_PRISM_FISHEYE":
+        terms[6:] *= 0.1  # tangential and prism
+    if MODEL_NAMES[model] == "EUCM":
+        terms = rng.uniform((0.2, 0.8), (0.8, 1.2))
     return [float(number) for number in (*focal, *center, *terms)]
 
 

@@ -10,9 +10,10 @@ import pytest
 from helpers_colmap import LENS_TERMS, MODEL_NAMES, random_params
 
 from splatrender.errors import InputError
-from splatrender.scenes.distortion import CAMERA_MODELS, MAX_TANGENT, Lens
+from splatrender.scenes.camera_models import CAMERA_MODELS
+from splatrender.scenes.distortion import MAX_TANGENT, Lens
 
-EVERY_MODEL = pytest.mark.parametrize("model", CAMERA_MODELS, ids=MODEL_NAMES)
+EVERY_MODEL = pytest.mark.parametrize("model", range(len(MODEL_NAMES)), ids=MODEL_NAMES)
 SIZE = np.array([640, 480])
 
 
@@ -26,9 +27,24 @@ def rays_ahead(rng: np.random.Generator, count: int = 300) -> np.ndarray:
 
 
 def test_models_are_those_of_colmap() -> None:
-    assert [CAMERA_MODELS[index][0] for index in range(11)] == MODEL_NAMES
-    for index, (_, keys) in CAMERA_MODELS.items():
-        assert len(keys) == (3 if keys[0] == "f" else 4) + LENS_TERMS[index]
+    names = [CAMERA_MODELS[index][0] for index in range(len(CAMERA_MODELS))]
+    assert names == [*MODEL_NAMES, "EQUIRECTANGULAR"]
+    for terms, (_, keys) in zip(LENS_TERMS, CAMERA_MODELS.values(), strict=False):
+        assert len(keys) == (3 if keys[0] == "f" else 4) + terms
+
+
+def test_models_are_those_of_pycolmap() -> None:
+    """Ids, names, and what the numbers are called, where those names are the same in both."""
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is the oracle")
+    members = {m.name: m for m in pycolmap.CameraModelId.__members__.values()}
+    members.pop("INVALID")
+    if "EQUIRECTANGULAR" not in members:
+        pytest.skip("this pycolmap is older than the newest models")
+    assert members.keys() == {name for name, _ in CAMERA_MODELS.values()}
+    for index, (name, keys) in CAMERA_MODELS.items():
+        camera = pycolmap.Camera.create_from_model_id(1, members[name], 500, 640, 480)
+        assert pycolmap.CameraModelId(index) == members[name]
+        assert len(camera.params) == len(keys)
 
 
 @EVERY_MODEL
@@ -73,6 +89,24 @@ def test_jacobian_equals_differences(model: int) -> None:
         np.testing.assert_allclose(lens._jacobian(plane)[:, :, axis], slope, atol=1e-8)
 
 
+@pytest.mark.parametrize("model", [11, 12, 13, 16])
+def test_strong_distortion_equals_pycolmap(model: int) -> None:
+    """Ten times the terms that `random_params` has: what COLMAP itself calls plausible."""
+    pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is the oracle")
+    rng = np.random.default_rng(600 + model)
+    rays = rays_ahead(rng)
+    for _ in range(10):
+        params = random_params(model, rng)
+        if model != 16:
+            params[-LENS_TERMS[model] :] = [10 * term for term in params[-LENS_TERMS[model] :]]
+        theirs = pycolmap.Camera(model=MODEL_NAMES[model], width=640, height=480, params=params)
+        ours = Lens.from_colmap(model, 640, 480, params).img_from_cam(rays)
+        expected = theirs.img_from_cam(rays)
+        both = np.isfinite(ours) & np.isfinite(expected)
+        assert both.mean() > 0.9
+        np.testing.assert_allclose(ours[both], expected[both], rtol=0, atol=1e-8)
+
+
 @pytest.mark.parametrize("radius", [0.0, 1e-9, 1e-4, 9.99e-3, 1.001e-2, 0.1])
 def test_fov_is_smooth_at_the_axis(radius: float) -> None:
     lens = Lens.from_colmap(7, 640, 480, [500.0, 500.0, 320.0, 240.0, 1.0])
@@ -102,6 +136,9 @@ def test_perspective_does_not() -> None:
         (3, [500.0, 320.0, 240.0, -0.9, 0.0]),  # folds over at r = 0.61, before the corners
         (7, [200.0, 200.0, 320.0, 240.0, 1.4]),  # r' = 2 would need atan > 90 degrees
         (5, [200.0, 200.0, 320.0, 240.0, -0.2, 0.0, 0.0, 0.0]),
+        (12, [200.0, 320.0, 240.0, -0.5]),  # infinitely far out at r' = √2
+        (12, [200.0, 320.0, 240.0, 0.5]),  # the branch around the axis ends at r' = √2
+        (16, [200.0, 200.0, 320.0, 240.0, 0.8, 1.0]),  # 90 degrees are at r' = 1.25
     ],
 )
 def test_unreachable_pixels_are_refused(model: int, params: list[float]) -> None:
@@ -225,7 +262,10 @@ def test_resized_scales_pixels(model: int) -> None:
 @pytest.mark.parametrize(
     ("model", "params", "message"),
     [
-        (11, [1.0] * 16, "camera model 11 is not one of SIMPLE_PINHOLE, PINHOLE"),
+        (18, [1.0] * 16, "expected a camera model of SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL"),
+        (17, [640.0, 480.0], "camera model EQUIRECTANGULAR: a panorama cannot be undistorted"),
+        (16, [1.0, 1.0, 1.0, 1.0, 1.5, 1.0], "alpha must be from 0 to 1 and beta positive"),
+        (16, [1.0, 1.0, 1.0, 1.0, 0.5, 0.0], "beta positive, found 0.5 and 0.0"),
         (1, [1.0] * 3, "PINHOLE takes 4 parameters (fx, fy, cx, cy), found 3"),
         (1, [1.0, 1.0, float("inf"), 1.0], "parameters must be finite"),
         (1, [1.0, -1.0, 1.0, 1.0], "must be positive, found fx 1.0, fy -1.0, 640x480"),

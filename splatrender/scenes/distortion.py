@@ -1,18 +1,20 @@
-"""Lenses: the eleven camera models of COLMAP, their exact inverse, and the pinhole in their place.
+"""Lenses: the camera models of COLMAP, their exact inverse, and the pinhole in their place.
 
 Every model is one chain, of which most coefficients are zero in most models:
 
     ray (x, y, z) -> q       perspective: q = (x, y)/z;   fisheye: q = θ (x, y)/|(x, y)|, θ = angle
                              between the ray and the axis z
     q -> q'                  q' = m(r²) q + tangential(q) + prism(q),  r = |q| (a fisheye's θ)
-        m(s)                 (1 + k1 s + k2 s² + k3 s³ + k4 s⁴) / (1 + d1 s + d2 s² + d3 s³)
+        m(s)                 (1 + k1 s + ... + k6 s⁶) / (1 + d1 s + d2 s² + d3 s³), or that of a
+                             field of view, of division or of EUCM; see `splatrender.scenes.radial`
         tangential           (2 p1 u v + p2 (r² + 2u²),  2 p2 u v + p1 (r² + 2v²)),  q = (u, v)
-        prism                (sx r², sy r²)
-        FOV                  m = atan(2 r tan(ω/2)) / (r ω) instead
+        prism                (sx r² + sx2 r⁴, sy r² + sy2 r⁴)
+                             RAD_TAN_THIN_PRISM_FISHEYE takes these two of m(r²) q instead of q
     q' -> pixel              (fx u' + cx, fy v' + cy)
 
 Source: COLMAP, camera models (https://colmap.github.io/cameras.html); the models themselves are
-Brown-Conrady with a rational radial term, Kannala-Brandt, and Devernay-Faugeras (FOV).
+Brown-Conrady with a rational radial term, Kannala-Brandt, Devernay-Faugeras (FOV), Fitzgibbon
+(division), and Khomutenko et al. (EUCM).
 """
 
 from __future__ import annotations
@@ -24,29 +26,10 @@ from functools import cached_property
 import numpy as np
 
 from splatrender.errors import InputError
+from splatrender.scenes.camera_models import CAMERA_MODELS, PANORAMA, unknown_model
+from splatrender.scenes.radial import Division, FieldOfView, Radial, Rational, Unified
 
 Array = np.ndarray
-
-# By COLMAP's model id: name, and what each number of PARAMS[] means ("f" is both fx and fy).
-CAMERA_MODELS: dict[int, tuple[str, tuple[str, ...]]] = {
-    0: ("SIMPLE_PINHOLE", ("f", "cx", "cy")),
-    1: ("PINHOLE", ("fx", "fy", "cx", "cy")),
-    2: ("SIMPLE_RADIAL", ("f", "cx", "cy", "k1")),
-    3: ("RADIAL", ("f", "cx", "cy", "k1", "k2")),
-    4: ("OPENCV", ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2")),
-    5: ("OPENCV_FISHEYE", ("fx", "fy", "cx", "cy", "k1", "k2", "k3", "k4")),
-    6: (
-        "FULL_OPENCV",
-        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "d1", "d2", "d3"),
-    ),
-    7: ("FOV", ("fx", "fy", "cx", "cy", "omega")),
-    8: ("SIMPLE_RADIAL_FISHEYE", ("f", "cx", "cy", "k1")),
-    9: ("RADIAL_FISHEYE", ("f", "cx", "cy", "k1", "k2")),
-    10: (
-        "THIN_PRISM_FISHEYE",
-        ("fx", "fy", "cx", "cy", "k1", "k2", "p1", "p2", "k3", "k4", "sx", "sy"),
-    ),
-}
 
 # Widest tangent a pinhole substitute shows to each side: 127 degrees across. Beyond it a flat
 # picture spends most of its pixels on the stretched rim, and at 180 degrees it would be infinite.
@@ -65,9 +48,12 @@ class Lens:
         cx, cy: principal point [px].
         width, height: size of the picture [px].
         fisheye: whether q is the angle θ rather than the tangent.
-        k1, k2, k3, k4, d1, d2, d3: radial numerator and denominator.
-        p1, p2, sx, sy: tangential and thin-prism terms.
+        k1, k2, k3, k4, k5, k6, d1, d2, d3: radial numerator and denominator.
+        p1, p2, sx, sy, sx2, sy2: tangential and thin-prism terms.
+        terms_of_bent: whether these are of m q rather than of q.
         omega: field of view of the FOV model [rad]; 0 for the others.
+        division: coefficient of the division model; 0 for the others.
+        alpha, beta: those of EUCM; alpha is 0 for the others.
         model: the name that COLMAP gives it, for messages.
 
     Example:
@@ -87,6 +73,8 @@ class Lens:
     k2: float = 0.0
     k3: float = 0.0
     k4: float = 0.0
+    k5: float = 0.0
+    k6: float = 0.0
     d1: float = 0.0
     d2: float = 0.0
     d3: float = 0.0
@@ -94,20 +82,31 @@ class Lens:
     p2: float = 0.0
     sx: float = 0.0
     sy: float = 0.0
+    sx2: float = 0.0
+    sy2: float = 0.0
+    terms_of_bent: bool = False
     omega: float = 0.0
+    division: float = 0.0
+    alpha: float = 0.0
+    beta: float = 1.0
     model: str = "PINHOLE"
 
     @classmethod
     def from_colmap(cls, model_id: int, width: int, height: int, params: list[float]) -> Lens:
-        """The lens with COLMAP's model id (0 to 10), picture size [px] and PARAMS[].
+        """The lens with COLMAP's model id (0 to 16), picture size [px] and PARAMS[].
 
         Raises:
-            InputError: the model is unknown, the number of parameters wrong, or one out of range.
+            InputError: the model is unknown or that of a panorama, the number of parameters wrong,
+                or one out of range.
         """
         if model_id not in CAMERA_MODELS:
-            known = ", ".join(name for name, _ in CAMERA_MODELS.values())
-            raise InputError(f"camera model {model_id} is not one of {known}")
+            raise InputError(unknown_model(f"number {model_id}"))
         name, keys = CAMERA_MODELS[model_id]
+        if name == PANORAMA:
+            raise InputError(
+                f"camera model {name}: a panorama cannot be undistorted to one pinhole photo; cut "
+                "it into perspective photos (COLMAP's panorama_sfm.py does) and register those"
+            )
         if len(params) != len(keys):
             raise InputError(
                 f"camera model {name} takes {len(keys)} parameters ({', '.join(keys)}), "
@@ -123,15 +122,47 @@ class Lens:
                 f"camera model {name}: focal lengths and size must be positive, found "
                 f"fx {values['fx']}, fy {values['fy']}, {width}x{height}"
             )
+        if not (0 <= values.get("alpha", 0) <= 1 and values.get("beta", 1) > 0):
+            raise InputError(
+                f"camera model {name}: alpha must be from 0 to 1 and beta positive, found "
+                f"{values['alpha']} and {values['beta']}"
+            )
         return cls(
-            width=width, height=height, fisheye=name.endswith("FISHEYE"), model=name, **values
+            width=width,
+            height=height,
+            fisheye=name.endswith("FISHEYE"),
+            terms_of_bent=name.startswith("RAD_TAN"),
+            model=name,
+            **values,
         )
 
     @property
     def is_pinhole(self) -> bool:
         """Whether the lens bends nothing, so that its photos can be used as they are."""
-        radial = (self.k1, self.k2, self.k3, self.k4, self.d1, self.d2, self.d3, self.omega)
-        return not (self.fisheye or any(radial) or any((self.p1, self.p2, self.sx, self.sy)))
+        radial = (*self._numerator, *self._denominator, self.omega, self.division, self.alpha)
+        return not (self.fisheye or any(radial) or any(self._decentering))
+
+    @property
+    def _numerator(self) -> tuple[float, ...]:
+        return self.k1, self.k2, self.k3, self.k4, self.k5, self.k6
+
+    @property
+    def _denominator(self) -> tuple[float, ...]:
+        return self.d1, self.d2, self.d3
+
+    @property
+    def _decentering(self) -> tuple[float, ...]:
+        return self.p1, self.p2, self.sx, self.sy, self.sx2, self.sy2
+
+    @cached_property
+    def _radial(self) -> Radial:
+        if self.omega:
+            return FieldOfView(self.omega)
+        if self.division:
+            return Division(self.division)
+        if self.alpha:
+            return Unified(self.alpha, self.beta)
+        return Rational(self._numerator, self._denominator)
 
     def resized(self, width: int, height: int) -> Lens:
         """The same lens for a photo of another size [px]; each axis scales by its own ratio."""
@@ -253,88 +284,54 @@ class Lens:
 
     def _bend(self, plane: Array) -> Array:
         """q' [N, 2] of q [N, 2]."""
-        u, v = plane[:, 0], plane[:, 1]
+        bent = plane * self._radial((plane**2).sum(axis=1))[0][:, None]
+        if not any(self._decentering):
+            return bent
+        u, v = (bent if self.terms_of_bent else plane).copy().T
         square, uv = u * u + v * v, u * v
-        bent = plane * self._radial(square)[0][:, None]
-        if self.p1 or self.p2:
-            bent[:, 0] += 2 * self.p1 * uv + self.p2 * (square + 2 * u * u)
-            bent[:, 1] += 2 * self.p2 * uv + self.p1 * (square + 2 * v * v)
-        bent[:, 0] += self.sx * square
-        bent[:, 1] += self.sy * square
+        bent[:, 0] += 2 * self.p1 * uv + self.p2 * (square + 2 * u * u)
+        bent[:, 1] += 2 * self.p2 * uv + self.p1 * (square + 2 * v * v)
+        bent[:, 0] += square * (self.sx + square * self.sx2)
+        bent[:, 1] += square * (self.sy + square * self.sy2)
         return bent
 
     def _jacobian(self, plane: Array) -> Array:
         """dq'/dq [N, 2, 2] (rows q', columns q)."""
-        u, v = plane[:, 0], plane[:, 1]
+        u, v = plane.T
         factor, slope = self._radial(u * u + v * v)
-        shared = 2 * (slope * u * v + self.p1 * u + self.p2 * v)
-        jacobian = np.empty((len(plane), 2, 2))
-        jacobian[:, 0, 0] = factor + 2 * (slope * u * u + self.p1 * v + (3 * self.p2 + self.sx) * u)
-        jacobian[:, 0, 1] = shared + 2 * self.sx * v
-        jacobian[:, 1, 0] = shared + 2 * self.sy * u
-        jacobian[:, 1, 1] = factor + 2 * (slope * v * v + self.p2 * u + (3 * self.p1 + self.sy) * v)
-        return jacobian
+        radial = np.empty((len(plane), 2, 2))
+        radial[:, 0, 0] = factor + 2 * slope * u * u
+        radial[:, 0, 1] = radial[:, 1, 0] = 2 * slope * u * v
+        radial[:, 1, 1] = factor + 2 * slope * v * v
+        if not any(self._decentering):
+            return radial
+        if self.terms_of_bent:
+            return radial + self._decentering_slope(plane * factor[:, None]) @ radial
+        return radial + self._decentering_slope(plane)
 
-    def _radial(self, square: Array) -> tuple[Array, Array]:
-        """m(s) and dm/ds at s = r², each [N]."""
-        s = square
-        if self.omega:
-            return self._radial_fov(s)
-        above = 1 + s * (self.k1 + s * (self.k2 + s * (self.k3 + s * self.k4)))
-        above_slope = self.k1 + s * (2 * self.k2 + s * (3 * self.k3 + s * 4 * self.k4))
-        if not (self.d1 or self.d2 or self.d3):
-            return above, above_slope
-        below = 1 + s * (self.d1 + s * (self.d2 + s * self.d3))
-        below_slope = self.d1 + s * (2 * self.d2 + s * 3 * self.d3)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            factor = above / below
-            return factor, (above_slope - factor * below_slope) / below
-
-    def _radial_fov(self, square: Array) -> tuple[Array, Array]:
-        """m and dm/ds of the FOV model: m = (a/ω) atan(x)/x with x = a r, a = 2 tan(ω/2).
-
-        COLMAP replaces this by a series where r² or ω² is below 1e-4, with the ω series of its
-        inverse; here the formula itself holds everywhere. They differ by less than 1e-5 r.
-        """
-        gain = 2 * math.tan(self.omega / 2)
-        x2 = gain * gain * square
-        x = np.sqrt(x2)
-        small = x < 1e-2  # there the series is exact to the last bit
-        safe = np.where(small, 1.0, x)
-        arc = np.where(small, 1 - x2 / 3 + x2**2 / 5 - x2**3 / 7, np.arctan(safe) / safe)
-        # d(atan(x)/x)/d(x²) = (1/(1+x²) - atan(x)/x) / (2x²)
-        exact = (1 / (1 + safe**2) - arc) / (2 * safe**2)
-        slope = np.where(small, -1 / 3 + 2 * x2 / 5 - 3 * x2**2 / 7, exact)
-        return gain / self.omega * arc, gain**3 / self.omega * slope
-
-    @cached_property
-    def _fold(self) -> float:
-        """The radius r at which r m(r²) stops to grow: beyond, the model is not one-to-one.
-
-        With m = A(s)/B(s) and s = r², it is the least positive root of B and of
-        B² d(r m)/dr = (A + 2sA') B - 2s A B'.
-        """
-        if self.omega:
-            return math.inf  # the arc tangent grows for ever
-        above = np.array([1, self.k1, self.k2, self.k3, self.k4])
-        below = np.array([1, self.d1, self.d2, self.d3])
-        twice = 2 * np.arange(5)  # 2 s d/ds multiplies the coefficient of s^n by 2n
-        growth = np.convolve(above * (1 + twice), below)
-        growth -= np.convolve(above, below * twice[:4])
-        roots = np.concatenate([np.roots(growth[::-1]), np.roots(below[::-1])])
-        real = roots[np.abs(roots.imag) <= 1e-9 * np.abs(roots)].real
-        return math.sqrt(np.min(real[real > 0], initial=math.inf))
+    def _decentering_slope(self, plane: Array) -> Array:
+        """The derivative [N, 2, 2] of the tangential and prism terms."""
+        u, v = plane.T
+        square = u * u + v * v
+        across, down = self.sx + 2 * square * self.sx2, self.sy + 2 * square * self.sy2
+        shared = self.p1 * u + self.p2 * v
+        slope = np.empty((len(plane), 2, 2))
+        slope[:, 0, 0] = self.p1 * v + (3 * self.p2 + across) * u
+        slope[:, 0, 1] = shared + across * v
+        slope[:, 1, 0] = shared + down * u
+        slope[:, 1, 1] = self.p2 * u + (3 * self.p1 + down) * v
+        return 2 * slope
 
     def _regular(self, plane: Array) -> Array:
         """[N] whether the model is one-to-one from the axis out to q = plane [N, 2]."""
         jacobian = self._jacobian(plane)
         # A positive determinant alone would admit the mirrored branch beyond a fold.
         upright = (_determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
-        return upright & ((plane**2).sum(axis=1) < self._fold**2)
+        return upright & ((plane**2).sum(axis=1) < self._radial.fold**2)
 
     def _unbend(self, target: Array) -> Array:
         """q [N, 2] with q' = target [N, 2], or InputError."""
-        plane = target.copy()
+        plane = self._radial.guess(target)
         pixel = np.array([self.fx, self.fy])
         for _ in range(_NEWTON_STEPS):
             error = self._bend(plane) - target
