@@ -21,7 +21,8 @@ from helpers_colmap import (
 )
 
 from splatrender.errors import InputError
-from splatrender.scenes.colmap import find_model, read_model
+from splatrender.scenes.colmap import read_model
+from splatrender.scenes.layout import find_model
 
 FORMATS = pytest.mark.parametrize("text", [False, True], ids=["binary", "text"])
 NAMES = ["b.jpg", "left/a 1.jpg", "left/deep/z.png", "a.jpg"]
@@ -86,12 +87,12 @@ def test_equals_pycolmap(tmp_path: Path, text: bool) -> None:
         made.add_image_with_trivial_frame(image, pose)
     for index, xyz in enumerate(rng.normal(size=(30, 3))):
         track = pycolmap.Track()
-        track.add_element(1 + index % 11, index // 11)
+        track.add_element(1 + index % len(MODEL_NAMES), index // len(MODEL_NAMES))
         made.add_point3D(xyz, track, rng.integers(0, 256, 3).astype(np.uint8))
     (made.write_text if text else made.write_binary)(tmp_path)
     read = read_model(tmp_path)
     rays = np.concatenate([rng.uniform(-0.3, 0.3, (9, 2)), np.ones((9, 1))], axis=1)
-    assert len(read.images) == len(read.cameras) == 11
+    assert len(read.images) == len(read.cameras) == len(MODEL_NAMES)
     for image in read.images:
         theirs = made.find_image_with_name(image.name)
         pose = theirs.cam_from_world()
@@ -355,14 +356,14 @@ def test_finds_a_flat_model(tmp_path: Path) -> None:
 
 
 def test_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a COLMAP model .* found no folder sparse"):
+    with pytest.raises(InputError, match=r"expected a COLMAP model .* found an empty folder"):
         find_model(tmp_path)
     folder = small_model(NAMES).write(tmp_path / "sparse" / "0")
     (folder / "points3D.bin").unlink()
     with pytest.raises(InputError, match=r"points3D\.bin: expected the points .* --random-init"):
         read_model(find_model(tmp_path))
     (folder / "images.bin").unlink()
-    with pytest.raises(InputError, match=r"expected a COLMAP model .* found none in"):
+    with pytest.raises(InputError, match=r"expected a COLMAP model .* found only cameras\.bin in"):
         find_model(tmp_path)
     with pytest.raises(InputError, match=r"found cameras\.bin"):
         read_model(folder)

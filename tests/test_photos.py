@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import lru_cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from PIL import Image
 
 from splatrender.errors import InputError
 from splatrender.scenes.distortion import Lens
-from splatrender.scenes.photos import Job, find_masks, find_photos, read_photo, wanted_size
+from splatrender.scenes.photos import Job, read_all, read_photo, wanted_size
 
 FAITHFUL = {"quality": 100, "subsampling": 0}  # a JPEG that differs by a level or two
 PINHOLE = Lens(40.0, 41.0, 24.0, 16.0, 48, 32)
@@ -80,6 +81,81 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
     pixels = smooth_photo(48, 32)
     file = save(tmp_path, pixels, "a.jpg", exif=exif, **FAITHFUL)
     assert largest_difference(read(file).photo, pixels) < 8
+
+
+def save_turned(folder: Path, pixels: np.ndarray, orientation: int, name: str) -> Path:
+    """A file that shows `pixels` when it is turned as its EXIF orientation says."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+    undo |= {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.TRANSPOSE}
+    stored = Image.fromarray(pixels)
+    if orientation in undo:
+        stored = stored.transpose(undo[orientation])
+    stored.save(folder / name, exif=exif, **FAITHFUL)
+    return folder / name
+
+
+@pytest.mark.parametrize("orientation", [5, 6, 8])
+@pytest.mark.parametrize("resolution", [1, 2])
+def test_photo_that_fits_only_when_turned_is_turned(
+    tmp_path: Path, orientation: int, resolution: int
+) -> None:
+    pixels = smooth_photo(48, 32)
+    upright = read(save(tmp_path, pixels, "plain.jpg", **FAITHFUL), resolution=resolution)
+    result = read(save_turned(tmp_path, pixels, orientation, "a.jpg"), resolution=resolution)
+    assert result.upright and result.orientation == orientation
+    assert result.lens == upright.lens
+    assert largest_difference(result.photo, upright.photo.numpy()) <= 6
+    square = np.repeat(pixels[:, :32], 1, axis=1)
+    lens = Lens(40.0, 40.0, 16.0, 16.0, 32, 32)
+    assert not read(save_turned(tmp_path, square, orientation, "b.jpg"), lens).upright
+
+
+def test_where_one_photo_must_be_turned_all_are(tmp_path: Path, caplog) -> None:
+    pixels = smooth_photo(48, 32)
+    files = [save_turned(tmp_path, pixels, n, f"{n}.jpg") for n in (1, 3, 6)]
+    alone = read_all([Job(file, None, PINHOLE, 1) for file in files[:2]])
+    assert not any(result.upright for result in alone) and not caplog.records
+    together = read_all([Job(file, None, PINHOLE, 1) for file in files])
+    assert [result.upright for result in together] == [False, True, True]
+    for result in together:
+        assert largest_difference(result.photo, pixels) <= 6
+    assert "6.jpg: its camera has the size of the photo as its EXIF" in caplog.text
+
+
+def test_photo_of_turned_proportions_is_pointed_at(tmp_path: Path) -> None:
+    file = save(tmp_path, smooth_photo(32, 48))
+    with pytest.raises(InputError, match=r"48x32, found 32x48; turned by 90 degrees it would fit"):
+        read(file)
+
+
+def test_photos_of_any_size_are_read_without_a_word(tmp_path: Path, monkeypatch) -> None:
+    """Pillow warns from its limit on and refuses from twice that on: 89 and 179 megapixels."""
+    photo, mask = save(tmp_path, smooth_photo(48, 32)), tmp_path / "m.png"
+    Image.new("L", (48, 32), 255).save(mask)
+    for limit in (1000, 100):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        monkeypatch.setattr("splatrender.scenes.pictures.LARGE", limit)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert read(photo, mask=mask).photo.shape == (32, 48, 3)
+        assert not caught
+        assert limit == Image.MAX_IMAGE_PIXELS  # other users of Pillow keep its limit
+
+
+@pytest.mark.parametrize("kind", ["palette", "exif"])
+def test_odd_files_give_no_python_warnings(tmp_path: Path, kind: str) -> None:
+    image, file = Image.fromarray(smooth_photo(48, 32)), tmp_path / "a.img"
+    if kind == "palette":
+        image.quantize(32).save(file, "PNG", transparency=bytes([0, 128] + [255] * 30))
+    else:
+        broken = b"Exif\0\0" + b"II*\0\xff\xff\xff\xff" + bytes(range(40))
+        image.save(file, "JPEG", exif=broken)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (result,) = read_all([Job(file, None, PINHOLE, 1)])
+    assert not caught and result.orientation == 1
 
 
 @pytest.mark.parametrize("what", ["empty", "text", "cut", "float", "32 bit"])
@@ -180,7 +256,7 @@ def view_of(lens: Lens, factor: int = 1) -> np.ndarray:
     return np.round(colors.mean(axis=(1, 3))).astype(np.uint8)
 
 
-@pytest.mark.parametrize("model", range(2, 11), ids=MODEL_NAMES[2:])
+@pytest.mark.parametrize("model", range(2, len(MODEL_NAMES)), ids=MODEL_NAMES[2:])
 @pytest.mark.parametrize("resolution", [1, 4, 200])
 def test_undistorted_photo_shows_the_same_world(
     tmp_path: Path, model: int, resolution: int
@@ -266,46 +342,3 @@ def test_float_mask_is_refused(tmp_path: Path) -> None:
     Image.fromarray(np.zeros((32, 48), np.float32)).save(mask)
     with pytest.raises(InputError, match=r"m.tif: expected 8 or 16 bits a channel"):
         read(save(tmp_path, smooth_photo(48, 32)), mask=mask)
-
-
-def touch(*files: Path) -> None:
-    for file in files:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-
-
-def test_find_masks(tmp_path: Path) -> None:
-    names = ["a.jpg", "left/b.jpg", "c.jpg", "d.e.jpg"]
-    expected = [tmp_path / "a.png", tmp_path / "left" / "b.jpg.png", None, tmp_path / "d.e.png"]
-    touch(*(file for file in expected if file))
-    assert find_masks(tmp_path, names) == expected
-    with pytest.raises(InputError, match=r"expected masks such as c.jpg.png, found none for 1"):
-        find_masks(tmp_path, ["c.jpg"])
-    with pytest.raises(InputError, match="expected a folder of masks"):
-        find_masks(tmp_path / "nowhere", names)
-
-
-# ---- files
-
-
-def test_find_photos(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a folder of photos images, found no"):
-        find_photos(tmp_path, "images", ["a.jpg"])
-    touch(tmp_path / "images" / "a.jpg", tmp_path / "images" / "left" / "b.jpg")
-    names = ["a.jpg", "left/b.jpg"]
-    found = find_photos(tmp_path, "images", names, 2)
-    assert found.paths == [tmp_path / "images" / name for name in names] and not found.reduced
-    message = r"expected 4 photos that .* 2 missing, the first is .*c.jpg"
-    with pytest.raises(InputError, match=message):
-        find_photos(tmp_path, "images", [*names, "c.jpg", "d.jpg"])
-
-
-def test_reduced_folders(tmp_path: Path) -> None:
-    touch(tmp_path / "images" / "a.jpg", tmp_path / "images_2" / "a.jpg")
-    for resolution, folder in ((1, "images"), (2, "images_2"), (4, "images"), (-1, "images")):
-        found = find_photos(tmp_path, "images", ["a.jpg"], resolution)
-        assert found.paths == [tmp_path / folder / "a.jpg"]
-        assert found.reduced == (folder != "images")
-    touch(tmp_path / "images" / "b.jpg")
-    with pytest.raises(InputError, match=r"images_2: expected 1 photos"):
-        find_photos(tmp_path, "images", ["b.jpg"], 2)

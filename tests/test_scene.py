@@ -102,8 +102,8 @@ def test_folder_of_photos_can_be_named(tmp_path: Path) -> None:
     assert len(views_of(load_scene(tmp_path / "scene", images="frames"))) == 9
     elsewhere = str(tmp_path / "scene" / "frames")
     assert len(views_of(load_scene(tmp_path / "scene", images=elsewhere))) == 9
-    with pytest.raises(InputError, match="expected a folder of photos images"):
-        load_scene(tmp_path / "scene")
+    with pytest.raises(InputError, match=r"expected a folder of photos other, .* in frames: name"):
+        load_scene(tmp_path / "scene", images="other")
 
 
 def test_masks(tmp_path: Path, caplog) -> None:
@@ -158,6 +158,9 @@ def test_test_txt_decides(tmp_path: Path, sparse: str, caplog) -> None:
     listing.write_text("005.png\n\n  002.png\r\n")
     assert [view.name for view in load_scene(tmp_path).test] == ["002.png", "005.png"]
     assert not load_scene(tmp_path, eval=False).test
+    assert not caplog.records
+    listing.write_text("005\nimages/002.PNG\n")
+    assert [view.name for view in load_scene(tmp_path).test] == ["002.png", "005.png"]
     assert not caplog.records
     listing.write_text("005.png\nunregistered.png\n")
     assert [view.name for view in load_scene(tmp_path).test] == ["005.png"]

@@ -160,6 +160,7 @@ def _render_views(
         Path(source),
         resolution=config.get("resolution", -1) if job.resolution is None else job.resolution,
         normalize=model.similarity or True,
+        need_points=False,
         **{name: config[name] for name in known if name in config},
     )
     splits = {"test": scene.test, "train": scene.train}

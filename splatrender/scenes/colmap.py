@@ -16,17 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from splatrender.errors import InputError
+from splatrender.scenes.camera_models import CAMERA_MODELS, unknown_model
 from splatrender.scenes.colmap_files import (
     CameraRecord,
     ImageRecord,
     PointRecords,
-    count_images,
     read_cameras,
     read_images,
     read_points,
-    unknown_model,
 )
-from splatrender.scenes.distortion import CAMERA_MODELS, Lens
+from splatrender.scenes.distortion import Lens
 
 logger = logging.getLogger(__name__)
 
@@ -70,34 +69,6 @@ class ColmapModel:
     colors: np.ndarray
 
 
-def find_model(root: Path) -> Path:
-    """The folder of a scene's sparse model: of `sparse/*` and `sparse`, the one with most photos.
-
-    Raises:
-        InputError: there is none.
-    """
-    sparse = root / "sparse"
-    subfolders = sorted(p for p in sparse.iterdir() if p.is_dir()) if sparse.is_dir() else []
-    models = [folder for folder in (*subfolders, sparse) if model_suffix(folder)]
-    if not models:
-        missing = "found no folder sparse" if not sparse.is_dir() else f"found none in {sparse}"
-        raise InputError(
-            f"{root}: expected a COLMAP model {{{','.join(FILES)}}}.bin or .txt in sparse/0 or "
-            f"sparse, {missing}"
-        )
-    if len(models) == 1:
-        return models[0]
-    counts = [count_images(folder / f"images{model_suffix(folder)}") for folder in models]
-    best = int(np.argmax(counts))  # the first of equals
-    found = ", ".join(
-        f"{folder.relative_to(root).as_posix()} ({count} photos)"
-        for folder, count in zip(models, counts, strict=True)
-    )
-    chosen = models[best].relative_to(root).as_posix()
-    logger.warning("%s: several sparse models: %s; using %s", root, found, chosen)
-    return models[best]
-
-
 def read_model(folder: str | Path, need_points: bool = True) -> ColmapModel:
     """Read a sparse model, binary if it is there and text otherwise.
 
@@ -124,7 +95,7 @@ def read_model(folder: str | Path, need_points: bool = True) -> ColmapModel:
     suffix = model_suffix(folder)
     if not suffix:
         raise InputError(
-            f"{folder}: expected {', '.join(FILES)} as .bin or as .txt, found {_listing(folder)}"
+            f"{folder}: expected {', '.join(FILES)} as .bin or as .txt, found {listing(folder)}"
         )
     cameras_file, images_file, points_file = (folder / (name + suffix) for name in FILES)
     if need_points and not points_file.is_file():
@@ -150,11 +121,13 @@ def model_suffix(folder: Path) -> str:
     return ""
 
 
-def _listing(folder: Path) -> str:
-    """What lies in a folder, for messages."""
+def listing(folder: Path) -> str:
+    """What is in a folder, for messages."""
     if not folder.is_dir():
         return "no such folder"
-    return ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "an empty folder"
+    names = sorted(path.name for path in folder.iterdir())
+    more = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) or "an empty folder") + more
 
 
 def _registered(path: Path, records: Sequence[ImageRecord]) -> list[ColmapImage]:

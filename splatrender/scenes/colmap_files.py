@@ -25,7 +25,7 @@ from pathlib import Path
 import numpy as np
 
 from splatrender.errors import InputError
-from splatrender.scenes.distortion import CAMERA_MODELS
+from splatrender.scenes.camera_models import CAMERA_MODELS, unknown_model
 from splatrender.scenes.text import file_name, read_bytes, read_lines
 
 
@@ -231,12 +231,6 @@ def _refuse(path: Path, number: int, expected: str, line: str) -> InputError:
 
 def _is_record(line: str) -> bool:
     return bool(line) and not line.startswith("#")
-
-
-def unknown_model(model: str) -> str:
-    """The message about a camera model that nobody here has heard of."""
-    known = ", ".join(name for name, _ in CAMERA_MODELS.values())
-    return f"expected a camera model of {known}, found {model}"
 
 
 def _read_cameras_text(path: Path) -> dict[int, CameraRecord]:

@@ -1,11 +1,12 @@
-"""Photos and masks: found, read, undistorted and brought to the wanted size, in 8-bit RGB."""
+"""Photos and masks: read, undistorted and brought to the wanted size, in 8-bit RGB."""
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -16,6 +17,16 @@ from tqdm import tqdm
 
 from splatrender.errors import InputError
 from splatrender.scenes.distortion import Lens
+from splatrender.scenes.pictures import (
+    no_picture_warnings,
+    open_picture,
+    orientation_of,
+    room_for,
+    turned,
+    turned_size,
+)
+
+logger = logging.getLogger(__name__)
 
 AUTOMATIC_SIDE = 800  # px, longest side with resolution -1
 MASK_KEEPS = 127  # a mask keeps what is lighter
@@ -23,19 +34,6 @@ _MANY = 20  # photos from which on a progress bar is shown
 _THREADS = 4  # decoding gains little from more, and each holds a whole photo
 
 Size = tuple[int, int]  # width, height
-
-
-@dataclass(frozen=True)
-class Photos:
-    """Where the photos of a scene are.
-
-    Args:
-        paths: one file for each name.
-        reduced: whether they come from a folder such as `images_2`, already divided in size.
-    """
-
-    paths: list[Path]
-    reduced: bool
 
 
 @dataclass(frozen=True)
@@ -47,12 +45,15 @@ class Job:
         mask: the file of its mask, or None.
         lens: the lens that took it; its size may differ from the file's, its proportions not.
         resolution: see `wanted_size`.
+        upright: whether to turn the photo as its EXIF orientation says. Otherwise it is turned only
+            where it fits its camera no other way.
     """
 
     photo: Path
     mask: Path | None
     lens: Lens
     resolution: int
+    upright: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,53 +64,15 @@ class Reading:
         photo: uint8 [H, W, 3] RGB.
         mask: uint8 [H, W], 1 = keep, or None.
         lens: the pinhole that the photo now shows, of its size.
+        orientation: the EXIF orientation of the file, 1 = as stored.
+        upright: whether the photo was turned as that says.
     """
 
     photo: torch.Tensor
     mask: torch.Tensor | None
     lens: Lens
-
-
-def find_photos(root: Path, images: str, names: Sequence[str], resolution: int = 1) -> Photos:
-    """The files of the named photos, in `images` or, for resolution 2, 4 and 8, in `images_N`.
-
-    Raises:
-        InputError: the folder is missing, or photos are.
-    """
-    folder = root / images
-    reduced = folder.with_name(f"{folder.name}_{resolution}")
-    use_reduced = resolution in (2, 4, 8) and reduced.is_dir()
-    if use_reduced:
-        folder = reduced
-    if not folder.is_dir():
-        raise InputError(f"{root}: expected a folder of photos {images}, found no {folder}")
-    paths = [folder / name for name in names]
-    missing = [path for path in paths if not path.is_file()]
-    if missing:
-        raise InputError(
-            f"{folder}: expected {len(paths)} photos that the sparse model names, "
-            f"{len(missing)} missing, the first is {missing[0]}"
-        )
-    return Photos(paths, use_reduced)
-
-
-def find_masks(folder: Path, names: Sequence[str]) -> list[Path | None]:
-    """For each photo `x.jpg` its mask `x.jpg.png` or `x.png` in `folder`, or None.
-
-    Raises:
-        InputError: the folder is missing, or holds no mask for any photo.
-    """
-    if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of masks, found no such folder")
-    found: list[Path | None] = []
-    for name in names:
-        choices = (folder / f"{name}.png", (folder / name).with_suffix(".png"))
-        found.append(next((path for path in choices if path.is_file()), None))
-    if not any(found):
-        raise InputError(
-            f"{folder}: expected masks such as {names[0]}.png, found none for {len(names)} photos"
-        )
-    return found
+    orientation: int = 1
+    upright: bool = False
 
 
 def wanted_size(width: int, height: int, resolution: int) -> Size:
@@ -139,9 +102,29 @@ def wanted_size(width: int, height: int, resolution: int) -> Size:
 def read_all(jobs: Sequence[Job]) -> list[Reading]:
     """Read photos with a few threads, and a progress bar if there are many.
 
+    COLMAP ignores the EXIF orientation, other programs follow it. Where one photo fits its camera
+    only when turned, all photos are turned as their orientation says, with a warning.
+
     Raises:
         InputError: see `read_photo`.
     """
+    with no_picture_warnings():
+        readings = _read_in_threads(jobs)
+        upright = [job.photo for job, read in zip(jobs, readings, strict=True) if read.upright]
+        if upright:
+            logger.warning(
+                "%s: its camera has the size of the photo as its EXIF orientation turns it; all "
+                "photos are turned as theirs says",
+                upright[0],
+            )
+            late = [i for i, r in enumerate(readings) if r.orientation != 1 and not r.upright]
+            again = _read_in_threads([replace(jobs[i], upright=True) for i in late])
+            for index, reading in zip(late, again, strict=True):
+                readings[index] = reading
+    return readings
+
+
+def _read_in_threads(jobs: Sequence[Job]) -> list[Reading]:
     workers = min(_THREADS, os.cpu_count() or 1)
     with ThreadPoolExecutor(workers) as pool:
         results = pool.map(read_photo, jobs)
@@ -162,21 +145,31 @@ def read_photo(job: Job) -> Reading:
         InputError: a file cannot be read, has proportions other than its camera, is of an
             unknown kind; the lens cannot be undistorted; the mask keeps nothing.
     """
+    of_camera = (job.lens.width, job.lens.height)
     try:
-        with Image.open(job.photo) as image:
-            size = image.size
-            _check_proportions(job.photo, size, (job.lens.width, job.lens.height), "camera")
+        with open_picture(job.photo) as image, room_for(image):
+            orientation = orientation_of(image)
+            size = turned_size(image.size, orientation)
+            upright = _proportional(size, of_camera) and (
+                job.upright or not _proportional(image.size, of_camera)
+            )
+            if not upright:
+                size = image.size
+                _check_proportions(job.photo, size, of_camera, "camera")
             lens = job.lens.resized(*size)
             whole = _pinhole(lens)
             target = whole.resized(*wanted_size(whole.width, whole.height, job.resolution))
-            pixels = _as_pinhole(image, lens, whole, target)
+            photo = turned(image, orientation) if upright else image
+            pixels = _as_pinhole(photo, lens, whole, target)
     except InputError as error:
         named = str(error).startswith(str(job.photo))
         raise error if named else InputError(f"{job.photo}: {error}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{job.photo}: expected a readable photo, {error}") from error
+    except MemoryError as error:
+        raise InputError(f"{job.photo}: expected a photo that fits in the memory") from error
     mask = None if job.mask is None else _read_mask(job.mask, size, lens, target)
-    return Reading(torch.from_numpy(pixels), mask, target)
+    return Reading(torch.from_numpy(pixels), mask, target, orientation, upright)
 
 
 @lru_cache(maxsize=1024)
@@ -184,14 +177,21 @@ def _pinhole(lens: Lens) -> Lens:
     return lens.pinhole()
 
 
-def _check_proportions(path: Path, size: Size, expected: Size, of: str) -> None:
-    """InputError unless `size` is `expected` times a number, to within a pixel."""
+def _proportional(size: Size, expected: Size) -> bool:
+    """Whether `size` is `expected` times a number, to within a pixel."""
     off_down = abs(size[0] * expected[1] / expected[0] - size[1])
     off_across = abs(size[1] * expected[0] / expected[1] - size[0])
-    if min(off_down, off_across) > 1:
+    return min(off_down, off_across) <= 1
+
+
+def _check_proportions(path: Path, size: Size, expected: Size, of: str) -> None:
+    """InputError unless `size` is `expected` times a number."""
+    if not _proportional(size, expected):
+        turned = _proportional(size[::-1], expected)
+        hint = "; turned by 90 degrees it would fit" if turned else ""
         raise InputError(
             f"{path}: expected the proportions of its {of}, {expected[0]}x{expected[1]}, "
-            f"found {size[0]}x{size[1]}"
+            f"found {size[0]}x{size[1]}{hint}"
         )
 
 
@@ -259,13 +259,13 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 def _read_mask(path: Path, photo: Size, lens: Lens, target: Lens) -> torch.Tensor:
     """uint8 [H, W] of the target's size, 1 = keep; the nearest pixel of the mask decides."""
     try:
-        with Image.open(path) as image:
+        with open_picture(path) as image, room_for(image):
             _check_proportions(path, image.size, photo, "photo")
             grey = _eight_bit(image).convert("L")
     except InputError as error:
         named = str(error).startswith(str(path))
         raise error if named else InputError(f"{path}: {error}") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: expected a readable mask, {error}") from error
     keep = np.array(grey) > MASK_KEEPS
     size = (target.width, target.height)

@@ -15,9 +15,11 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.model.ply import read_ply, write_ply
 from splatrender.model.splats import Splats
-from splatrender.scenes.colmap import ColmapModel, find_model, read_model
+from splatrender.scenes.colmap import ColmapModel, read_model
 from splatrender.scenes.extent import camera_extent
-from splatrender.scenes.photos import Job, find_masks, find_photos, read_all
+from splatrender.scenes.layout import find_model
+from splatrender.scenes.photo_files import find_masks, find_photos, same_photos
+from splatrender.scenes.photos import Job, read_all
 from splatrender.scenes.similarity import Similarity
 from splatrender.scenes.text import file_name, read_lines
 
@@ -123,11 +125,13 @@ def load_scene(
 
     Looks for `images/` and for `sparse/0/{cameras,images,points3D}.{bin,txt}`; also `sparse/`
     itself, and of several models `sparse/*` the one with the most registered photos. All camera
-    models of COLMAP with ids 0 to 10 are read; photos of those that distort are undistorted to a
-    pinhole of the same focal length, cropped so that no border is blank. The frame inside has its
-    origin at the mean of the camera centres, and 1.1 times the longest distance of a camera to it
-    is 1; cameras more than five times as far out as nine tenths of them are named in a warning and
-    left out of both. EXIF orientation is ignored, as by COLMAP, and so is transparency.
+    models of COLMAP are read except EQUIRECTANGULAR; photos of those that distort are undistorted
+    to a pinhole of the same focal length, cropped so that no border is blank. Photos and model are
+    also found where other programs put them, if there is no doubt which they are; a warning then
+    names them. The frame inside has its origin at the mean of the camera centres, and 1.1 times the
+    longest distance of a camera to it is 1; cameras more than five times as far out as nine tenths
+    of them are named in a warning and left out of both. EXIF orientation is ignored, as by COLMAP,
+    unless a photo fits its camera only when turned; transparency is ignored too.
 
     Args:
         path: the scene's folder.
@@ -258,19 +262,21 @@ def _held_out(root: Path, model: ColmapModel, holdout: int) -> set[str]:
             continue
         lines = map(file_name, read_lines(listing))
         wanted = {line for line in lines if line}
-        known = wanted & set(names)
+        found = same_photos(wanted, names)
+        known = set(found.values())
         if not known:
             raise InputError(
                 f"{listing}: expected names of registered photos such as {names[0]}, "
                 f"found {len(wanted)} names, none of them registered"
             )
-        if known != wanted:
+        unknown = wanted - found.keys()
+        if unknown:
             logger.warning(
                 "%s: %d of %d names are no registered photos, for example %s",
                 listing,
-                len(wanted - known),
+                len(unknown),
                 len(wanted),
-                min(wanted - known),
+                min(unknown),
             )
         return known
     return set(names[::holdout])
