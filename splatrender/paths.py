@@ -14,6 +14,7 @@ from torch import Tensor
 from splatrender.camera import Camera
 from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
+from splatrender.scenes.extent import camera_extent
 
 FULL_CIRCLE = math.radians(120)  # cameras all round: nowhere a larger gap between their azimuths
 LEVEL = 0.1  # weight of the mean upward direction against that of level horizons
@@ -28,7 +29,8 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
     as smooth functions of the azimuth. Cameras all round give a full turn along that curve;
     cameras on one side give a swing within the part they cover, so that the path does not leave
     what was photographed. Cameras that look away from each other (from the middle of a room) have
-    no such centre: then the path is that of `interpolate`.
+    no such centre: then the path is that of `interpolate`. Cameras that are far out (see
+    `splatrender.scenes.extent`) are left out.
 
     Args:
         cameras: at least one camera, in the world; their commonest picture size is used.
@@ -47,6 +49,8 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
         3.0
     """
     _check(cameras, frames)
+    astray = camera_extent(torch.stack([camera.center for camera in cameras]).double()).astray
+    cameras = [camera for index, camera in enumerate(cameras) if index not in astray]
     template = _template(cameras)
     centers, forward, up = _axes(cameras)
     focus = _focus(centers, forward)

@@ -69,6 +69,15 @@ def test_orbit_follows_an_oval_capture() -> None:
     assert path[:, 0].max() > 3.5 and path[:, 2].max() < 2.4
 
 
+def test_orbit_ignores_cameras_that_are_far_out() -> None:
+    angles = [2 * math.pi * n / 17 for n in range(17)]
+    cameras = ring(angles)
+    far = Camera.look_at(tuple((33 * cameras[5].center).tolist()), (0, 0, 0))
+    plain = paths.orbit([*cameras[:5], *cameras[6:]], 8)
+    for one, other in zip(plain, paths.orbit([*cameras[:5], far, *cameras[6:]], 8), strict=True):
+        assert torch.equal(one.viewmat, other.viewmat)
+
+
 def test_orbit_ignores_a_few_odd_cameras() -> None:
     odd = [Camera.look_at((2, 0, 2), (9, 0, 9), UP), Camera.look_at((1, 0, 2), (0, -9, 3), UP)]
     path = paths.orbit(ring(around(20)) + odd, 30)

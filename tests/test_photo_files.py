@@ -124,7 +124,7 @@ def test_photos_without_a_camera_are_counted(tmp_path: Path, caplog) -> None:
     folder = tmp_path / "images"
     touch(*(folder / f"left/{n}.jpg" for n in range(3)), folder / "right" / "0.png")
     touch(folder / ".DS_Store", folder / "._0.jpg", folder / "Thumbs.db", folder / "notes.txt")
-    find_photos(tmp_path, "images", ["left/0.jpg", "left/2.jpg"])
+    find_photos(tmp_path, "images", ["left/0.jpg", "left/2.jpg", "left/0.jpg"])  # one twice
     assert "images: 2 of 4 photos have cameras in the sparse model" in caplog.text
     caplog.clear()
     find_photos(tmp_path, "images", [f"left/{n}.jpg" for n in range(3)] + ["right/0.png"])

@@ -61,7 +61,7 @@ def find_photos(root: Path, images: str, names: Sequence[str], resolution: int =
         logger.warning(
             "%s: %d of %d photos have cameras in the sparse model; the others are not used",
             folder,
-            len(names),
+            len(used),
             len(pictures | used),
         )
     return Photos(paths, use_reduced)
