@@ -123,6 +123,26 @@ def test_a_file_far_from_the_origin_is_what_training_measured(
     torch.testing.assert_close(seen.float(), within, atol=1e-3, rtol=0)
 
 
+def test_a_run_resumes_in_the_frame_that_it_began_in(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted):
+        train(options(out), scene, stop_at(5))
+    other = replace(scene, similarity=Similarity(0.4, scene.similarity.center))
+    with pytest.raises(InputError, match=r"scene: expected the frame that the run in .* began in"):
+        train(options(out), other)
+    assert train(options(out), scene).results["iterations"] == 40
+
+
+def test_a_new_run_does_not_take_the_frame_of_an_old_one(scene: Scene, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(Interrupted):
+        train(options(out), scene, stop_at(5))
+    (out / "checkpoint.pt").unlink()  # as if it had stopped before its first checkpoint
+    other = replace(scene, similarity=Similarity(0.4, scene.similarity.center))
+    train(options(out, iterations=2), other)
+    assert Similarity.load(out / "scene.json").scale == 0.4
+
+
 @pytest.mark.parametrize("strategy", ["mcmc", "wfr", "adc", "adc-absgrad", "none"])
 def test_resumes_to_the_same_bits(scene: Scene, tmp_path: Path, strategy: str) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -87,6 +87,11 @@ class Similarity:
         """
         return offset_for(self.center, 1 / self.scale, FINE / self.scale)
 
+    def is_close(self, other: Similarity) -> bool:
+        """Whether two similarities are one but for rounding, to 1e-6 of the inside's unit."""
+        shift = float((self.center - other.center).abs().max()) * self.scale
+        return shift < 1e-6 and abs(other.scale / self.scale - 1) < 1e-6
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the similarity as JSON: scale, center, and the offset of .ply files or null.
 

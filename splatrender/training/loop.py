@@ -105,6 +105,7 @@ def _train(
     scene: Scene | None,
     on_step: Callable[[TrainState], None] | None,
 ) -> TrainResult:
+    begun = None if memory is None else folder.similarity()
     if scene is None:
         scene = load_scene(
             Path(options.source),
@@ -114,10 +115,15 @@ def _train(
             holdout=options.holdout,
             eval=options.eval,
             need_points=not options.random_init,
-            normalize=folder.similarity() or True,
+            normalize=begun or True,
         )
     if not scene.train:
         raise InputError(f"{options.source}: expected at least one training view, found none")
+    if begun is not None and not begun.is_close(scene.similarity):
+        raise InputError(
+            f"scene: expected the frame that the run in {folder.path} began in, found another; "
+            "load it with normalize=Similarity.load(...) of the scene.json there"
+        )
     run = Run(options, scene, device)
     if memory is not None:
         run.recall(memory)
