@@ -79,9 +79,10 @@ class ADC(Strategy):
         for key in (GRADIENT, VIEWS):
             if key not in state.rows:
                 state.rows[key] = torch.zeros(len(state), device=state.steps.device)
-        half = slope.new_tensor([prints.width / 2, prints.height / 2])
         seen = prints.extents[0, :, 0] > 0
-        state.rows[GRADIENT] += (slope[0] * half).norm(dim=1) * seen
+        across, down = slope[0].unbind(dim=1)
+        slope = torch.stack([across * (prints.width / 2), down * (prints.height / 2)], dim=1)
+        state.rows[GRADIENT] += slope.norm(dim=1) * seen
         state.rows[VIEWS] += seen
 
     @torch.no_grad()
@@ -134,10 +135,12 @@ class ADC(Strategy):
         gone = state.splats.opacities < self.faint
         if self.prune_large and state.iteration > self.reset:
             gone |= state.splats.scales.amax(dim=1) > self.big_in_world * extent
-        if bool(gone.all()):
+        kept = (~gone).nonzero()[:, 0]
+        died = len(state) - len(kept)
+        if died == 0 or len(kept) == 0:
             return 0
-        state.select((~gone).nonzero()[:, 0])
-        return int(gone.sum())
+        state.select(kept)
+        return died
 
 
 def scene_extent(state: TrainState) -> float:

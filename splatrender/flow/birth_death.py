@@ -247,15 +247,16 @@ def exchange(
         deaths = cheap[costs[cheap] < price][:budget]
         births = gainful[gains[gainful] > price][: budget + room]
     else:
-        harmful = min(budget, int((costs < 0).sum()))
-        free = min(room + harmful, int((gains > 0).sum()))
+        harmful, gainers = torch.stack([(costs < 0).sum(), (gains > 0).sum()]).tolist()
+        harmful = min(budget, harmful)
+        free = min(room + harmful, gainers)
         pairs = min(len(cheap), budget) - harmful
         pairs = min(pairs, len(gainful) - free)
         pays = gains[gainful[free : free + pairs]] > costs[cheap[harmful : harmful + pairs]]
         pairs = int(pays.long().cumprod(dim=0).sum())
         deaths, births = cheap[: harmful + pairs], gainful[: free + pairs]
-    change = float(costs[deaths].sum()) - float(gains[births].sum())
-    return Exchange(deaths, births, change)
+    cost, gain = torch.stack([costs[deaths].sum(), gains[births].sum()]).tolist()
+    return Exchange(deaths, births, cost - gain)
 
 
 def splitting_direction(splitting: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:

@@ -92,19 +92,17 @@ def error_of(
     splats: Splats, views: Sequence[TrainingView], background: Tensor, options: RenderOptions
 ) -> float:
     """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
-    total = 0.0
+    squares = []
     for view in views:
         picture = picture_of(see(splats, None, view.camera, background, options))
-        total += 0.5 * float(residual_of(picture, view).square().sum())
-    return total
+        squares.append(residual_of(picture, view).square().sum())
+    return sum(0.5 * square for square in torch.stack(squares).tolist())
 
 
 def exchanged(splats: Splats, found: Sweep, chosen: Exchange) -> Splats:
     """The splats without the dead, and the newborn behind them."""
-    kept = torch.ones(len(splats), dtype=torch.bool, device=splats.device)
-    kept[chosen.deaths] = False
     born = found.births.splats.index(chosen.births).with_degree(splats.degree)
-    return Splats.cat([splats.detach().index(kept), born])
+    return Splats.cat([splats.detach().index(_others(len(splats), chosen.deaths)), born])
 
 
 def carry_out(state: TrainState, found: Sweep, chosen: Exchange) -> None:
@@ -122,6 +120,11 @@ def carry_out(state: TrainState, found: Sweep, chosen: Exchange) -> None:
     if swaps < len(born):
         state.append(born.index(rows[swaps:]))
     if swaps < len(chosen.deaths):
-        kept = torch.ones(len(state), dtype=torch.bool, device=born.device)
-        kept[chosen.deaths[swaps:]] = False
-        state.select(kept.nonzero()[:, 0])
+        state.select(_others(len(state), chosen.deaths[swaps:]))
+
+
+def _others(count: int, rows: Tensor) -> Tensor:
+    """All rows below `count` but these."""
+    kept = torch.ones(count, dtype=torch.bool, device=rows.device)
+    kept[rows] = False
+    return kept.nonzero()[:, 0]  # once for all fields: to index by a mask is to wait for each

@@ -70,7 +70,10 @@ def see(
     )
     amplitudes = peak_amplitudes(opacities, scales, options.response)
     response = RESPONSES[options.response]
-    viewmats, intrinsics = camera.viewmat[None].to(means), camera.intrinsics()[None].to(means)
+    viewmats, intrinsics = (
+        send(tensor[None], means.device, means.dtype)
+        for tensor in (camera.viewmat, camera.intrinsics())
+    )
     size = (camera.width, camera.height)
     means2d, conics, depths, peaks, extents = project(
         means, quats, scales, None, amplitudes, viewmats, intrinsics, *size,
@@ -143,14 +146,12 @@ def draw_on_rays(
     opaque = 1 - transmittance.reshape(-1)[pixels]
     enough = 1 - chances * opaque
     chosen = torch.full_like(pixels, -1)
-    rays, front = (opaque > 0).nonzero()[:, 0], torch.ones_like(opaque)
-    entry, start = torch.arange(AT_ONCE, device=pixels.device), offsets[tiles]
-    while True:  # along all rays at once; most end soon
-        rays = rays[start[rays] < offsets[tiles[rays] + 1]]
-        if len(rays) == 0:
-            return chosen
+    rays, front = torch.arange(len(pixels), device=pixels.device), torch.ones_like(opaque)
+    start, end = offsets[tiles], torch.where(opaque > 0, offsets[tiles + 1], 0)
+    entry, there = torch.arange(AT_ONCE, device=pixels.device), start < end
+    while len(rays) and len(ids):  # along all rays at once; most end soon
         at = start[rays, None] + entry
-        listed = at < offsets[tiles[rays] + 1, None]
+        listed = at < end[rays, None]
         rows = ids[at.clamp(max=len(ids) - 1)]
         x, y = (pixels[rays, None] % width + 0.5, pixels[rays, None] // width + 0.5)
         dx, dy = x - prints.means2d[0, rows, 0], y - prints.means2d[0, rows, 1]
@@ -163,6 +164,8 @@ def draw_on_rays(
         drawn = (alpha > 0) & (behind <= enough[rays, None])
         first = drawn.to(torch.uint8).argmax(dim=1, keepdim=True)
         ended = drawn.any(dim=1)
-        chosen[rays[ended]] = rows.gather(1, first)[ended, 0]
+        chosen[rays] = torch.where(ended, rows.gather(1, first)[:, 0], -1)
         front[rays], start[rays] = behind[:, -1], start[rays] + AT_ONCE
-        rays = rays[~ended]
+        there[rays] = ~ended & (start[rays] < end[rays])
+        rays = there.nonzero()[:, 0]  # waits for the device, like all that looks for a number
+    return chosen

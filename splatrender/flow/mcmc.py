@@ -155,7 +155,7 @@ def diffuse(state: TrainState, noise: float) -> None:
     """
     splats, strength = state.splats, noise * state.means_lr
     means, *shape = splats.means, splats.opacities, splats.quats, splats.log_scales
-    if means.device.type == "cuda":
+    if means.device.type != "cpu":
         # All of them at once: to gather the faint ones would mean to wait for their number.
         means.add_(_noise(state.generator, strength, *shape))
         return

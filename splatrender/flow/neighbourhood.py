@@ -9,8 +9,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from splatrender.operators.devices import send
+
 LEVELS = 10  # sizes are told apart by powers of two, from half a pixel on
 SMALLEST = 0.5  # px
+LAST = torch.iinfo(torch.int64).max  # order of nobody
 
 
 def apart(
@@ -28,7 +31,7 @@ def apart(
         places: [V, K, 2] centres of footprints in V views [px]; rows in order of preference.
         sizes: [V, K] standard deviations [px], 0 where a view does not see the row.
         weights: [V, K] how much a view counts for a row, >= 0.
-        pictures: [V, 2] width and height of the views [px].
+        pictures: [V, 2] width and height of the views [px], on the CPU.
         factor: side of the cells, in standard deviations; 0 keeps all rows.
 
     Returns:
@@ -40,37 +43,39 @@ def apart(
         >>> apart(places, torch.ones(1, 3), torch.ones(1, 3), picture, factor=2.0).tolist()
         [0, 2]
     """
-    views, count = sizes.shape
-    rank = torch.arange(count, device=sizes.device)
+    count = sizes.shape[1]
     if factor <= 0 or count == 0:
-        return rank
+        return torch.arange(count, device=sizes.device)
+    view, order = (sizes > 0).nonzero(as_tuple=True)  # what the views see, view by view
     level = (sizes / SMALLEST).clamp(min=1).log2().round().clamp(max=LEVELS - 1)
+    place, level = places[view, order], level[view, order]
+    alone = torch.ones_like(view, dtype=torch.bool)
+    for at in range(LEVELS):  # of all views at once, for each look at what there is is a wait
+        cell, cells = _cells(place, view, factor * SMALLEST * 2.0**at, pictures)
+        larger = _least(order, cell, cells, level == at)
+        smaller = _least(order, cell, cells, level <= at)
+        alone &= ((level > at) | (larger >= order)) & ((level != at) | (smaller >= order))
     first = torch.zeros_like(sizes)
-    for view in range(views):
-        ids = (sizes[view] > 0).nonzero()[:, 0]
-        if len(ids) == 0:
-            continue
-        own, order = level[view, ids], rank[ids]
-        alone = torch.ones_like(ids, dtype=torch.bool)
-        for at in own.unique().long().tolist():  # a level that no row has decides nothing
-            cell = _cells(places[view, ids], factor * SMALLEST * 2.0**at, pictures[view])
-            larger = _least(order, cell, own == at)
-            smaller = _least(order, cell, own <= at)
-            alone &= ((own > at) | (larger >= order)) & ((own != at) | (smaller >= order))
-        first[view, ids] = alone.to(first.dtype)
+    first[view, order] = alone.to(first.dtype)
     kept = (first * weights).sum(dim=0) >= 0.5 * weights.sum(dim=0)
     return kept.nonzero()[:, 0]
 
 
-def _cells(places: Tensor, side: float, picture: Tensor) -> Tensor:
-    """[K] numbers of the cells that places [K, 2] lie in; beyond the border all share a cell."""
-    columns, rows = (picture / side).floor().long().tolist()
-    column, row = torch.floor(places / side).long().unbind(dim=1)
-    return (row.clamp(-1, rows + 1) + 1) * (columns + 3) + column.clamp(-1, columns + 1) + 1
+def _cells(place: Tensor, view: Tensor, side: float, pictures: Tensor) -> tuple[Tensor, int]:
+    """Number [P] of the cell of its view in which each place [P, 2] is, and how many there are.
+
+    Beyond the border of a picture all share a cell.
+    """
+    sizes = (pictures / side).floor().long() + 3  # of the lattices, with one cell beyond each end
+    cells = sizes.prod(dim=1)
+    first = send(cells.cumsum(dim=0) - cells, view.device)[view]
+    last = send(sizes - 2, view.device)[view]
+    column, row = (torch.floor(place / side).long().clamp_(min=-1).minimum(last) + 1).unbind(dim=1)
+    return first + row * (last[:, 0] + 2) + column, int(cells.sum())
 
 
-def _least(order: Tensor, cell: Tensor, part: Tensor) -> Tensor:
-    """[K] the least `order` among the rows of `part` in the cell of each row."""
-    least = torch.full((int(cell.max()) + 1,), torch.iinfo(order.dtype).max, device=order.device)
-    least.scatter_reduce_(0, cell[part], order[part], "amin")
+def _least(order: Tensor, cell: Tensor, cells: int, part: Tensor) -> Tensor:
+    """[P] the least `order` among those of `part` in the cell of each."""
+    least = torch.full((cells,), LAST, device=order.device)
+    least.scatter_reduce_(0, cell, torch.where(part, order, LAST), "amin")
     return least[cell]

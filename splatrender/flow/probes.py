@@ -165,11 +165,12 @@ def _at_pixels(
     x = (pixels % camera.width + jitter[:, 0] - camera.cx) / camera.fx
     y = (pixels // camera.width + jitter[:, 1] - camera.cy) / camera.fy
     places = torch.stack((x, y, torch.ones_like(x)), dim=1) * depths[:, None]
-    viewmat = camera.viewmat.to(places)
+    viewmat = send(camera.viewmat, places.device, places.dtype)
     means = (places - viewmat[:3, 3]) @ viewmat[:3, :3]
     along = torch.rand(count, generator=generator, device=pixels.device)
     sizes = SMALLEST * (LARGEST / SMALLEST) ** along * depths / camera.fx
-    quats = sizes.new_tensor([1.0, 0, 0, 0]).repeat(count, 1)
+    quats = sizes.new_zeros(count, 4)
+    quats[:, 0] = 1
     probes = Splats(
         means,
         quats,

@@ -88,7 +88,8 @@ def sweep(
     tried = probes.splats.detach()
     logits = torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest)))
     tried = replace(tried, opacity_logits=logits)
-    levels = torch.tensor(levels_of(masses, options.response)).to(splats.means)
+    levels = torch.tensor(levels_of(masses, options.response))
+    levels = send(levels, splats.device, splats.dtype)
     errors, costs, quadratics, places, sizes = [], [], [], [], []
     seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
     for view in views:
@@ -167,7 +168,7 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     mean = held_out.mean(dim=0)
     deviation = (held_out - mean).square().sum(dim=0) / max(1, views * (views - 1))
     significance = mean / deviation.sqrt().clamp(min=1e-12)
-    logits = logits_of_depths(torch.tensor(masses).to(mean)[best])
+    logits = logits_of_depths(send(torch.tensor(masses), mean.device, mean.dtype)[best])
     color = (start + shift)[rows, best]
     born = replace(probes, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
     gains = gain(quadratics[:, rows, best], shift[rows, best])
@@ -200,14 +201,17 @@ def covariance_gradients(
     slope = torch.zeros_like(factors)
     for view in views:
         camera, leaf = view.camera, factors.detach().requires_grad_()
+        viewmat, intrinsics = (
+            send(tensor, factors.device, factors.dtype)
+            for tensor in (camera.viewmat, camera.intrinsics())
+        )
         with torch.enable_grad():
             sizes = torch.linalg.det(leaf).abs().pow(1 / 3)[:, None].expand(-1, 3)
             amplitudes = peak_amplitudes(splats.opacities, sizes, options.response)
             radiance = rasterize(
-                splats.means, None, None, amplitudes, splats.sh, camera.viewmat[None].to(factors),
-                camera.intrinsics()[None].to(factors), camera.width, camera.height,
-                sh_degree=splats.degree, factors=leaf, background=background.to(factors),
-                options=options,
+                splats.means, None, None, amplitudes, splats.sh, viewmat[None], intrinsics[None],
+                camera.width, camera.height, sh_degree=splats.degree, factors=leaf,
+                background=background.to(factors), options=options,
             ).radiance[0]  # fmt: skip
             loss = 0.5 * residual_of(radiance, view).square().sum()
             (part,) = torch.autograd.grad(loss, leaf)

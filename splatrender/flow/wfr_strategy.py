@@ -24,6 +24,7 @@ from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
 from splatrender.flow.twins import divide
+from splatrender.operators.devices import read
 from splatrender.operators.flow_statistics import MASSES
 
 UNIFORM_VIEWS = 4  # from which the few uniform probes look
@@ -195,20 +196,22 @@ class WFR(Strategy):
     ) -> StepReport:
         swaps = min(len(chosen.deaths), len(chosen.births))
         born, died = len(chosen.births) - swaps, len(chosen.deaths) - swaps
-        details: dict[str, Any] = {
-            "error": float(found.error.sum()),
-            "views": len(found.views),
-            "predicted": chosen.predicted,
-        }
+        counts = {}
         for kind, name in enumerate(KINDS):
-            details[f"born_{name}"] = int((probes.kinds[chosen.births] == kind).sum())
-            details[f"probes_{name}"] = int((probes.kinds == kind).sum())
-        # -ln(1 - o) in terms of the logit: finite where the opacity rounds to 1
-        details["mass"] = float(softplus(state.splats.detach().opacity_logits).sum())
+            counts[f"born_{name}"] = (probes.kinds[chosen.births] == kind).sum()
+            counts[f"probes_{name}"] = (probes.kinds == kind).sum()
+        sums = {
+            "error": found.error.sum(),
+            # -ln(1 - o) in terms of the logit: finite where the opacity rounds to 1
+            "mass": softplus(state.splats.detach().opacity_logits).sum(),
+            "cost": found.costs[:, chosen.deaths].sum(),
+            "gain": found.births.gains[:, chosen.births].sum(),
+        }
+        details: dict[str, Any] = read(counts | sums)
+        details |= {name: int(details[name]) for name in counts}
+        details |= {"views": len(found.views), "predicted": chosen.predicted}
         details["error_of_view"] = details["error"] / len(found.views)
         details |= histograms(found)
-        details["cost"] = float(found.costs[:, chosen.deaths].sum())
-        details["gain"] = float(found.births.gains[:, chosen.births].sum())
         return StepReport(
             state.iteration, len(state) + born - died, born=born, moved=swaps, died=died,
             details=details,
@@ -237,9 +240,9 @@ def histograms(found: Sweep) -> dict[str, list[float]]:
     edges = torch.linspace(-8, 4, 49)
     counts = {"log10": (0.5 * (edges[1:] + edges[:-1])).tolist()}
     for name, values in (("costs", found.costs), ("gains", found.births.gains)):
-        mean = values.mean(dim=0)
+        mean = values.mean(dim=0).cpu()
         logs = mean[mean > 0].log10().clamp(float(edges[0]), float(edges[-1]))
-        counts[name] = torch.histogram(logs.cpu().float(), edges).hist.tolist()
+        counts[name] = torch.histogram(logs.float(), edges).hist.tolist()
     return counts
 
 

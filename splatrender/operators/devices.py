@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -86,9 +88,23 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     """
     dtype = dtype or tensor.dtype
     plain = tensor.requires_grad or torch.compiler.is_compiling()
-    if device.type == "cuda" and tensor.device.type == "cpu" and not plain:
+    if device.type != "cpu" and tensor.device.type == "cpu" and not plain:
         return tensor.to(dtype).pin_memory().to(device, non_blocking=True)
     return tensor.to(device, dtype)
+
+
+def read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """The values of numbers on a device, in one look: each look waits for the device.
+
+    Args:
+        numbers: tensors of one element on one device, by name; integers below 2^53.
+
+    Example:
+        >>> read({"one": torch.tensor(1), "half": torch.tensor(0.5)})
+        {'one': 1.0, 'half': 0.5}
+    """
+    values = torch.stack([number.detach().double() for number in numbers.values()]).tolist()
+    return dict(zip(numbers, values, strict=True))
 
 
 def synchronize(device: torch.device) -> None:

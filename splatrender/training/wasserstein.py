@@ -184,7 +184,7 @@ def create_optimizer(transport: str, rates: LearningRates) -> Optimizer:
 def _inertia(scales: Tensor) -> Tensor:
     """[M,3] I of turns about each axis, and a little more."""
     square = scales.square()
-    one, other = square[:, [1, 2, 0]], square[:, [2, 0, 1]]
+    one, other = square.roll(-1, dims=1), square.roll(1, dims=1)
     return (one - other).square() / (one + other) + STIFFNESS * (one + other)
 
 
