@@ -45,10 +45,10 @@ def to_uint8(picture: Tensor) -> Tensor:
     Returns:
         uint8 of the same shape, on the CPU, outside autograd; NaN becomes 0.
     """
-    picture = picture.detach().cpu()
-    if picture.dtype == torch.uint8:
-        return picture
-    return picture.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    picture = picture.detach()
+    if picture.dtype != torch.uint8:  # rounded where it is: bytes travel four times as fast
+        picture = picture.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return picture.cpu()
 
 
 def write_image(path: str | os.PathLike[str], picture: Tensor, quality: int = 95) -> None:
