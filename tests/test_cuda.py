@@ -21,9 +21,11 @@ from splatrender import reference
 from splatrender.errors import InputError
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.model import Splats
+from splatrender.model.draws import draw
 from splatrender.operators.bin import bin_splats
 from splatrender.operators.render import render
 from splatrender.training import Interrupted, train
+from splatrender.training.run import Run
 
 pytestmark = pytest.mark.cuda
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -250,6 +252,26 @@ def test_rendering_waits_for_the_gpu_in_no_other_place() -> None:
             radiance.backward(torch.ones_like(radiance))
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("strategy", ["none", "mcmc", "adc", "adc-absgrad", "wfr"])
+def test_a_training_step_waits_for_the_gpu_in_no_other_place(tmp_path: Path, strategy: str) -> None:
+    settings: dict[str, Any] = {"iterations": 7000, "strategy": strategy}
+    run = Run(options(tmp_path, **settings), ring_scene(), torch.device("cuda", 0))
+    for mode, steps in (("default", 4), ("error", 5)):  # every tenth step looks at the losses
+        torch.cuda.set_sync_debug_mode(mode)
+        try:
+            for _ in range(steps):
+                run.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_draws_are_the_same_each_time() -> None:
+    weights = torch.rand(3_000_000, generator=torch.Generator().manual_seed(0)).cuda() ** 8
+    generator = torch.Generator("cuda")
+    rows = [draw(weights, 100_000, generator.manual_seed(1)) for _ in range(5)]
+    assert all(torch.equal(rows[0], again) for again in rows[1:])
 
 
 def test_out_of_memory_is_told_as_torch_tells_it() -> None:

@@ -16,6 +16,7 @@ from torch import Tensor
 from splatrender.flow.state import TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.model import Splats
+from splatrender.model.draws import draw
 from splatrender.model.quaternions import rotate
 from splatrender.schedules import scaled_interval
 
@@ -108,7 +109,7 @@ class MCMC(Strategy):
         dead_mask = (opacities <= DEAD_OPACITY) | unseen
         dead = dead_mask.nonzero()[:, 0]
         weights = opacities.masked_fill(dead_mask, 0)
-        if len(dead) == 0 or float(weights.sum()) <= 0:
+        if len(dead) in (0, len(state)):
             return 0
         parents, twins = _divide(state, weights, len(dead))
         state.overwrite(dead, twins)
@@ -223,7 +224,7 @@ def _signed_binomials(device: torch.device) -> Tensor:
 
 def _divide(state: TrainState, weights: Tensor, count: int) -> tuple[Tensor, Splats]:
     """Draw `count` parents by weight, shrink them in place; returns their ids and the twins."""
-    chosen = torch.multinomial(weights, count, replacement=True, generator=state.generator)
+    chosen = draw(weights, count, state.generator)
     parents, inverse, repeats = chosen.unique(return_inverse=True, return_counts=True)
     family = state.splats.detach().index(parents)
     opacities, factors = shared(family.opacities, repeats + 1)

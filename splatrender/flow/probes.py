@@ -16,6 +16,7 @@ from torch import Tensor
 from splatrender.flow.footprints import SeenSplats, blended, draw_on_rays, see
 from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
+from splatrender.model.draws import draw_unchecked
 from splatrender.model.quaternions import spread
 from splatrender.model.splats import SH_C0
 from splatrender.operators.devices import send
@@ -26,6 +27,7 @@ KINDS = ("child", "ray", "uniform")
 CHILD_SCALE = 0.6  # of the parent: about what two children need to cover it
 SMALLEST = 0.5  # px, standard deviation of a probe on a ray
 LARGEST = 8.0  # px
+DEPTHS_SEEN = 0.01, 0.99  # quantiles of the depths in a view between which probes are anywhere
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,18 +108,17 @@ def on_rays(
         residual = (radiance.reshape(-1, 3) - photo).square().sum(dim=1)
         if view.mask is not None:
             residual = residual * (send(view.mask, splats.device).reshape(-1) != 0)
-        if not float(residual.sum()) > 0:
-            continue
-        pixels = torch.multinomial(residual, number, replacement=True, generator=generator)
+        drawn = draw_unchecked(residual, number, generator)
+        pixels = drawn.clamp(min=0)
         chances = torch.rand(number, generator=generator, device=pixels.device)
         hit = draw_on_rays(seen, transmittance, pixels, chances)
-        pixels, hit = pixels[hit >= 0], hit[hit >= 0]
         spread = splats.detach().log_scales[hit].mean(dim=1).exp()
-        off = torch.randn(len(hit), generator=generator, device=hit.device)
+        off = torch.randn(number, generator=generator, device=hit.device)
         depths = seen.depths[hit] + spread * off
         depths = depths.clamp(min=options.near)
-        parts.append(_at_pixels(seen, pixels, depths, photo[pixels], RAY, generator))
-    return Probes.cat(parts) if parts else _none(splats)
+        probes = _at_pixels(seen, pixels, depths, photo[pixels], RAY, generator)
+        parts.append((probes, (drawn >= 0) & (hit >= 0)))
+    return _those(parts, splats)
 
 
 def anywhere(
@@ -139,16 +140,17 @@ def anywhere(
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
         seen = see(splats, None, view.camera, background, options)
-        there = seen.depths[seen.visible]
-        if number == 0 or len(there) == 0:
-            continue
         photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
         pixels = torch.randint(len(photo), (number,), generator=generator, device=photo.device)
-        nearest, farthest = there.quantile(there.new_tensor([0.01, 0.99])).log().tolist()
+        last = seen.visible.sum() - 1
+        depths = seen.depths.masked_fill(~seen.visible, math.inf).sort().values.log()
+        ends = torch.stack([part * last for part in DEPTHS_SEEN]).round().long().clamp(min=0)
+        nearest, farthest = depths.index_select(0, ends).unbind()
         along = torch.rand(number, generator=generator, device=photo.device)
         depths = torch.exp(nearest + along * (farthest - nearest))
-        parts.append(_at_pixels(seen, pixels, depths, photo[pixels], UNIFORM, generator))
-    return Probes.cat(parts) if parts else _none(splats)
+        probes = _at_pixels(seen, pixels, depths, photo[pixels], UNIFORM, generator)
+        parts.append((probes, (last >= 0).expand(number)))
+    return _those(parts, splats)
 
 
 def _at_pixels(
@@ -185,6 +187,10 @@ def _shares(count: int, parts: int) -> list[int]:
     return [(i + 1) * count // parts - i * count // parts for i in range(parts)]
 
 
-def _none(like: Splats) -> Probes:
+def _those(parts: Sequence[tuple[Probes, Tensor]], like: Splats) -> Probes:
+    """The probes of all parts that are marked [bool]: sorted out together, with a single wait."""
     nothing = torch.zeros(0, dtype=torch.int64, device=like.device)
-    return Probes(like.detach().with_degree(0).index(nothing), nothing)
+    none = Probes(like.detach().with_degree(0).index(nothing), nothing)
+    probes = Probes.cat([none, *(part for part, _ in parts)])
+    rows = torch.cat([nothing.bool(), *(marks for _, marks in parts)]).nonzero()[:, 0]
+    return Probes(probes.splats.index(rows), probes.kinds[rows])

@@ -24,6 +24,7 @@ from splatrender.flow.state import TrainingView, TrainState
 from splatrender.flow.strategy import STRATEGIES, StepReport, Strategy
 from splatrender.flow.sweep import Sweep, sweep
 from splatrender.flow.twins import divide
+from splatrender.model.draws import draw_distinct
 from splatrender.operators.devices import read
 from splatrender.operators.flow_statistics import MASSES
 
@@ -135,7 +136,7 @@ class WFR(Strategy):
         count = min(target - len(state), int((worth > 0).sum()))
         if count <= 0:
             return 0
-        parents = torch.multinomial(worth, count, generator=state.generator)
+        parents = draw_distinct(worth, count, state.generator)
         one, other = divide(state.splats.index(parents))
         state.overwrite(parents, one)
         state.append(other)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from splatrender.errors import InputError
+from splatrender.model.draws import draw
 from splatrender.model.measure import SplatMeasure
 
 BARYCENTRE_STEPS = 200
@@ -248,9 +249,12 @@ def sample(measure: SplatMeasure, count: int, generator: torch.Generator | None 
 
     Returns:
         [count, d] in units of the inputs.
+
+    Raises:
+        InputError: an integral is negative or not finite, or all are 0.
     """
     odds = integrals(measure)
-    ids = torch.multinomial(odds, count, replacement=True, generator=generator)
+    ids = draw(odds, count, generator)
     z = measure.parent.sample(count, measure.dims, generator).to(measure.means)
     return measure.means[ids] + (measure.factors[ids] @ z[..., None])[..., 0]
 
