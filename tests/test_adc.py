@@ -127,11 +127,27 @@ def test_opacities_are_reset(resets: bool) -> None:
     assert float(state.moments["opacity_logits"].exp_avg.sum()) == (0.0 if resets else 6.0)
 
 
-def test_nothing_happens_in_the_second_half() -> None:
+@pytest.mark.parametrize("iterations", [ITERATIONS, 7000, 5000])
+def test_nothing_happens_from_half_of_the_run_on(iterations: int) -> None:
+    """Half is a multiple of the resets, which the splats would not recover from so soon."""
+    state, strategy = make_state(), ADC(iterations, 100)
+    assert (iterations // 2) % strategy.reset == 0
+    state.iteration = iterations // 2 - strategy.interval
+    see(state, strategy, torch.zeros(6, 2))  # as in all iterations before
+    for iteration in (iterations // 2, iterations // 2 + strategy.interval):
+        state.iteration = iteration
+        before = state.rows["adc/gradient"].clone()
+        see(state, strategy, pulled(6, [0, 1], 1.0))
+        assert torch.equal(state.rows["adc/gradient"], before)
+        assert strategy.step(state) is None and len(state) == 6
+        torch.testing.assert_close(state.splats.opacities.detach(), torch.full((6,), 0.5))
+
+
+def test_births_end_one_interval_before_half_of_the_run() -> None:
     state, strategy = make_state(), ADC(ITERATIONS, 100)
-    state.iteration = 15_100
+    state.iteration = ITERATIONS // 2 - strategy.interval
     see(state, strategy, pulled(6, [0, 1], 1.0))
-    assert strategy.step(state) is None and len(state) == 6
+    assert strategy.step(state).born == 2
 
 
 @pytest.mark.parametrize(("kind", "born"), [(ADC, 0), (AbsADC, 1)])

@@ -92,7 +92,7 @@ ALLOWED = {
         flow/wfr_strategy.py WFR.__init__ int, flow/wfr_strategy.py WFR._alone tensor,
         flow/wfr_strategy.py WFR._report int,
         flow/wfr_strategy.py histograms tolist 2, flow/wfr_strategy.py histograms float 2,
-        flow/wfr_strategy.py histograms histogram, flow/adc.py scene_extent float,
+        flow/wfr_strategy.py histograms histogram,
         training/data.py Samples.next tolist, training/data.py Samples.recall int,
         training/data.py _free_room int""",
     "on a CPU only": "flow/mcmc.py diffuse nonzero",

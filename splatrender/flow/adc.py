@@ -29,7 +29,7 @@ VIEWS = "adc/views"  # how many
 class ADC(Strategy):
     """Clone what is small and split what is large where the gradient in the picture is large.
 
-    Until half of the run, every 100 iterations, splats whose mean gradient of the loss in their
+    Before half of the run, every 100 iterations, splats whose mean gradient of the loss in their
     place in the picture (in units of half a picture) exceeds 0.0002 are cloned if their largest
     scale is below 1 % of the scene's extent, and otherwise split into two of 1/1.6 of the size,
     drawn from the parent. Splats with opacity below 0.005 are removed, and after the first reset
@@ -66,7 +66,7 @@ class ADC(Strategy):
         self.resets, self.prune_large = resets, prune_large
         self.interval = scaled_interval(self.interval_of_long_runs, iterations)
         self.first = scaled_interval(self.from_iteration, iterations)
-        self.last = iterations // 2  # 15,000 of 30,000
+        self.last = iterations // 2  # 15,000 of 30,000, and there no more: a reset would be due
         self.reset = max(1, round(iterations * 3000 / FULL_ITERATIONS))
 
     @torch.no_grad()
@@ -74,7 +74,7 @@ class ADC(Strategy):
         """Collect gradients in the picture."""
         prints = state.footprints
         slope = None if prints is None else prints.slope(self.absgrad)
-        if prints is None or slope is None or state.iteration > self.last:
+        if prints is None or slope is None or state.iteration >= self.last:
             return
         for key in (GRADIENT, VIEWS):
             if key not in state.rows:
@@ -89,7 +89,7 @@ class ADC(Strategy):
     def step(self, state: TrainState) -> StepReport | None:
         """Densify, prune and reset when it is time."""
         iteration, report = state.iteration, None
-        if iteration > self.last or GRADIENT not in state.rows:
+        if iteration >= self.last or GRADIENT not in state.rows:
             return None
         if iteration > self.first and iteration % self.interval == 0:
             extent = scene_extent(state)
