@@ -230,6 +230,12 @@ def test_missing_things_are_refused(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     with pytest.raises(InputError, match="nowhere: expected the folder of a scene, found nothing"):
         load_scene(nowhere)
+    with pytest.raises(InputError, match=r"found nothing, nor a folder .*/nowhere$"):
+        load_scene(nowhere / "scene")
+    (tmp_path / "My_Scene").mkdir()
+    with pytest.raises(InputError, match=r"found nothing; .*/My_Scene is there"):
+        load_scene(tmp_path / "my_scenes")
+    (tmp_path / "My_Scene").rmdir()
     nowhere.write_text("")
     with pytest.raises(InputError, match="nowhere: expected the folder of a scene, found a file"):
         load_scene(nowhere)

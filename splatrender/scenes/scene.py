@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import logging
 import os
 from collections.abc import Sequence
@@ -240,8 +241,14 @@ def _chosen(
 
 
 def _what(path: Path) -> str:
-    """What lies at a path, for messages."""
-    return "a file" if path.exists() else "nothing"
+    """What is at a path that is no folder, for messages."""
+    if path.exists():
+        return "a file; give the folder that holds images and sparse"
+    if not path.parent.is_dir():
+        return f"nothing, nor a folder {path.parent}"
+    folders = {p.name.casefold(): p for p in path.parent.iterdir() if p.is_dir()}
+    alike = difflib.get_close_matches(path.name.casefold(), folders, n=1)
+    return f"nothing; {folders[alike[0]]} is there" if alike else "nothing"
 
 
 def _distinct(points: torch.Tensor, model: ColmapModel) -> tuple[torch.Tensor, torch.Tensor]:
