@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +11,8 @@ from splatrender.flow import TrainingView
 from splatrender.model import Splats
 from splatrender.operators.project import RESPONSES, project
 from splatrender.operators.render import RenderOptions, peak_amplitudes
+
+logger = logging.getLogger(__name__)
 
 FEW = 10  # splats, or one in a hundred where there are fewer than a thousand
 _MOST_SPLATS = 100_000  # that are looked at: evenly spread ones of more
@@ -46,17 +49,23 @@ def views_without_splats(
     return [view.name for view, count in zip(views, seen, strict=True) if not count > least]
 
 
-def coverage_warning(blind: Sequence[str], views: int, splats: int, when: str) -> str:
-    """The sentence about views that see almost no splat.
+def warn_of_blind_views(
+    views: Sequence[TrainingView], splats: Splats, options: RenderOptions, when: str
+) -> None:
+    """Name the views that see almost no splat in a warning.
 
     Args:
-        blind: their names, at least one.
-        views: number of all views.
-        splats: number of splats.
+        views, splats, options: see `views_without_splats`.
         when: "at the start" or "at the end".
     """
-    shown = ", ".join(blind[:3]) + (", ..." if len(blind) > 3 else "")
-    return (
-        f"{len(blind)} of {views} views see almost none of the {splats:,} splats {when}: {shown}; "
-        "expected points in front of the cameras: are poses and points of one model?"
-    )
+    blind = views_without_splats(views, splats, options)
+    if blind:
+        logger.warning(
+            "%d of %d views see almost none of the %s splats %s: %s; are the points behind these "
+            "cameras, or of another model?",
+            len(blind),
+            len(views),
+            f"{len(splats):,}",
+            when,
+            ", ".join(blind[:3]) + (", ..." if len(blind) > 3 else ""),
+        )

@@ -23,7 +23,7 @@ from splatrender.operators.devices import (
     synchronize,
 )
 from splatrender.scenes.scene import Scene, load_scene
-from splatrender.training.coverage import coverage_warning, views_without_splats
+from splatrender.training.coverage import warn_of_blind_views
 from splatrender.training.evaluate import Evaluation, evaluate
 from splatrender.training.interruption import Interrupted, InterruptionGuard
 from splatrender.training.options import TrainOptions
@@ -318,9 +318,7 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
 def _warn_of_blind_views(run: Run, when: str) -> None:
     """Name the views that see almost no splat."""
     views = [*run.scene.test, *run.scene.train]
-    blind = views_without_splats(views, run.state.splats, run.state.options)
-    if blind:
-        _warn(coverage_warning(blind, len(views), len(run.state), when))
+    warn_of_blind_views(views, run.state.splats, run.state.options, when)
 
 
 def _figures(results: dict[str, Any]) -> str:
