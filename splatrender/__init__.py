@@ -2,6 +2,7 @@
 
     import splatrender
     scene = splatrender.load_scene("my_scene")
+    splats = scene.load_splats("out/point_cloud/iteration_7000/point_cloud.ply")
     picture = splatrender.render(splats, scene.test[0].camera).radiance
 
 Names are loaded when they are first used, so that `import splatrender` stays quick.

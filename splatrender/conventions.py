@@ -1,7 +1,10 @@
 """Frames, orders and units that every module of the package shares.
 
-World       right-handed, any length unit; inside the package a scene is moved and scaled so that
-            its cameras lie within one unit of the origin (see `scenes.similarity.Similarity`).
+World       right-handed, any length unit: the frame of COLMAP's model, of .ply files and of
+            cameras.json. float64; in a .ply float32, relative to an offset if it is too coarse.
+Inside      the frame of a loaded scene, its views and points, and of training: the world moved and
+            scaled so that its cameras are within one unit of the origin, without a rotation.
+            `scenes.similarity.Similarity` moves points, cameras and splats from one to the other.
 Camera      OpenCV: x right, y down, z forward. `viewmat` [4,4] is world-to-camera:
             p_camera = W p_world + t with W = viewmat[:3, :3] and t = viewmat[:3, 3].
 Picture     row-major [H,W,3]; the pixel in row i, column j has its centre at

@@ -58,7 +58,8 @@ def load_cameras(path: str | os.PathLike[str]) -> list[Camera]:
             (the middle by default).
 
     Returns:
-        The cameras, in the file's order.
+        The cameras, in the file's order and in its world: that of `Splats.load`. For splats of a
+        loaded scene, `scene.similarity.apply` moves them inside.
 
     Raises:
         InputError: the file is missing or is not JSON, or a camera lacks a field or has a bad one.

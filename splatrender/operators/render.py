@@ -240,6 +240,10 @@ def render(
 ) -> Rendering:
     """Render a splat model from one camera or from several of the same size.
 
+    Splats and cameras must be in one frame. The cameras of a loaded scene are in its inside frame:
+    `Scene.load_splats` reads a .ply for them, and `Splats.load` reads it in the world, for cameras
+    of cameras.json or `scene.similarity.invert(view.camera)`.
+
     Args:
         splats: the model; for response beer_lambert its opacities are turned into the extinction
             that gives the same peak opacity along an average direction.

@@ -37,6 +37,7 @@ class FrameFolder:
         self._limits: tuple[float, float] | None = None
         self._depths: dict[str, dict[str, float | None]] = {}
         self._count = 0
+        self.empty = 0  # frames that no splat is in
 
     def add(self, rendering: Rendering, photo: Tensor | None = None) -> Tensor:
         """Write the next frame.
@@ -56,6 +57,7 @@ class FrameFolder:
         if rendering.depth is not None:
             self._add_depth(name, rendering.depth[0] / self._unit, rendering.alpha[0])
         self._count += 1
+        self.empty += not bool(rendering.visible.any())
         return image
 
     def _add_depth(self, name: str, depth: Tensor, alpha: Tensor) -> None:

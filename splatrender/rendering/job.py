@@ -183,6 +183,7 @@ def _render_views(
             image = frames.add(draw(view.camera), view.photo)
             scores.setdefault(split, []).append(score(image, view))
         frames.close()
+        _warn_of_empty(frames, [scene.similarity.invert(view.camera) for view in chosen], model)
         if not job.quiet and split in scores:
             _print_scores(split, scores[split], folder)
     return scores
@@ -213,6 +214,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
             if add is not None:
                 add(image)
     frames.close()
+    _warn_of_empty(frames, cameras, model)
     if not job.quiet:
         print(f"{len(cameras)} frames in {folder}" + (f", video {video}" if with_video else ""))
 
@@ -294,6 +296,20 @@ def _warn_of_size(cameras: Sequence[Camera], model: Trained) -> None:
             "large as in training; splats look too large in them, as none is drawn smaller than "
             "a pixel. For true pictures render at the size of training and shrink the pictures, "
             "or train with --antialiased.",
+            file=sys.stderr,
+        )
+
+
+def _warn_of_empty(frames: FrameFolder, cameras: Sequence[Camera], model: Trained) -> None:
+    """Report pictures without splats: as a rule, splats and cameras are in two frames."""
+    if frames.empty:
+        places = model.splats.means.median(dim=0).values.tolist()
+        stands = torch.stack([camera.center for camera in cameras]).median(dim=0).values.tolist()
+        near, around = (", ".join(f"{x:.6g}" for x in place) for place in (places, stands))
+        print(
+            f"warning: {frames.empty} of {len(cameras)} pictures see no splat: splats are around "
+            f"({near}), cameras around ({around}). Is the .ply in another frame than the cameras, "
+            "or has a program dropped the offset from its header?",
             file=sys.stderr,
         )
 

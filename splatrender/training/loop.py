@@ -58,10 +58,12 @@ def train(
     Args:
         options: what to train, where to, and how.
         scene: the scene, if it is loaded already; otherwise it is read from `options.source`.
+            Rates and near plane are made for a scene of unit size, as `load_scene` returns it.
         on_step: called after every iteration with the state, to watch it.
 
     Returns:
-        The figures of results.json and the splats in world coordinates.
+        The figures of results.json and the splats in world coordinates, as in the .ply;
+        `scene.similarity.apply(result.splats)` fits the cameras of a loaded scene.
 
     Raises:
         InputError: an option, the scene or the output folder is not as expected, or the backend

@@ -59,7 +59,8 @@ class TrainResult:
     Attributes:
         model: the output folder.
         results: content of results.json.
-        splats: the trained splats in world coordinates; None if the run had ended before.
+        splats: the trained splats in world coordinates, as in the .ply; None if the run had ended
+            before. `scene.similarity.apply(splats)` fits the cameras of the scene.
     """
 
     model: Path
