@@ -15,6 +15,10 @@ Settings::Settings() {
     const std::string error = set_threads(std::atoi(text));
     if (!error.empty()) wrong = "SIMT_THREADS: " + error;
   }
+  if (const char* text = std::getenv("SIMT_MULTIPROCESSORS")) {
+    const std::string error = set_multiprocessors(std::atoi(text));
+    if (!error.empty()) wrong = "SIMT_MULTIPROCESSORS: " + error;
+  }
 }
 
 std::string Settings::set_order(const std::string& text) {
@@ -38,10 +42,18 @@ std::string Settings::set_threads(int count) {
   return {};
 }
 
+std::string Settings::set_multiprocessors(int count) {
+  if (count < 1 || count > 1024) return "expected 1 to 1024, found '" + std::to_string(count) + "'";
+  multiprocessors = count;
+  return {};
+}
+
 Settings& settings() {
   static Settings s;
   return s;
 }
+
+int multiprocessors() { return settings().multiprocessors; }
 
 namespace {
 const char* kept(const std::string& error) {
@@ -56,4 +68,5 @@ const char* kept(const std::string& error) {
 extern "C" {
 const char* simt_set_order(const char* order) { return simt::kept(simt::settings().set_order(order)); }
 const char* simt_set_threads(int count) { return simt::kept(simt::settings().set_threads(count)); }
+const char* simt_set_multiprocessors(int count) { return simt::kept(simt::settings().set_multiprocessors(count)); }
 }

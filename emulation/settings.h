@@ -1,4 +1,5 @@
-// In which order threads and blocks get their turn, and how many threads of the operating system share the blocks.
+// In which order threads and blocks get their turn, how many threads of the operating system share the blocks, and what
+// the GPU is that is emulated.
 #pragma once
 #include <cstdint>
 #include <string>
@@ -11,13 +12,15 @@ struct Settings {
   Order order = Order::forward;
   uint64_t seed = 0;
   int threads = 1;
+  int multiprocessors = 132;
   std::string wrong;  // what is wrong with the environment, or empty
 
-  // From SIMT_ORDER and SIMT_THREADS.
+  // From SIMT_ORDER, SIMT_THREADS and SIMT_MULTIPROCESSORS.
   Settings();
   // What is wrong with the value, or empty.
   std::string set_order(const std::string& text);
   std::string set_threads(int count);
+  std::string set_multiprocessors(int count);
 };
 Settings& settings();
 

@@ -109,6 +109,7 @@ struct Launch {
   const void* const* arguments;
 };
 const char* run(const Launch& launch);
+int multiprocessors();  // of the GPU that is emulated: how many blocks a kernel cuts its work into may depend on it
 
 // A kernel's body translated from PTX, which then runs instead of the one that g++ compiled; by mangled name.
 using TranslatedBody = void (*)(const void* const* arguments);
@@ -361,6 +362,8 @@ extern "C" {
 __attribute__((visibility("default"))) const char* simt_set_order(const char* order);
 // How many threads of the operating system share the blocks of a launch, 1 to 64 (SIMT_THREADS).
 __attribute__((visibility("default"))) const char* simt_set_threads(int count);
+// Multiprocessors of the GPU that is emulated, 1 to 1024 (SIMT_MULTIPROCESSORS).
+__attribute__((visibility("default"))) const char* simt_set_multiprocessors(int count);
 // Launches since the library was loaded.
 __attribute__((visibility("default"))) long simt_launches();
 }

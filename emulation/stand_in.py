@@ -20,6 +20,7 @@ import torch
 from build import build
 
 NAMESPACES = {"emulated": "splatrender_emulated", "ptx": "splatrender_ptx"}
+MULTIPROCESSORS = 132
 ORDERS = {"forward": b"forward", "reverse": b"reverse", "random": b"random:7"}
 OPERATORS = (
     "project",
@@ -53,6 +54,12 @@ class Emulation:
         if wrong is not None:
             raise ValueError(wrong.decode())
 
+    def set_multiprocessors(self, count: int) -> None:
+        """How many multiprocessors the emulated GPU has: some kernels cut their work by it."""
+        wrong = self.library.simt_set_multiprocessors(count)
+        if wrong is not None:
+            raise ValueError(wrong.decode())
+
     def launches(self) -> int:
         """How many kernels were launched so far."""
         return self.library.simt_launches()
@@ -65,6 +72,7 @@ def load(kind: str) -> Emulation:
     torch.ops.load_library(path)
     library = ctypes.CDLL(path)
     library.simt_set_order.restype = ctypes.c_char_p
+    library.simt_set_multiprocessors.restype = ctypes.c_char_p
     library.simt_launches.restype = ctypes.c_long
     return Emulation(NAMESPACES[kind], library)
 
@@ -90,3 +98,4 @@ def in_place_of_cpu_kernels(kind: str, order: str = "forward") -> Iterator[Emula
     finally:
         overrides._destroy()
         emulation.set_order("forward")
+        emulation.set_multiprocessors(MULTIPROCESSORS)

@@ -35,6 +35,14 @@ def test_stands_in_for_the_cpu_kernels_and_leaves_again(name: str) -> None:
     assert emulation.launches() == launches
 
 
+def test_number_of_multiprocessors_is_checked() -> None:
+    with (
+        in_place_of_cpu_kernels(EMULATED) as emulation,
+        pytest.raises(ValueError, match="expected 1 to 1024, found '0'"),
+    ):
+        emulation.set_multiprocessors(0)
+
+
 def everything(name: str, response: int) -> list[Tensor]:
     """All outputs and all gradients of the four stages, float32."""
     results = []

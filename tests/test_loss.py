@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_backends import Backend, there
+from helpers_backends import EMULATED, Backend, there
 from helpers_compare import (
     assert_gradcheck,
     assert_opcheck,
@@ -17,6 +17,7 @@ from helpers_compare import (
     assert_stage_composes,
     assert_stage_equals_reference,
 )
+from helpers_emulation import in_place_of_cpu_kernels
 from torch import Tensor
 from torch.nn import functional
 
@@ -264,6 +265,19 @@ def test_same_bits_for_any_threads(
     args = [image.float(), photo, mask, 0.2]
     stage = Loss(cpu_kernel.photometric_loss)
     assert_same_bits_for_any_threads(stage, args, [0], [0, 1, 2])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+def test_same_bits_on_gpus_of_any_size(dtype: torch.dtype) -> None:
+    """How many rows a block takes follows from the number of multiprocessors; no result does."""
+    image, photo, mask = pictures(70, 150)
+    stage, found = Loss(operators_loss.photometric_loss), []
+    with in_place_of_cpu_kernels(EMULATED) as emulation:
+        for multiprocessors in (1, 3, 132):
+            emulation.set_multiprocessors(multiprocessors)
+            args = [image.to(dtype), photo, mask, 0.2]
+            found.append(torch.cat([torch.stack(stage(*args)), stage.gradient(*args).flatten()]))
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_composes_with_torch(kernel: Backend) -> None:

@@ -12,6 +12,7 @@
 #else
 #include <cuda_runtime.h>
 #endif
+#include <cstring>
 
 namespace splatrender::cuda {
 
@@ -32,19 +33,22 @@ inline Status read_back(void* host, const void* device, int64_t bytes, void*) {
   std::memcpy(host, device, size_t(bytes));
   return {};
 }
+inline Status count_multiprocessors(int& count) {
+  count = simt::multiprocessors();
+  return {};
+}
 
 #else
 
 inline Status status_of(const char* name, cudaError_t error) {
   if (error == cudaSuccess) return {};
+  cudaGetLastError();  // the error is reported here: the next call, such as one of CUB's, must not find it again
   return {name, cudaGetErrorString(error), int(error)};
 }
 template <class... P>
 Status launch(const char* name, void (*kernel)(P...), dim3 grid, dim3 block, void* stream, P... arguments) {
   void* pointers[] = {static_cast<void*>(&arguments)...};
-  const cudaError_t error = cudaLaunchKernel(kernel, grid, block, pointers, 0, static_cast<cudaStream_t>(stream));
-  cudaGetLastError();  // the error is reported here: the next call must not find it again
-  return status_of(name, error);
+  return status_of(name, cudaLaunchKernel(kernel, grid, block, pointers, 0, static_cast<cudaStream_t>(stream)));
 }
 inline Status fill_zero(void* to, int64_t bytes, void* stream) {
   return status_of("cudaMemsetAsync", cudaMemsetAsync(to, 0, size_t(bytes), static_cast<cudaStream_t>(stream)));
@@ -57,8 +61,25 @@ inline Status read_back(void* host, const void* device, int64_t bytes, void* str
   if (capture != cudaStreamCaptureStatusNone)
     return {"read_back", "the number of splat-tile pairs is read back, which a CUDA graph cannot capture",
             int(cudaErrorStreamCaptureUnsupported)};
-  SR_TRY(status_of("cudaMemcpyAsync", cudaMemcpyAsync(host, device, size_t(bytes), cudaMemcpyDeviceToHost, s)));
-  return status_of("cudaStreamSynchronize", cudaStreamSynchronize(s));
+  // to memory that stays pinned, one piece per thread: a copy to other memory takes a detour
+  constexpr int64_t kPinned = 64;
+  static thread_local void* pinned = nullptr;
+  void* to = bytes <= kPinned ? pinned : host;
+  if (!to) {
+    SR_TRY(status_of("cudaHostAlloc", cudaHostAlloc(&pinned, kPinned, cudaHostAllocPortable)));
+    to = pinned;
+  }
+  SR_TRY(status_of("cudaMemcpyAsync", cudaMemcpyAsync(to, device, size_t(bytes), cudaMemcpyDeviceToHost, s)));
+  SR_TRY(status_of("cudaStreamSynchronize", cudaStreamSynchronize(s)));
+  if (to != host) std::memcpy(host, to, size_t(bytes));
+  return {};
+}
+
+// Of the current device.
+inline Status count_multiprocessors(int& count) {
+  int device = 0;
+  SR_TRY(status_of("cudaGetDevice", cudaGetDevice(&device)));
+  return status_of("cudaDeviceGetAttribute", cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device));
 }
 
 #endif
