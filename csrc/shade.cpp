@@ -55,7 +55,8 @@ std::tuple<Tensor, Tensor, Tensor> shade_backward_op(Tensor means, Tensor sh, Te
   const int64_t N = check.size("N"), C = check.size("C");
   Tensor g_means = make(means, {N, 3}, type), g_sh = make(means, {N, check.size("K"), 3}, type),
          g_viewmats = make(means, {C, 4, 4}, type);
-  Tensor partial = make(means, {project_chunks(N) * C * 16 + 1}, ScalarType::Double);
+  const int64_t chunks = runs_on_cuda(means) ? cuda::camera_chunks(N) : project_chunks(N);
+  Tensor partial = make(means, {chunks * C * 16 + 1}, ScalarType::Double);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
     const ShadeGrads<T> g{cdata<T>(go), data<T>(g_means), data<T>(g_sh), data<T>(g_viewmats), data<double>(partial)};

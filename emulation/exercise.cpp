@@ -21,6 +21,7 @@ struct Case {
   int64_t N, C, D;
   int width, height, response, degree, coefficients;
   bool antialiased, with_factors;
+  double largest = 0.3;  // scale
 };
 
 struct Free {
@@ -93,7 +94,7 @@ void render(const Case& k) {
   const Array<T> means(3 * N), quats(4 * N), scales(3 * N), factors(9 * N), amplitudes(N);
   const Array<T> viewmats(16 * C), intrinsics(4 * C), sh(N * K * 3), backgrounds(C * D);
   means.fill([&](int64_t i) { return i % 3 == 2 ? uniform(2, 4)(i) : uniform(-1.2, 1.2)(i); });
-  quats.fill(uniform(-1, 1)), scales.fill(uniform(0.03, 0.3)), factors.fill(uniform(-0.2, 0.2));
+  quats.fill(uniform(-1, 1)), scales.fill(uniform(0.1 * k.largest, k.largest)), factors.fill(uniform(-0.2, 0.2));
   amplitudes.fill(uniform(0.1, 0.9)), sh.fill(uniform(-0.5, 0.5)), backgrounds.fill(uniform(0, 1));
   viewmats.fill(camera);
   intrinsics.fill([&](int64_t i) { return i % 4 < 2 ? 0.9 * k.width : i % 4 == 2 ? k.width / 2.0 : k.height / 2.0; });
@@ -176,7 +177,7 @@ void render(const Case& k) {
     absgrad.print("absgrad");
   }
 
-  const int64_t partials = project_chunks(N) * C * 16 + 1;
+  const int64_t partials = cuda::camera_chunks(N) * C * 16 + 1;
   const Array<T> d_light(3 * C * N), d_means(3 * N), d_sh(N * K * 3), d_views(16 * C);
   const Array<double> shade_partial(partials), project_partial(partials);
   d_light.fill([&](int64_t i) { return d_emission.get()[i / 3 * D + (i % 3 < D ? i % 3 : 0)]; });
@@ -253,11 +254,12 @@ void move_parameters() {
 
 int main() {
   // Images that are no multiple of the tile, tiles with no splat and with more than two batches of 128, harmonics of
-  // which some are not used.
+  // which some are not used, splats whose tiles a whole warp goes through.
   const Case cases[] = {
       {"gaussian", 70, 2, 3, 37, 21, 0, 2, 9, true, false},
       {"beer_lambert", 60, 1, 5, 20, 18, 1, 3, 16, false, true},
       {"heavy tiles", 330, 1, 3, 18, 16, 0, 1, 9, false, false},
+      {"many tiles", 5, 1, 3, 96, 192, 0, 0, 1, false, false, 3.0},
       {"nothing", 0, 1, 3, 20, 10, 0, 0, 1, false, false},
   };
   for (const Case& k : cases) {

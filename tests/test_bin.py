@@ -182,6 +182,32 @@ def test_equals_reference(kernel_in_any_order: Backend, width: int, height: int)
     assert sum(map(len, found)) <= 1.2 * sum(map(len, truth))
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
+def test_splats_of_many_tiles(kernel_in_any_order: Backend, dtype: torch.dtype) -> None:
+    """Those that fill the picture, or a row or column of it, among small ones."""
+    centers = [(280.0, 328.0), (100.0, 300.0), (200.0, 71.0), (20.0, 40.0), (530.0, 600.0)]
+    covariances = [(4e6, 0.0, 4e6), (9.0, 0.0, 1e6), (1e6, 0.0, 9.0), (4.0, 0.0, 4.0)]
+    covariances += [(2e4, 1.9e4, 2e4)]
+    depths = [2.0, 5.0, 1.0, 4.0, 3.0]
+    prints = few_prints(
+        centers * 4, covariances * 4, [d + 0.1 * k for k in range(4) for d in depths],
+        width=560, height=656,
+    )  # fmt: skip
+    bins = kernel_in_any_order.bin_splats(*cast(prints.bin_args(), dtype))
+    assert_well_formed(bins, prints)
+    found, truth = listed(bins), listed(reference.bin_splats(*prints.bin_args()))
+    assert [
+        [n for n in some if n in need] for some, need in zip(found, truth, strict=True)
+    ] == truth
+    assert sum(map(len, found)) <= 1.02 * sum(map(len, truth)) and min(map(len, truth)) >= 4
+    nth = bins[3][:-1].tolist()  # slots of a splat number its tiles row by row
+    slots = iter(bins[2].tolist())
+    for members in found:
+        for n in members:
+            assert next(slots) == nth[n]
+            nth[n] += 1
+
+
 def test_order_of_many_splats(kernel: Backend) -> None:
     make = torch.Generator().manual_seed(3)
     count = 20_000

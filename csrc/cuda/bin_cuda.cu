@@ -13,6 +13,10 @@
 // and depth at once would move them six times. The host reads the number of pairs back between 4 and 5, to size the
 // lists: the one hidden synchronisation of the library.
 //
+// A thread goes through the tiles of its own splat; where these are many, as those of a splat that fills the picture,
+// the whole warp does: with rows of tiles side by side to count, and with the tiles of a row to emit. The pairs and
+// their order are the same.
+//
 // count_kernel and emit_kernel must find the same tiles, so this file is compiled without contraction of a·b + c.
 #include <type_traits>
 
@@ -20,8 +24,12 @@
 #include "prims.h"
 #include "runtime.h"
 #include "stages_cuda.h"
+#include "warp.h"
 
 namespace splatrender::cuda {
+
+constexpr int kRowsOfThread = 8, kTilesOfThread = 64;  // at most that one thread counts, and emits
+
 template <class T>
 using DepthKey = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
 
@@ -39,41 +47,64 @@ __device__ __forceinline__ Grid grid_of(const BinArgs<T>& a) {
   return {columns, rows, int64_t(columns) * rows};
 }
 
-// Calls body(tile) for the tiles that splat `id` meets, row by row: the exact x-interval of its ellipse in each.
-template <class T, class F>
-__device__ __forceinline__ void for_tiles(const BinArgs<T>& a, const Grid& grid, int64_t id, const F& body) {
-  if (!(a.extents[2 * id] > T(0))) return;
-  const float y = float(a.means2d[2 * id + 1]), e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
-  const float low = (y - e) / kTile, high = (y + e) / kTile;
-  const int first = low <= 0 ? 0 : low >= grid.rows ? grid.rows : int(low);
-  const int last = high < 0 ? 0 : high >= grid.rows ? grid.rows : int(high) + 1;
-  const T* q = a.conics + 3 * id;
-  const Ellipse<T> ellipse = make_ellipse(q[0], q[1], q[2], cutoff_level(log_two(a.peaks[id])));
-  const T x = a.means2d[2 * id], per_tile = T(1) / kTile, columns = T(grid.columns), half = T(0.5);
-  for (int row = first; row < last; ++row) {
-    const T top = T(kTile * row) + half - a.means2d[2 * id + 1];
+// The tiles that one splat meets: row by row, by the exact x-interval of its ellipse in each.
+template <class T>
+struct SplatTiles {
+  int first = 0, last = 0;  // rows of tiles of its bounding rectangle
+  Ellipse<T> ellipse{};
+  T x = 0, y = 0, columns = 0;
+
+  SplatTiles() = default;
+  __device__ __forceinline__ SplatTiles(const BinArgs<T>& a, const Grid& grid, int64_t id) {
+    if (!(a.extents[2 * id] > T(0))) return;
+    x = a.means2d[2 * id], y = a.means2d[2 * id + 1], columns = T(grid.columns);
+    const float e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
+    const float low = (float(y) - e) / kTile, high = (float(y) + e) / kTile;
+    first = low <= 0 ? 0 : low >= grid.rows ? grid.rows : int(low);
+    last = high < 0 ? 0 : high >= grid.rows ? grid.rows : int(high) + 1;
+    const T* q = a.conics + 3 * id;
+    ellipse = make_ellipse(q[0], q[1], q[2], cutoff_level(log_two(a.peaks[id])));
+  }
+  struct Columns {
+    int from, to;
+    __device__ __forceinline__ int count() const { return to > from ? to - from : 0; }
+  };
+  __device__ __forceinline__ Columns of_row(int row) const {
+    const T per_tile = T(1) / kTile, half = T(0.5), top = T(kTile * row) + half - y;
     T lo, hi;
-    if (!ellipse_in_strip(ellipse, top, top + T(kTile - 1), lo, hi)) continue;
+    if (!ellipse_in_strip(ellipse, top, top + T(kTile - 1), lo, hi)) return {0, 0};
     // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
     // centre is not right of it; both are rounded down when they become integers
-    const int from = int(clamp((x + lo + half) * per_tile, T(0), columns));
-    const int to = int(clamp((x + hi - half) * per_tile + T(1), T(0), columns));
-    for (int column = from; column < to; ++column) body(int64_t(row) * grid.columns + column);
+    return {int(clamp((x + lo + half) * per_tile, T(0), columns)),
+            int(clamp((x + hi - half) * per_tile + T(1), T(0), columns))};
   }
-}
+};
 
-// One thread per splat and camera.
+// One thread per splat and camera, and one more.
 template <class T>
 __global__ void __launch_bounds__(256) count_kernel(BinArgs<T> a, int32_t* counts, DepthKey<T>* keys, int32_t* ids) {
-  const int64_t i = item();
-  if (i > a.C * a.N) return;
-  if (i == a.C * a.N) {  // the prefix sum's last entry is the number of pairs
-    counts[i] = 0;
-    return;
-  }
+  const int64_t i = item(), splats = a.C * a.N;
+  const int lane = threadIdx.x % kWarp;
+  const Grid grid = grid_of(a);
   int32_t count = 0;
-  for_tiles(a, grid_of(a), i, [&](int64_t) { ++count; });
-  counts[i] = count;
+  bool many = false;
+  if (i < splats) {
+    const SplatTiles<T> tiles(a, grid, i);
+    many = tiles.last - tiles.first > kRowsOfThread;
+    if (!many)
+      for (int row = tiles.first; row < tiles.last; ++row) count += tiles.of_row(row).count();
+  }
+  for (unsigned todo = __ballot_sync(kAllLanes, many); todo; todo &= todo - 1) {
+    const int owner = __ffs(int(todo)) - 1;
+    const SplatTiles<T> tiles(a, grid, __shfl_sync(kAllLanes, i, owner));
+    int32_t part = 0;
+    for (int row = tiles.first + lane; row < tiles.last; row += kWarp) part += tiles.of_row(row).count();
+    part = warp_sum(part);
+    if (lane == owner) count = part;
+  }
+  if (i > splats) return;
+  counts[i] = count;  // 0 for the one more: the prefix sum's last entry is the number of pairs
+  if (i == splats) return;
   keys[i] = count ? depth_key(a.depths[i]) : ~DepthKey<T>(0);  // the others last
   ids[i] = int32_t(i);
 }
@@ -88,23 +119,68 @@ __global__ void __launch_bounds__(256)
   if (i < a.C * a.N) by_depth[i] = counts[order[i]];
 }
 
+// What emit_kernel knows of one splat: where its pairs go, and which slots they have.
+struct Emission {
+  int64_t place = 0;
+  int32_t id = 0, slot = 0, end = 0;
+
+  // Writes the k-th pair. The slots suffice as long as both kernels find the same tiles.
+  __device__ __forceinline__ void write(int k, int64_t tile, uint32_t* tiles, uint64_t* pairs) const {
+    if (slot + k >= end) return;
+    tiles[place + k] = uint32_t(tile);
+    pairs[place + k] = uint64_t(uint32_t(id)) << 32 | uint32_t(slot + k);
+  }
+  __device__ __forceinline__ Emission of_lane(int lane) const {
+    return {__shfl_sync(kAllLanes, place, lane), __shfl_sync(kAllLanes, id, lane), __shfl_sync(kAllLanes, slot, lane),
+            __shfl_sync(kAllLanes, end, lane)};
+  }
+};
+
+// The warp emits one splat: its lanes find 32 rows of tiles, then write the tiles of one row after the other.
+template <class T>
+__device__ __forceinline__ void emit_by_warp(const BinArgs<T>& a, const Grid& grid, const Emission& splat,
+                                             uint32_t* tiles, uint64_t* pairs) {
+  const int lane = threadIdx.x % kWarp;
+  const SplatTiles<T> met(a, grid, splat.id);
+  const int64_t base = splat.id / a.N * grid.tiles;
+  int done = 0;
+  for (int top = met.first; top < met.last; top += kWarp) {
+    const int row = top + lane;
+    const auto columns = row < met.last ? met.of_row(row) : typename SplatTiles<T>::Columns{0, 0};
+    const int upto = done + warp_prefix_sum(columns.count()), rows = min(kWarp, met.last - top);
+    for (int k = 0; k < rows; ++k) {
+      const int from = __shfl_sync(kAllLanes, columns.from, k), count = __shfl_sync(kAllLanes, columns.count(), k);
+      const int begin = __shfl_sync(kAllLanes, upto, k) - count;
+      const int64_t tile = base + int64_t(top + k) * grid.columns + from;
+      for (int j = lane; j < count; j += kWarp) splat.write(begin + j, tile + j, tiles, pairs);
+    }
+    done = __shfl_sync(kAllLanes, upto, kWarp - 1);
+  }
+}
+
 // One thread per splat and camera, in depth order.
 template <class T>
 __global__ void __launch_bounds__(256)
     emit_kernel(BinArgs<T> a, const int32_t* order, const int64_t* places, uint32_t* tiles, uint64_t* pairs) {
   const int64_t r = item();
-  if (r >= a.C * a.N) return;
-  const int32_t id = order[r];
   const Grid grid = grid_of(a);
-  const int64_t base = int64_t(id) / a.N * grid.tiles;
-  int64_t place = places[r];
-  int32_t slot = a.splat_offsets[id];
-  const int32_t end = a.splat_offsets[id + 1];
-  for_tiles(a, grid, id, [&](int64_t tile) {
-    if (slot == end) return;  // never, as long as both kernels find the same tiles
-    tiles[place] = uint32_t(base + tile);
-    pairs[place++] = uint64_t(uint32_t(id)) << 32 | uint32_t(slot++);
-  });
+  Emission splat;
+  if (r < a.C * a.N) {
+    const int32_t id = order[r];
+    splat = {places[r], id, a.splat_offsets[id], a.splat_offsets[id + 1]};
+  }
+  const bool many = splat.end - splat.slot > kTilesOfThread;
+  if (splat.end > splat.slot && !many) {
+    const SplatTiles<T> met(a, grid, splat.id);
+    int64_t tile = splat.id / a.N * grid.tiles + int64_t(met.first) * grid.columns;
+    int k = 0;
+    for (int row = met.first; row < met.last; ++row, tile += grid.columns) {
+      const auto columns = met.of_row(row);
+      for (int column = columns.from; column < columns.to; ++column) splat.write(k++, tile + column, tiles, pairs);
+    }
+  }
+  for (unsigned todo = __ballot_sync(kAllLanes, many); todo; todo &= todo - 1)
+    emit_by_warp(a, grid, splat.of_lane(__ffs(int(todo)) - 1), tiles, pairs);
 }
 
 // One thread per pair, in the order of the lists.

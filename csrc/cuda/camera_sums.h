@@ -1,9 +1,9 @@
 // Gradients of the cameras: sums over all splats, in a fixed order and without atomics.
 //
-// A block takes a chunk of kProjectChunk splats and leaves its sums in partial [chunks, C, 16]; one block per camera
+// A block takes a chunk of kCameraChunk splats and leaves its sums in partial [chunks, C, 16]; one block per camera
 // then adds the chunks. Lanes add in the number type, everything beyond a warp in double.
 #pragma once
-#include "../stages.h"
+#include "stages_cuda.h"
 #include "warp.h"
 
 namespace splatrender::cuda {
@@ -29,15 +29,15 @@ __device__ __forceinline__ void add_terms(T (&terms)[COUNT], T (&shared)[2][WARP
 }
 
 // The sums over all chunks for camera c: column k < COUNT in thread k, 0 in the other threads. A block of
-// kTotalThreads, 16 columns wide: a row of threads takes every 16th chunk.
-constexpr int kTotalRows = 16, kTotalThreads = kTotalRows * kCameraSums;
+// kTotalThreads, 16 columns wide: a row of threads takes every 64th chunk.
+constexpr int kTotalRows = 64, kTotalThreads = kTotalRows * kCameraSums;
 template <int COUNT>
 __device__ __forceinline__ double camera_total(const double* partial, int64_t chunks, int64_t C, int64_t c) {
   __shared__ double sums[kTotalRows][kCameraSums];
   const int column = threadIdx.x % kCameraSums, row = threadIdx.x / kCameraSums;
   double sum = 0;
   if (column < COUNT) {
-#pragma unroll 4
+#pragma unroll 8
     for (int64_t chunk = row; chunk < chunks; chunk += kTotalRows)
       sum += partial[(chunk * C + c) * kCameraSums + column];
   }

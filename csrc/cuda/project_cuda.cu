@@ -5,7 +5,7 @@
 // and the others find there.
 //
 // Backward: a thread takes a splat through all cameras, so that its gradients are summed in registers and stored once;
-// a block takes a chunk of kProjectChunk splats, kThreads at a time. Nothing is saved by forward but the extents: the
+// a block takes a chunk of kCameraChunk splats, kThreads at a time. Nothing is saved by forward but the extents: the
 // projection is computed again.
 #include "../math/ellipse.h"
 #include "../math/project.h"
@@ -70,8 +70,8 @@ template <class T>
 __global__ void __launch_bounds__(kProjectThreads) project_backward_kernel(ProjectArgs<T> a, ProjectGrads<T> g) {
   constexpr int kWarps = kProjectThreads / kWarp;
   __shared__ T shared[2][kWarps][kCameraSums];
-  const int64_t chunk = blockIdx.x, begin = chunk * kProjectChunk;
-  const int64_t end = begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N;
+  const int64_t chunk = blockIdx.x, begin = chunk * kCameraChunk;
+  const int64_t end = begin + kCameraChunk < a.N ? begin + kCameraChunk : a.N;
   const Vec3<T> none{T(0), T(0), T(0)};
   int turn = 0;
   for (int64_t first = begin; first < end; first += kProjectThreads) {
@@ -146,7 +146,7 @@ Status project(const ProjectArgs<T>& a, Context& context) {
 
 template <class T>
 Status project_backward(const ProjectArgs<T>& a, const ProjectGrads<T>& g, Context& context) {
-  const int64_t chunks = project_chunks(a.N);
+  const int64_t chunks = camera_chunks(a.N);
   if (chunks > 0)
     SR_TRY(launch("project_backward_kernel", project_backward_kernel<T>, dim3(unsigned(chunks)), dim3(kProjectThreads),
                   context.stream, a, g));

@@ -99,7 +99,7 @@ __global__ void __launch_bounds__(kShadeThreads<T>) shade_kernel(ShadeArgs<T> a)
   out[0] = color.x, out[1] = color.y, out[2] = color.z;
 }
 
-// A block takes a chunk of kProjectChunk splats, kShadeThreads at a time.
+// A block takes a chunk of kCameraChunk splats, kShadeThreads at a time.
 template <class T, int DEGREE>
 __global__ void __launch_bounds__(kShadeThreads<T>, 4) shade_backward_kernel(ShadeArgs<T> a, ShadeGrads<T> g) {
   constexpr int kThreads = kShadeThreads<T>, kWarps = kThreads / kWarp;
@@ -107,8 +107,8 @@ __global__ void __launch_bounds__(kShadeThreads<T>, 4) shade_backward_kernel(Sha
   __shared__ Rows shared[kWarps];
   __shared__ T sums[2][kWarps][kShadeSums];
   Rows& rows = shared[threadIdx.x / kWarp];
-  const int64_t chunk = blockIdx.x, begin = chunk * kProjectChunk, stride = int64_t(a.K) * 3;
-  const int64_t end = begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N;
+  const int64_t chunk = blockIdx.x, begin = chunk * kCameraChunk, stride = int64_t(a.K) * 3;
+  const int64_t end = begin + kCameraChunk < a.N ? begin + kCameraChunk : a.N;
   int turn = 0;
   for (int64_t group = begin; group < end; group += kThreads) {
     const int64_t i = group + threadIdx.x, first = i - threadIdx.x % kWarp;
@@ -196,7 +196,7 @@ Status shade(const ShadeArgs<T>& a, Context& context) {
 
 template <class T>
 Status shade_backward(const ShadeArgs<T>& a, const ShadeGrads<T>& g, Context& context) {
-  const int64_t chunks = project_chunks(a.N);
+  const int64_t chunks = camera_chunks(a.N);
   if (chunks > 0)
     SR_TRY(by_degree(a.degree, [&](auto degree) {
       return launch("shade_backward_kernel", shade_backward_kernel<T, decltype(degree)::value>, dim3(unsigned(chunks)),

@@ -6,6 +6,11 @@
 
 namespace splatrender::cuda {
 
+// Splats of a block going backward, and of a partial sum for the cameras. Fewer than on the CPU: a GPU is filled from
+// some ten thousand splats on.
+constexpr int64_t kCameraChunk = 256;
+constexpr int64_t camera_chunks(int64_t N) { return (N + kCameraChunk - 1) / kCameraChunk; }
+
 template <class T>
 Status project(const ProjectArgs<T>&, Context&);
 template <class T>

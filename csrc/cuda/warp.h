@@ -15,6 +15,18 @@ __device__ __forceinline__ T warp_sum(T x) {
   return x;
 }
 
+// The sum over this lane and those before it.
+template <class T>
+__device__ __forceinline__ T warp_prefix_sum(T x) {
+  const int lane = threadIdx.x % kWarp;
+#pragma unroll
+  for (int step = 1; step < kWarp; step *= 2) {
+    const T before = __shfl_up_sync(kAllLanes, x, step);
+    if (lane >= step) x += before;
+  }
+  return x;
+}
+
 // The sums over the 32 lanes of COUNT numbers each, COUNT a power of two: lane l returns that of x[l / (32 / COUNT)].
 // Partners split the numbers between them and add the other's share to theirs, so that 16 numbers take 16 shuffles and
 // not 80. Overwrites x.
