@@ -15,18 +15,24 @@ __global__ void __launch_bounds__(256) footprint_kernel(BlendArgs<T> a, Footprin
 }
 
 // The tiles of all cameras by falling length of their lists, in classes of powers of two: the heaviest start first, so
-// that none is left alone at the end. One block; the order within a class does not matter to any result.
+// that none is left alone at the end. One block; the order within a class does not matter to any result. Lanes of one
+// class take their places together: most tiles of a picture are in two or three classes.
 template <class T>
 __global__ void __launch_bounds__(1024) tile_order_kernel(BlendArgs<T> a, int64_t tiles, int32_t* order) {
   constexpr int kClasses = 33;
-  __shared__ int next[kClasses];
-  const auto weight_class = [&](int64_t t) {
-    const int n = a.tile_offsets[t + 1] - a.tile_offsets[t];
-    return n > 0 ? __clz(n) : 32;
+  __shared__ int next[kClasses + 1];  // the last for threads that have no tile
+  const int lane = threadIdx.x % kWarp;
+  const auto take_place = [&](int64_t t) {
+    const int n = t < tiles ? a.tile_offsets[t + 1] - a.tile_offsets[t] : 0;
+    const int weight_class = t >= tiles ? kClasses : n > 0 ? __clz(n) : 32;
+    const unsigned peers = __match_any_sync(kAllLanes, weight_class);
+    const int leader = __ffs(int(peers)) - 1;
+    const int first = lane == leader ? atomicAdd(&next[weight_class], __popc(peers)) : 0;
+    return __shfl_sync(kAllLanes, first, leader) + __popc(peers & ((1u << lane) - 1));
   };
-  if (threadIdx.x < kClasses) next[threadIdx.x] = 0;
+  if (threadIdx.x <= kClasses) next[threadIdx.x] = 0;
   __syncthreads();
-  for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) atomicAdd(&next[weight_class(t)], 1);
+  for (int64_t first = 0; first < tiles; first += blockDim.x) take_place(first + threadIdx.x);  // counts them
   __syncthreads();
   if (threadIdx.x == 0) {
     int sum = 0;
@@ -37,7 +43,11 @@ __global__ void __launch_bounds__(1024) tile_order_kernel(BlendArgs<T> a, int64_
     }
   }
   __syncthreads();
-  for (int64_t t = threadIdx.x; t < tiles; t += blockDim.x) order[atomicAdd(&next[weight_class(t)], 1)] = int32_t(t);
+  for (int64_t first = 0; first < tiles; first += blockDim.x) {
+    const int64_t t = first + threadIdx.x;
+    const int place = take_place(t);
+    if (t < tiles) order[place] = int32_t(t);
+  }
 }
 
 template <class T>

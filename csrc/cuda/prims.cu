@@ -7,12 +7,14 @@
 
 namespace splatrender::cuda {
 
+// CUB takes 32-bit offsets for 32-bit counts, and there are never more than 2^31 items.
 Status exclusive_sum(const int32_t* in, int64_t* out, int64_t n, Context& context) {
   const cudaStream_t stream = static_cast<cudaStream_t>(context.stream);
   size_t bytes = 0;
   const auto call = [&](void* memory) {
-    return status_of("cub::DeviceScan", cub::DeviceScan::ExclusiveScan(
-                                            memory, bytes, in, out, ::cuda::std::plus<>{}, int64_t(0), n, stream));
+    return status_of(
+        "cub::DeviceScan",
+        cub::DeviceScan::ExclusiveScan(memory, bytes, in, out, ::cuda::std::plus<>{}, int64_t(0), uint32_t(n), stream));
   };
   SR_TRY(call(nullptr));
   return call(context.scratch<char>(int64_t(bytes)));
@@ -24,9 +26,9 @@ Status sort_pairs(const K* keys, K* sorted_keys, const V* values, V* sorted_valu
   const cudaStream_t stream = static_cast<cudaStream_t>(context.stream);
   size_t bytes = 0;
   const auto call = [&](void* memory) {
-    return status_of(
-        "cub::DeviceRadixSort",
-        cub::DeviceRadixSort::SortPairs(memory, bytes, keys, sorted_keys, values, sorted_values, n, 0, bits, stream));
+    return status_of("cub::DeviceRadixSort",
+                     cub::DeviceRadixSort::SortPairs(
+                         memory, bytes, keys, sorted_keys, values, sorted_values, uint32_t(n), 0, bits, stream));
   };
   SR_TRY(call(nullptr));
   return call(context.scratch<char>(int64_t(bytes)));
