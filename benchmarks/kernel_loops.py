@@ -12,7 +12,17 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from sass import CLASSES, Function, Instruction, Loop, count_opcode, flops, longest_without
+from sass import (
+    CLASSES,
+    Function,
+    Instruction,
+    Loop,
+    alu,
+    count_opcode,
+    flops,
+    longest_without,
+    wavefronts,
+)
 
 MEMORY = ("LDG/STG", "RED/ATOM")
 
@@ -31,6 +41,7 @@ class Phase:
         threads: that go through it, of a block.
         uses: how often one of its loads, stores or atomics is run for an entry, by opcode; once if
             absent. All lanes of a warp that name one address count as one.
+        passes: of a warp through shared memory, of one load or store, by opcode; 1 if absent.
         contributes: an opcode that an iteration only meets where some pixel of the warp is changed,
             in loops that branch around it.
         why: how the numbers follow from the kernel.
@@ -45,6 +56,7 @@ class Phase:
     entries: int = 0
     threads: int = 0
     uses: dict[str, int] = field(default_factory=dict)
+    passes: dict[str, int] = field(default_factory=dict)
     contributes: str = ""
 
 
@@ -67,7 +79,8 @@ class Count:
             splat and tile.
         classes: instructions per unit.
         bytes: that loads, stores and atomics of global memory ask for, per pair of splat and tile.
-        flops: floating-point operations per unit.
+        flops, alu, wavefronts: floating-point operations, instructions for the unit of integers,
+            and passes through shared memory, per unit.
         missed: instructions per pair of a warp none of whose pixels is changed.
     """
 
@@ -76,6 +89,8 @@ class Count:
     classes: dict[str, float]
     bytes: float
     flops: float
+    alu: float
+    wavefronts: float
     missed: float
 
     @property
@@ -132,6 +147,7 @@ OURS = {
                     markers=18,
                     around="pixels",
                     pairs=16,
+                    passes={"LDS.64": 2},  # (dE, w) of 32 pairs; a pixel's gradient is read by 8
                 ),
                 Phase(
                     "fetch and write",
@@ -223,14 +239,16 @@ def _count(function: Function, loop: Loop, phase: Phase, design: Design) -> Coun
     classes = {kind: kinds[kind] * share for kind in CLASSES if kinds[kind]}
     bytes_moved = sum(_bytes(i, phase.uses) for i in loop.own) / times
     work, missed = flops(loop.own) * share, len(loop.own) * share
+    half, shared = alu(loop.own) * share, wavefronts(loop.own, phase.passes) * share
     if phase.contributes:
         way = longest_without(function, loop, phase.contributes)
         if way is None:
             raise ValueError(
                 f"{design.pattern}: phase {phase.name}: expected a way around {phase.contributes}"
             )
-        missed = way * share
-    return Count(phase, "pixel" if per_pixel else "entry", classes, bytes_moved, work, missed)
+        missed = len(way) * share
+    unit = "pixel" if per_pixel else "entry"
+    return Count(phase, unit, classes, bytes_moved, work, half, shared, missed)
 
 
 def _bytes(instruction: Instruction, uses: dict[str, int]) -> int:

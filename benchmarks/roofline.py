@@ -12,6 +12,7 @@ involved: these are bounds on time, not measurements.
 from __future__ import annotations
 
 import argparse
+import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,18 @@ from cuda_build import disassemble, nvcc_release
 from cuda_static import loops_of, our_kernels
 from kernel_loops import OURS
 from list_counts import ListCounts, count_lists
-from sass import CLASSES, count_by_class, flops, parse
+from sass import (
+    CLASSES,
+    Function,
+    Instruction,
+    alu,
+    count_by_class,
+    count_opcode,
+    flops,
+    longest_without,
+    parse,
+    wavefronts,
+)
 from workloads import SIZES, scatter
 
 SPLATS, LOG_SCALE, SIZE = SIZES["W3"]
@@ -48,11 +60,17 @@ GPUS = (
     Gpu("H100 SXM 80 GB", "sm_90", 132, 1.98e9, 3350e9),
 )
 STRAIGHT = ("project_kernel<float>", "project_backward_kernel<float>")  # no loop per splat
-FLOPS = "flops"  # counted beside the classes of instructions
+FLOPS, ALU, WAVEFRONTS = "flops", "alu", "wavefronts"  # counted beside the classes of instructions
 ISSUED = 128  # thread instructions per clock and multiprocessor, of any kind: four warps
 # CUDA C++ Programming Guide, "Arithmetic Instructions", results per clock and multiprocessor
-SHARED = 32  # loads and stores of shared memory, shuffles and votes
-SPECIAL = 16  # powers of two, reciprocals, conversions
+SHARED = 32  # loads and stores of shared memory, 4 bytes each, shuffles and votes
+SPECIAL = 16  # powers of two, reciprocals, conversions, searches for bits
+INTEGERS = 64  # integers, comparisons, selections, minima
+# loss_cuda.cu: the rows of an iteration, and the columns of a thread; how plan_of cuts the picture
+LOSS = "loss_kernel<float>"
+LOSS_ROWS, LOSS_COLUMNS, LOSS_THREADS, LOSS_BLOCKS = 11, 2, 192, 2
+LOSS_STRIP, LOSS_SUM_ROWS, LOSS_EXTRA_ROWS, LOSS_FETCHED_ROWS = 108, 8, 21, 11
+LOSS_PASSES = {"LDS.128": 4, "LDS.64": 2, "STS.128": 4, "STS.64": 2}  # all lanes at other places
 
 
 @dataclass(frozen=True)
@@ -62,7 +80,8 @@ class Stage:
     Attributes:
         bytes: read and written, if every array passes once.
         formula: of the bytes, in words.
-        instructions: of threads, by architecture and class, and FLOPS; empty where not counted.
+        instructions: of threads, by architecture and class, and FLOPS, ALU and WAVEFRONTS; empty
+            where not counted.
     """
 
     name: str
@@ -78,7 +97,8 @@ class Stage:
         n, rate = self.instructions[gpu.arch], gpu.multiprocessors * gpu.clock
         found["issue"] = issued(n) / (ISSUED * rate)
         found["special"] = n["MUFU"] / (SPECIAL * rate)
-        found["shared"] = (n["LDS/STS"] + n["SHFL/VOTE"]) / (SHARED * rate)
+        found["integers"] = n[ALU] / (INTEGERS * rate)
+        found["shared"] = n[WAVEFRONTS] / (SHARED * rate)
         return found
 
 
@@ -129,7 +149,12 @@ def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Sta
             56 * n + 48 * c.forward_entries + 2 * pairs + 20 * pixels,
             forward,
         ),
-        Stage("loss", "12 + 3 + 12 a pixel", 27 * pixels, {}),
+        Stage(
+            "loss",
+            "12 + 3 + 12 a pixel",
+            27 * pixels,
+            {g.arch: _times(costs[LOSS][g.arch], loss_numbers(c.size, g)) for g in GPUS},
+        ),
         Stage(
             "blend backward",
             "56 + 56 a splat; 55 an entry looked at, 49 + 49 a pair hit, 2 a pair; 24 a pixel",
@@ -153,7 +178,8 @@ def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Sta
 
 
 def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
-    """Thread instructions: of the blend loops per pair, of `STRAIGHT` kernels all of their code.
+    """Thread instructions: of the blend loops per pair, of the loss per number that a block goes
+    through, of `STRAIGHT` kernels all of their code.
 
     Args:
         archs: architectures.
@@ -165,16 +191,63 @@ def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
     found: dict[str, dict[str, Counter[str]]] = {}
     for loops in loops_of("ours", OURS, compiled):
         for one in loops.counts:
-            costs = Counter({**one.classes, FLOPS: one.flops})
+            extra = {FLOPS: one.flops, ALU: one.alu, WAVEFRONTS: one.wavefronts}
+            costs = Counter({**one.classes, **extra})
             found.setdefault(f"{loops.direction} {one.phase.name}", {})[loops.arch] = costs
     for file in compiled:
-        wanted = {m: r.kernel for m, r in file.kernels.items() if r.kernel in STRAIGHT}
+        wanted = {m: r.kernel for m, r in file.kernels.items() if r.kernel in (*STRAIGHT, LOSS)}
         code = parse(disassemble(file.cubin, "-sass")) if wanted else {}
         for mangled, kernel in wanted.items():
-            instructions = code[mangled].instructions
-            costs = Counter({**count_by_class(instructions), FLOPS: flops(instructions)})
+            function = code[mangled]
+            if kernel == LOSS:
+                costs = _times(
+                    _costs(_loss_rows(function), LOSS_PASSES), 1 / (LOSS_ROWS * LOSS_COLUMNS)
+                )
+            else:
+                costs = _costs(function.instructions, {})
             found.setdefault(kernel, {})[file.arch] = costs
     return found
+
+
+def loss_numbers(size: tuple[int, int], gpu: Gpu) -> int:
+    """Numbers of a picture that the blocks of the loss go through, those for their neighbours too.
+
+    Args:
+        size: width and height of the picture.
+        gpu: how many blocks it runs at a time says how the picture is cut (`plan_of`).
+
+    Returns:
+        Numbers of all threads, for rows of which more is done than to fetch them.
+    """
+    strips, places = math.ceil(size[0] / LOSS_STRIP), gpu.multiprocessors * LOSS_BLOCKS
+    cuts = []
+    for waves in range(1, 5):
+        bands = max(waves * places // strips, 1)
+        rows = LOSS_SUM_ROWS * math.ceil(size[1] / bands / LOSS_SUM_ROWS)
+        needed = math.ceil(size[1] / rows)
+        times = math.ceil(needed * strips / places)
+        cuts.append((times * (rows + LOSS_EXTRA_ROWS), rows, needed))
+    _, rows, bands = min(cuts, key=lambda cut: cut[0])
+    worked = rows + LOSS_EXTRA_ROWS - LOSS_FETCHED_ROWS
+    return strips * bands * worked * LOSS_THREADS * LOSS_COLUMNS
+
+
+def _loss_rows(function: Function) -> tuple[Instruction, ...]:
+    """What a thread of the loss does for the rows of an iteration, without the sums every 8 rows.
+
+    A photo of bytes or of floats, a mask or none: the longest way.
+    """
+    loop = max(function.loops, key=lambda x: len(x.own))
+    way = longest_without(function, loop, "F2F")
+    if way is None or count_opcode(way, "BAR") != LOSS_ROWS:
+        raise ValueError(f"{LOSS}: expected a loop over {LOSS_ROWS} rows with a barrier each")
+    return way
+
+
+def _costs(instructions: tuple[Instruction, ...], passes: dict[str, int]) -> Counter[str]:
+    extra = {FLOPS: flops(instructions), ALU: alu(instructions)}
+    extra[WAVEFRONTS] = wavefronts(instructions, passes)
+    return Counter({**count_by_class(instructions), **extra})
 
 
 def issued(counts: Counter[str]) -> float:
@@ -238,9 +311,10 @@ backend. Nothing here was measured on a GPU.
 """
 _STAGES = """
 Bytes are those of the arrays, each passed once, with nothing kept in the L2 cache. Instructions are
-those of threads: for blending per pair, from the loops; for projection the length of its code.
-Times in microseconds; *compute* is the busiest of issue slots, special function units, and shared
-memory with shuffles. Where instructions are not counted, memory is taken to bind.
+those of threads: for blending per pair, from the loops; for the loss per number that a block goes
+through, those for its neighbours too; for projection the length of its code. Times in microseconds;
+*compute* is the busiest of issue slots, the units for special functions and for integers, and
+shared memory with shuffles. Where instructions are not counted, memory is taken to bind.
 
 """
 

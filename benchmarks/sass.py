@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 
 CLASSES = {
     "FP32": r"FFMA|FADD|FMUL|FSETP|FMNMX|FSEL|FSET|FCHK|FSWZADD",
     "FP64": r"D(FMA|ADD|MUL|SETP|MNMX)",
-    "MUFU": r"MUFU|F2I|I2F|F2F|FRND|I2I",
+    "MUFU": r"MUFU|F2I|I2F|F2F|FRND|I2I|FLO|BREV|POPC",
     "SHFL/VOTE": r"SHFL|VOTEU?|MATCH|C?REDUX",
     "LDS/STS": r"LDS|LDSM|STS|ATOMS",
     "LDG/STG": r"LDG|STG|LD|ST",
@@ -28,8 +29,13 @@ CLASSES = {
     "CTRL": r"BRA|BRX|JMP|EXIT|RET|CALL|NOP|YIELD|BSSY|BSYNC|BREAK|BMOV|WARPSYNC|KILL|BPT",
     "INT": r".*",
 }
-"""Instruction classes by the first word of the opcode, tried in order. MUFU counts conversions too:
-they run on the same unit. INT is the rest: integers, addresses, moves, predicates, constants."""
+"""Instruction classes by the first word of the opcode, tried in order. MUFU counts conversions and
+searches for bits too: they run on the same unit. INT is the rest: integers, addresses, moves,
+predicates, constants."""
+_ALU = re.compile(
+    r"(FSETP|FSEL|FSET|FMNMX|FCHK|IADD3?|ISETP|IMNMX|VIADD\w*|VIMNMX\w*|P?LOP3|SEL|SHF|LEA"
+    r"|PRMT|P2R|R2P|MOV|IABS|SGXT|BMSK)$"
+)
 _MATCHERS = {name: re.compile(rf"({words})$") for name, words in CLASSES.items()}
 _FUNCTION = re.compile(r"^\s*Function : (\S+)", re.MULTILINE)
 _LINE = re.compile(r"^\s*/\*([0-9a-f]{4,})\*/\s+(.+?)\s*;", re.MULTILINE)
@@ -178,13 +184,32 @@ def flops(instructions: tuple[Instruction, ...]) -> int:
     return sum(2 * (i.word in ("FFMA", "DFMA")) + (i.word in one) for i in instructions)
 
 
+def alu(instructions: tuple[Instruction, ...]) -> int:
+    """Instructions for the unit of comparisons, selections and integers, half as wide as FP32's."""
+    return sum(_ALU.match(i.word) is not None for i in instructions)
+
+
+def wavefronts(instructions: tuple[Instruction, ...], passes: Mapping[str, int]) -> int:
+    """Passes of a warp through shared memory, shuffles and votes among them.
+
+    Args:
+        instructions: of one thread.
+        passes: of one load or store, by the beginning of its opcode; 1 if absent, which is right
+            where all lanes read one place, or each 4 bytes.
+    """
+    shared = [i for i in instructions if i.kind in ("LDS/STS", "SHFL/VOTE")]
+    return sum(
+        next((n for word, n in passes.items() if count_opcode((i,), word)), 1) for i in shared
+    )
+
+
 def count_opcode(instructions: tuple[Instruction, ...], prefix: str) -> int:
     """How many opcodes are `prefix` or begin with it and a dot, such as MUFU.EX2."""
     return sum(i.opcode == prefix or i.opcode.startswith(prefix + ".") for i in instructions)
 
 
-def longest_without(function: Function, loop: Loop, opcode: str) -> int | None:
-    """Instructions on the longest way through an innermost loop that avoids an opcode.
+def longest_without(function: Function, loop: Loop, opcode: str) -> tuple[Instruction, ...] | None:
+    """The instructions on the longest way through an innermost loop that avoids an opcode.
 
     Args:
         function: the kernel.
@@ -192,24 +217,34 @@ def longest_without(function: Function, loop: Loop, opcode: str) -> int | None:
         opcode: as for `count_opcode`.
 
     Returns:
-        How many; None where every way meets the opcode.
+        In order; None where every way meets the opcode.
     """
-    known: dict[int, int | None] = {}
+    following: dict[int, int | None] = {}  # the next block on the way from a block, None at its end
+    lengths: dict[int, int] = {}  # from a block on; absent where every way meets the opcode
 
-    def rest(start: int) -> int | None:
-        if start not in known:
-            block = function.blocks[start]
-            ways = [
-                0 if after == loop.head else rest(after)
-                for after in block.successors
-                if after in loop.blocks
-            ]
-            lengths = [w for w in ways if w is not None]
-            barred = count_opcode(block.instructions, opcode) or not lengths
-            known[start] = None if barred else len(block.instructions) + max(lengths)
-        return known[start]
+    def visit(start: int) -> int | None:
+        if start in following:
+            return lengths.get(start)
+        block, best = function.blocks[start], -1
+        following[start] = None
+        for after in block.successors:
+            if after == loop.head:
+                best = max(best, 0)
+            elif after in loop.blocks and (length := visit(after)) is not None and length > best:
+                best, following[start] = length, after
+        if best < 0 or count_opcode(block.instructions, opcode):
+            return None
+        lengths[start] = best + len(block.instructions)
+        return lengths[start]
 
-    return rest(loop.head)
+    if visit(loop.head) is None:
+        return None
+    way: list[Instruction] = []
+    place: int | None = loop.head
+    while place is not None:
+        way += function.blocks[place].instructions
+        place = following[place]
+    return tuple(way)
 
 
 def _returns(instructions: tuple[Instruction, ...], start: int) -> bool:
