@@ -106,6 +106,16 @@ def test_doubtful_photos_are_refused_with_the_nearest(
         find_photos(tmp_path, "images", names)
 
 
+def test_absolute_names_are_taken_as_they_are(tmp_path: Path) -> None:
+    files = [tmp_path / "elsewhere" / "a.jpg", tmp_path / "images" / "b.jpg"]
+    touch(*files)
+    assert find_photos(tmp_path, "images", [str(file) for file in files]).paths == files
+    moved = ["/gone/a.jpg", "/gone/b.jpg"]
+    touch(tmp_path / "images" / "a.jpg")
+    expected = [tmp_path / "images" / "a.jpg", tmp_path / "images" / "b.jpg"]
+    assert find_photos(tmp_path, "images", moved).paths == expected
+
+
 def test_broken_link_is_named(tmp_path: Path) -> None:
     touch(tmp_path / "images" / "b.jpg")
     (tmp_path / "images" / "a.jpg").symlink_to(tmp_path / "nowhere.jpg")

@@ -53,16 +53,17 @@ def find_photos(root: Path, images: str, names: Sequence[str], resolution: int =
         folder = _other_folder(root, images, names)
     there = list(_files_below(folder))
     paths = _matched(folder, names, there)
-    used = {path.relative_to(folder).as_posix() for path in paths}
+    used = {_cased(_inside(folder, path)) for path in paths}  # as Windows and macOS see names
     pictures = {file for file in there if PurePosixPath(file).suffix.lower() in PICTURES}
     if folder == root:  # a flat export: what lies beside its photos, and nothing deeper
         pictures = {file for file in pictures if "/" not in file}
-    if not pictures <= used:
+    unused = {_cased(file) for file in pictures} - used
+    if unused:
         logger.warning(
             "%s: %d of %d photos have cameras in the sparse model; the others are not used",
             folder,
             len(used),
-            len(pictures | used),
+            len(used) + len(unused),
         )
     return Photos(paths, use_reduced)
 
@@ -155,6 +156,11 @@ _DEEPEST = 8
 # ---- names
 
 
+def _inside(folder: Path, path: Path) -> str:
+    """A path relative to `folder`; a model may also hold absolute ones."""
+    return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
+
+
 def _spelled(name: str) -> str:
     """A name with forward slashes and accents in one piece (NFC)."""
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
@@ -192,7 +198,7 @@ def _matched(folder: Path, names: Sequence[str], there: Sequence[str]) -> list[P
         missing = [name for name in names if name not in found]
         if not missing or (only_for_all and found):
             break
-        taken = [path.relative_to(folder).as_posix() for path in found.values()]
+        taken = [_inside(folder, path) for path in found.values()]
         for name, file in _without_doubt(key, missing, there, taken).items():
             if (folder / file).is_file():  # not a broken link
                 found[name] = folder / file
@@ -209,7 +215,7 @@ def _matched(folder: Path, names: Sequence[str], there: Sequence[str]) -> list[P
             "%s: %d photos have other names than in the sparse model, for example %s for %s",
             folder,
             len(found) - exactly,
-            found[name].relative_to(folder).as_posix(),
+            _inside(folder, found[name]),
             name,
         )
     return [found[name] for name in names]
