@@ -22,10 +22,12 @@ _extension.require_built()
 _HOMES = {
     "Camera": "splatrender.camera",
     "InputError": "splatrender.errors",
+    "InputWarning": "splatrender.errors",
     "RenderOptions": "splatrender.operators.render",
     "Rendering": "splatrender.operators.render",
     "Splats": "splatrender.model.splats",
     "TrainOptions": "splatrender.training",
+    "debug": "splatrender.operators.plausible",
     "load_scene": "splatrender.scenes.scene",
     "rasterize": "splatrender.operators.render",
     "render": "splatrender.operators.render",

@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class InputWarning(UserWarning):
+    """Input that is possible but hardly meant: which argument, and the likely mistake."""
+
+
 class WriteError(OSError):
     """A file could not be written: the disk is full, a quota is used up, a network disk is gone.
 

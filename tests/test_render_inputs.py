@@ -198,12 +198,12 @@ def test_half_precision_is_refused_and_cameras_follow_the_splats() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("means", (5, 2), r"\[N=5, 3\], found \[5, 2\]"),
+        ("means", (5, 2), r"\[N, 3\], found \[5, 2\]"),
         ("quats", (4, 4), r"\[N=5, 4\], found \[4, 4\]"),
         ("scales", (5,), r"\[N=5, 3\], found \[5\]"),
         ("amplitudes", (5, 1), r"\[N=5\], found \[5, 1\] \(amplitudes.squeeze\(-1\)"),
         ("viewmats", (4, 4), r"\[C, 4, 4\], found \[4, 4\] \(of one camera: viewmats\[None\]\)"),
-        ("viewmats", (2, 3, 4), r"\[C=2, 4, 4\], .* \(append the row 0, 0, 0, 1\)"),
+        ("viewmats", (2, 3, 4), r"\[C, 4, 4\], .* \(append the row 0, 0, 0, 1\)"),
         ("intrinsics", (4,), r"\[C=2, 4\], found \[4\] \(of one camera: intrinsics\[None\]\)"),
         ("intrinsics", (2, 3, 3), r"\[C=2, 4\], found \[2, 3, 3\] \(of camera matrices K: K\["),
         ("intrinsics", (3, 4), r"\[C=2, 4\], found \[3, 4\]"),

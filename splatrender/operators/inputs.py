@@ -6,7 +6,8 @@ import functools
 import math
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar
 
@@ -61,14 +62,16 @@ def _refusal(message: str) -> str | None:
     return f"{operator}: {name}: expected {_KINDS.get(wanted, wanted)}, found {found:.60}"
 
 
-_SPLATS: dict[str, tuple[str | int, ...]] = {
+_SHAPES: dict[str, tuple[str | int, ...]] = {
     "means": ("N", 3),
     "quats": ("N", 4),
     "scales": ("N", 3),
     "factors": ("N", 3, 3),
     "amplitudes": ("N",),
+    "viewmats": ("C", 4, 4),
+    "intrinsics": ("C", 4),
 }
-_CAMERAS: dict[str, tuple[str | int, ...]] = {"viewmats": ("C", 4, 4), "intrinsics": ("C", 4)}
+_OF_CAMERAS = ("viewmats", "intrinsics")  # of any floating-point dtype
 
 
 class Unset(Enum):
@@ -78,6 +81,39 @@ class Unset(Enum):
 
 
 UNSET = Unset.UNSET
+
+
+@dataclass(frozen=True)
+class SceneTensors:
+    """Splats and cameras as tensors that fit each other, see `rasterize`.
+
+    Attributes:
+        means, quats, scales, factors, amplitudes, colors, viewmats, intrinsics: of one dtype.
+        width, height: size of the pictures [px].
+        degree: of the harmonics that colors are; None where they are values.
+    """
+
+    means: Tensor
+    quats: Tensor | None
+    scales: Tensor | None
+    factors: Tensor | None
+    amplitudes: Tensor
+    colors: Tensor
+    viewmats: Tensor
+    intrinsics: Tensor
+    width: int
+    height: int
+    degree: int | None
+
+    @property
+    def channels(self) -> int:
+        """D, of the pictures."""
+        return self.colors.shape[-1]
+
+    def tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """Names and tensors of those that are given."""
+        values = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return ((name, value) for name, value in values if isinstance(value, Tensor))
 
 
 def require_scene(tensors: Mapping[str, Any]) -> None:
@@ -98,13 +134,18 @@ def require_scene(tensors: Mapping[str, Any]) -> None:
         )
     kept = {name: t for name, t in tensors.items() if name in given or name not in shape}
     require_tensors(**kept)
-    means = kept["means"]
+    means, viewmats = kept["means"], kept["viewmats"]
     if means.dtype not in (torch.float32, torch.float64):
         raise InputError(f"means: expected float32 or float64, found {dtype_name(means.dtype)}")
-    sizes: dict[str | int, int] = {}
+    sizes: dict[str | int, int] = {
+        "N": means.shape[0] if means.dim() else 0,
+        "C": viewmats.shape[0] if viewmats.dim() else 0,
+    }
     for name, tensor in kept.items():
-        require_dtype(name, tensor, means if name in _SPLATS else None)
-        _require_shape(name, tensor, (_SPLATS | _CAMERAS)[name], sizes)
+        require_dtype(name, tensor, None if name in _OF_CAMERAS else means)
+        wanted = tuple(sizes.get(size, size) for size in _SHAPES[name])
+        if tensor.shape != wanted:
+            _refuse_shape(name, tuple(tensor.shape), sizes)
 
 
 def require_dtype(name: str, tensor: Tensor, means: Tensor | None, hint: str = "") -> None:
@@ -118,21 +159,12 @@ def require_dtype(name: str, tensor: Tensor, means: Tensor | None, hint: str = "
     raise InputError(f"{name}: expected {expected}, found {dtype_name(tensor.dtype)}{hint}")
 
 
-def _require_shape(
-    name: str, tensor: Tensor, shape: tuple[str | int, ...], sizes: dict[str | int, int]
-) -> None:
-    """Compare with a shape of numbers and letters; the first tensor with a letter fixes it."""
-    found = tuple(tensor.shape)
-    if len(found) == len(shape):
-        for letter, size in zip(shape, found, strict=True):
-            if isinstance(letter, str):
-                sizes.setdefault(letter, size)
-        if all(sizes.get(a, a) == b for a, b in zip(shape, found, strict=True)):
-            return
-    expected = ", ".join(f"{a}={sizes[a]}" if a in sizes else str(a) for a in shape)
-    raise InputError(
-        f"{name}: expected shape [{expected}], found {list(found)}{_hint(name, found, shape)}"
-    )
+def _refuse_shape(name: str, found: tuple[int, ...], sizes: dict[str | int, int]) -> None:
+    first = name in ("means", "viewmats")  # they set N and C
+    shape = _SHAPES[name]
+    words = (f"{a}={sizes[a]}" if a in sizes and not first else str(a) for a in shape)
+    hint = _hint(name, found, shape)
+    raise InputError(f"{name}: expected shape [{', '.join(words)}], found {list(found)}{hint}")
 
 
 def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> str:
@@ -141,7 +173,7 @@ def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> st
         return " (of camera matrices K: K[:, (0, 1, 0, 1), (0, 1, 2, 2)], which is fx, fy, cx, cy)"
     if name == "viewmats" and found[-2:] == (3, 4):
         return " (append the row 0, 0, 0, 1)"
-    if name in _CAMERAS and found == shape[1:]:
+    if name in _OF_CAMERAS and found == shape[1:]:
         return f" (of one camera: {name}[None])"
     if found[1:] == (*shape[1:], 1):
         return f" ({name}.squeeze(-1) has it)"
@@ -175,19 +207,17 @@ def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
             )
 
 
-def require_background(
-    background: Tensor | Sequence[float] | None, cameras: int, channels: int, means: Tensor
-) -> Tensor:
-    """The background of each camera, [C,D], of the dtype and on the device of means.
+def require_background(background: Tensor | Sequence[float] | None, scene: SceneTensors) -> Tensor:
+    """The background of each camera, [C,D], of the dtype and on the device of the scene.
 
     Args:
         background: [D] or [C,D], or as many numbers; None for black.
-        cameras, channels: C and D.
-        means: sets dtype and device.
+        scene: sets C, D, dtype and device.
 
     Raises:
         InputError: it has another type or shape, or counts to 255.
     """
+    means, cameras, channels = scene.means, len(scene.viewmats), scene.channels
     if background is None:
         return means.new_zeros(cameras, channels)
     try:

@@ -24,12 +24,14 @@ from splatrender.operators.blend import ABSGRAD_CHANNELS, blend
 from splatrender.operators.devices import send
 from splatrender.operators.inputs import (
     UNSET,
+    SceneTensors,
     Unset,
     require_background,
     require_cameras,
     require_colors,
     require_scene,
 )
+from splatrender.operators.plausible import SPLATS, check_numbers, wanted
 from splatrender.operators.project import RESPONSES, project, response_number
 from splatrender.operators.shade import shade
 
@@ -44,6 +46,9 @@ class RenderOptions:
         near, far: splats with camera z outside (near, far) are culled [scene units].
         eps2d: variance added to every footprint [px²].
         sh_degree: highest degree of harmonics that is used; None uses all there are.
+        check: look at all numbers first: impossible ones (NaN, zero quaternions, logits where
+            opacities belong) raise an `InputError`, implausible ones (a camera that sees no splat)
+            give an `InputWarning`; see `splatrender.debug`, which asks for it everywhere.
     """
 
     response: str = "gaussian"
@@ -52,6 +57,7 @@ class RenderOptions:
     far: float = math.inf
     eps2d: float = 0.3
     sh_degree: int | None = None
+    check: bool = False
 
     def __post_init__(self) -> None:
         response_number(self.response)
@@ -168,40 +174,14 @@ def rasterize(
         height = require_integer("height", height, 1, MOST_PIXELS)
         if viewmats.device.type == "cpu":
             require_cameras(viewmats, intrinsics)
-    response = RESPONSES[options.response]
-    means2d, conics, depths, peaks, extents = project(
-        means, quats, scales, factors, amplitudes, viewmats, intrinsics, width, height,
-        options.near, options.far, options.eps2d, options.antialiased, response,
+    scene = SceneTensors(
+        means, quats, scales, factors, amplitudes, colors, viewmats, intrinsics, width, height,
+        degree,
     )  # fmt: skip
-    if degree is None:
-        emission = colors.expand(len(viewmats), -1, -1)
-    else:
-        most = MAX_DEGREE if options.sh_degree is None else options.sh_degree
-        emission = shade(means, colors, viewmats, extents, min(degree, most))
-    cameras, _, channels = emission.shape
-    if absgrad and channels + depth > ABSGRAD_CHANNELS:
-        raise InputError(
-            f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "
-            f"found {channels + depth}"
-        )
-    backgrounds = require_background(background, cameras, channels, means)
-    if depth:  # one more channel whose colour is the depth
-        emission = torch.cat([emission, depths[..., None]], -1)
-        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(cameras, 1)], -1)
-    bins = bin_splats(means2d, conics, depths, peaks, extents, width, height)
-    radiance, transmittance, seen, _ = blend(
-        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response,
-        visibility, absgrad,
-    )  # fmt: skip
-    expected_depth = None
-    if depth:
-        alpha = 1 - transmittance
-        expected_depth = torch.where(alpha > 0, radiance[..., channels] / alpha.clamp_min(1e-10), 0)
-        radiance = radiance[..., :channels]
-    return Rendering(
-        radiance, transmittance, extents[..., 0] > 0, means2d, extents, expected_depth,
-        seen if visibility else None,
-    )  # fmt: skip
+    behind = require_background(background, scene)
+    if wanted(options.check):
+        check_numbers(scene, behind, options.response, (options.near, options.far))
+    return _draw(scene, behind, options, depth, visibility, absgrad)
 
 
 def peak_amplitudes(opacities: Tensor, scales: Tensor, response: str) -> Tensor:
@@ -258,6 +238,9 @@ def render(
         InputError: an argument has another type than expected, there is no camera, or cameras
             differ in size.
 
+    Warns:
+        InputWarning: numbers are implausible, with `RenderOptions(check=True)`.
+
     Example:
         >>> from splatrender.camera import Camera
         >>> camera = Camera(torch.eye(4), 100.0, 100.0, 32.0, 24.0, 64, 48)
@@ -272,11 +255,14 @@ def render(
     scales = splats.scales
     require_type("options", options, RenderOptions)
     amplitudes = peak_amplitudes(splats.opacities, scales, options.response)
-    return rasterize(
-        splats.means, splats.quats, scales, amplitudes, splats.sh, viewmats, intrinsics,
-        views[0].width, views[0].height, sh_degree=splats.degree, background=background,
-        options=options, depth=depth, visibility=visibility, absgrad=absgrad,
+    scene = SceneTensors(
+        splats.means, splats.quats, scales, None, amplitudes, splats.sh, viewmats, intrinsics,
+        views[0].width, views[0].height, splats.degree,
     )  # fmt: skip
+    behind = require_background(background, scene)
+    if wanted(options.check):
+        check_numbers(scene, behind, options.response, (options.near, options.far), SPLATS)
+    return _draw(scene, behind, options, depth, visibility, absgrad)
 
 
 def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
@@ -297,3 +283,47 @@ def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
     if len(sizes) > 1:
         raise InputError(f"cameras: expected one picture size, found {sorted(sizes)}")
     return items
+
+
+def _draw(
+    scene: SceneTensors,
+    backgrounds: Tensor,
+    options: RenderOptions,
+    depth: bool,
+    visibility: bool,
+    absgrad: bool,
+) -> Rendering:
+    """The four stages in a row, on arguments that fit; backgrounds [C,D]."""
+    s, channels = scene, scene.channels
+    if absgrad and channels + depth > ABSGRAD_CHANNELS:
+        raise InputError(
+            f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "
+            f"found {channels + depth}"
+        )
+    response = RESPONSES[options.response]
+    means2d, conics, depths, peaks, extents = project(
+        s.means, s.quats, s.scales, s.factors, s.amplitudes, s.viewmats, s.intrinsics,
+        s.width, s.height, options.near, options.far, options.eps2d, options.antialiased, response,
+    )  # fmt: skip
+    if s.degree is None:
+        emission = s.colors.expand(len(s.viewmats), -1, -1)
+    else:
+        most = MAX_DEGREE if options.sh_degree is None else options.sh_degree
+        emission = shade(s.means, s.colors, s.viewmats, extents, min(s.degree, most))
+    if depth:  # one more channel whose colour is the depth
+        emission = torch.cat([emission, depths[..., None]], -1)
+        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(s.viewmats), 1)], -1)
+    bins = bin_splats(means2d, conics, depths, peaks, extents, s.width, s.height)
+    radiance, transmittance, seen, _ = blend(
+        means2d, conics, peaks, emission, backgrounds, *bins, s.width, s.height, response,
+        visibility, absgrad,
+    )  # fmt: skip
+    expected_depth = None
+    if depth:
+        alpha = 1 - transmittance
+        expected_depth = torch.where(alpha > 0, radiance[..., channels] / alpha.clamp_min(1e-10), 0)
+        radiance = radiance[..., :channels]
+    return Rendering(
+        radiance, transmittance, extents[..., 0] > 0, means2d, extents, expected_depth,
+        seen if visibility else None,
+    )  # fmt: skip

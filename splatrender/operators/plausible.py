@@ -1,0 +1,278 @@
+"""Numbers that no picture comes of: named before the picture is black, if that is asked for.
+
+Reading numbers costs a pass over them and a wait for a GPU, so it is off by default:
+`RenderOptions(check=True)` asks for one call, `splatrender.debug()` for all.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+
+import torch
+from torch import Tensor
+
+from splatrender.errors import InputError, InputWarning
+from splatrender.operators.inputs import SceneTensors, require_cameras
+
+ARGUMENTS: Mapping[str, str] = MappingProxyType({})
+SPLATS = MappingProxyType(
+    {
+        "means": "Splats.means",
+        "quats": "Splats.quats",
+        "scales": "Splats.log_scales",
+        "amplitudes": "Splats.opacity_logits",
+        "colors": "Splats.sh",
+        "viewmats": "cameras",
+        "intrinsics": "cameras",
+    }
+)
+"""The arguments of `rasterize` by the names that a caller of `render` knows."""
+
+MOST_COLOR = 8.0  # brighter than any radiance relative to white, far below 255
+MOST_HARMONIC = 30.0  # 8 / Y_0
+BLIND = 0.01  # a camera sees fewer of the splats than this part: about nothing
+SAMPLE = 4096  # splats that stand for all where cameras are tried
+FLIP = (1.0, -1.0, -1.0, 1.0)  # between OpenGL's axes (y up, z backward) and OpenCV's
+
+_debugging = False
+
+
+class debug:  # noqa: N801, used like a function
+    """Check the numbers of all renderings, from now on or within a `with` block.
+
+    Impossible ones (NaN, zero quaternions, negative scales, opacities outside 0..1, matrices that
+    are no rigid motion) raise an `InputError`, implausible ones (cameras that see no splat,
+    camera-to-world matrices, colours of 0..255, normalised intrinsics) give an `InputWarning`; both
+    name the argument and the likely mistake. It costs a pass over all numbers and a wait for a GPU.
+    Compiled calls (torch.compile) are not checked.
+
+    Args:
+        enabled: False switches off.
+
+    Example:
+        >>> with debug():
+        ...     pass  # render(...)
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        global _debugging
+        self._before, _debugging = _debugging, bool(enabled)
+
+    def __enter__(self) -> debug:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        global _debugging
+        _debugging = self._before
+
+
+def wanted(check: bool) -> bool:
+    """Whether numbers are checked, as options and the switch say."""
+    return (check or _debugging) and not torch.compiler.is_compiling()
+
+
+@torch.no_grad()
+def check_numbers(
+    scene: SceneTensors,
+    background: Tensor,
+    response: str,
+    depths: tuple[float, float],
+    names: Mapping[str, str] = ARGUMENTS,
+) -> None:
+    """Refuse numbers that are impossible, warn of those that are implausible.
+
+    Args:
+        scene: splats and cameras, of fitting shapes.
+        background: [C,D].
+        response: of the splats.
+        depths: near and far.
+        names: what arguments are called in messages, where it is not as in `scene`.
+
+    Raises:
+        InputError: a number is impossible.
+
+    Warns:
+        InputWarning: numbers are implausible; one warning for all that was found.
+    """
+    for name, tensor in (*scene.tensors(), ("background", background)):
+        _require_finite(names.get(name, name), tensor)
+    require_cameras(scene.viewmats, scene.intrinsics)
+    _require_rotations(names.get("viewmats", "viewmats"), scene.viewmats)
+    _require_splats(scene, response, names)
+    found = (
+        *_doubts_of_splats(scene, background, names),
+        *_doubts_of_lenses(scene, names),
+        *_doubts_of_poses(scene, depths, names),
+    )
+    if found:
+        warnings.warn("\n".join(found), InputWarning, stacklevel=4)  # no_grad adds a frame
+
+
+def _require_finite(name: str, tensor: Tensor) -> None:
+    if not len(tensor):
+        return
+    bad = ~tensor.isfinite().reshape(len(tensor), -1).all(dim=1)
+    if bool(bad.any()):
+        raise InputError(f"{name}: expected finite numbers, found NaN or infinity in {_rows(bad)}")
+
+
+def _require_splats(scene: SceneTensors, response: str, names: Mapping[str, str]) -> None:
+    """Refuse splats that cannot be."""
+    if not len(scene.means):
+        return
+    if scene.quats is not None:
+        zero = scene.quats.norm(dim=1) == 0
+        if bool(zero.any()):
+            name = names.get("quats", "quats")
+            raise InputError(f"{name}: expected norms > 0, found 0 in {_rows(zero)}")
+    if scene.scales is not None and bool((scene.scales < 0).any()):
+        raise InputError(
+            f"{names.get('scales', 'scales')}: expected standard deviations >= 0, found "
+            f"{_range(scene.scales)} (logarithms? scales.exp() makes scales of them)"
+        )
+    most = 1.0 if response == "gaussian" else torch.inf
+    peaks = scene.amplitudes
+    if bool(((peaks < 0) | (peaks > most)).any()):
+        expected = "opacities in 0..1" if response == "gaussian" else "extinctions >= 0"
+        raise InputError(
+            f"{names.get('amplitudes', 'amplitudes')}: expected {expected}, found "
+            f"{_range(peaks)} (logits? amplitudes.sigmoid() makes opacities of them)"
+        )
+
+
+def _require_rotations(name: str, viewmats: Tensor) -> None:
+    rotations = viewmats[:, :3, :3].double().cpu()
+    gram = rotations @ rotations.mT - torch.eye(3, dtype=torch.float64)
+    bad = (gram.abs().amax(dim=(1, 2)) > 1e-3) | (torch.linalg.det(rotations) <= 0)
+    if bool(bad.any()):
+        first = int(bad.nonzero()[0])
+        raise InputError(
+            f"{name}: expected rotations as their first 3x3 numbers, found "
+            f"{rotations[first].tolist()} of camera {first}"
+        )
+
+
+def _doubts_of_splats(
+    scene: SceneTensors, background: Tensor, names: Mapping[str, str]
+) -> Iterator[str]:
+    """What is odd about colours and sizes."""
+    count, channels = len(scene.means), background.shape[-1]
+    harmonic = scene.degree is not None
+    if count and channels == 3:
+        brightest = float(scene.colors.abs().max())
+        if brightest > (MOST_HARMONIC if harmonic else MOST_COLOR):
+            kind = "coefficients of colours" if harmonic else "colours"
+            yield (
+                f"{names.get('colors', 'colors')}: expected {kind} in 0..1, found "
+                f"{_range(scene.colors)} (counted to 255? divide by 255)"
+            )
+    if channels == 3 and background.numel() and float(background.max()) > MOST_COLOR:
+        yield (
+            f"background: expected a colour in 0..1, found up to {float(background.max()):g} "
+            "(counted to 255? divide by 255)"
+        )
+    if scene.scales is not None and count >= 8:
+        typical = float(scene.scales.amax(dim=1).median())
+        spread = float((scene.means - scene.means.median(dim=0).values).norm(dim=1).median())
+        if 0 < 2 * spread < typical:
+            yield (
+                f"{names.get('scales', 'scales')}: expected splats smaller than the scene, found a "
+                f"median scale of {typical:.3g} where means are {spread:.3g} from their middle "
+                "(exp taken once too often? another unit of length?)"
+            )
+    logits = torch.logit(scene.amplitudes) if names is SPLATS else scene.amplitudes.new_zeros(0)
+    if count >= 8 and len(logits) and 0 <= float(logits.min()) < float(logits.max()) <= 1:
+        yield (
+            f"{names['amplitudes']}: expected logits, found {_range(logits)} "
+            "(opacities? torch.logit makes logits of them)"
+        )
+
+
+def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[str]:
+    """What is odd about intrinsics; the first camera stands for all of a kind."""
+    name, w, h = names.get("intrinsics", "intrinsics"), scene.width, scene.height
+    doubts: dict[str, str] = {}
+    for i, row in enumerate(scene.intrinsics.tolist()):
+        fx, fy, cx, cy = row
+        what = f"found fx, fy, cx, cy = {row} of camera {i} for a picture of {w}x{h}"
+        if min(w, h) > 8 and (fx < max(2, w / 50) or fy < max(2, h / 50)):
+            doubts.setdefault(
+                "focal",
+                f"{name}: expected focal lengths in pixels, {what} "
+                "(normalised? multiply by width and height)",
+            )
+        elif cx == cy == 0:
+            doubts.setdefault(
+                "corner",
+                f"{name}: expected a principal point from the picture's corner, {what} "
+                "(its middle is width / 2, height / 2)",
+            )
+        elif w != h and max(abs(2 * cx - h), abs(2 * cy - w)) < 0.05 * abs(w - h):
+            doubts.setdefault("turned", f"{name}: {what} (width and height exchanged?)")
+        elif not (-w <= cx <= 2 * w and -h <= cy <= 2 * h):
+            doubts.setdefault(
+                "outside",
+                f"{name}: expected a principal point near the picture, {what} "
+                "(intrinsics of another size?)",
+            )
+    yield from doubts.values()
+
+
+def _doubts_of_poses(
+    scene: SceneTensors, depths: tuple[float, float], names: Mapping[str, str]
+) -> Iterator[str]:
+    """Cameras that see nothing, and which reading of their matrices would."""
+    if not len(scene.means) or not len(scene.viewmats):
+        return
+    name, count = names.get("viewmats", "viewmats"), len(scene.means)
+    points = scene.means[:: -(-count // SAMPLE)].double()
+    matrices = scene.viewmats.double()
+    seen, places = _seen(scene, points, matrices, depths)
+    blind = seen < BLIND
+    if not bool(blind.any()):
+        return
+    flip = torch.diag(matrices.new_tensor(FLIP))
+    inverse = torch.linalg.inv(matrices)
+    others = {
+        "camera-to-world matrices? torch.linalg.inv(viewmats)": inverse,
+        "axes of OpenGL? diag(1, -1, -1, 1) @ viewmats": flip @ matrices,
+        "camera-to-world with axes of OpenGL? diag(1, -1, -1, 1) @ inv(viewmats)": flip @ inverse,
+    }
+    shares = {hint: _seen(scene, points, other, depths)[0] for hint, other in others.items()}
+    hint = max(shares, key=lambda key: float(shares[key].mean()))
+    first = int(blind.nonzero()[0])
+    told = (
+        f"{name}: expected world-to-camera poses that see splats, found {int(blind.sum())} of "
+        f"{len(blind)} cameras that see none, the first is {first}"
+    )
+    if 2 * int(blind.sum()) >= len(blind) and float((shares[hint] < BLIND).double().mean()) <= 0.1:
+        yield f"{told} ({hint} would see {float(shares[hint].mean()):.0%} of them)"
+    else:
+        behind, near, beside = (f"{float(part[first]):.0%}" for part in places)
+        yield f"{told}: {behind} are behind it, {near} nearer than near, {beside} beside it"
+
+
+def _seen(
+    scene: SceneTensors, points: Tensor, viewmats: Tensor, depths: tuple[float, float]
+) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Parts [C] of the points [M,3] that are in the pictures; behind, too near, and beside."""
+    local = points @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]
+    x, y, z = local.unbind(dim=-1)
+    fx, fy, cx, cy = scene.intrinsics.double()[:, :, None].unbind(dim=1)
+    front = (z > depths[0]) & (z < depths[1])
+    depth = z.clamp(min=torch.finfo(z.dtype).tiny)
+    u, v = fx * x / depth + cx, fy * y / depth + cy
+    inside = front & (u >= 0) & (u <= scene.width) & (v >= 0) & (v <= scene.height)
+    parts = (inside, z <= 0, (z > 0) & (z <= depths[0]), front & ~inside)
+    seen, *places = (part.double().mean(dim=1) for part in parts)
+    return seen, (places[0], places[1], places[2])
+
+
+def _rows(bad: Tensor) -> str:
+    return f"{int(bad.sum())} of {len(bad)} rows, the first is {int(bad.nonzero()[0])}"
+
+
+def _range(tensor: Tensor) -> str:
+    return f"{float(tensor.min()):.3g} to {float(tensor.max()):.3g}"
