@@ -142,9 +142,10 @@ def require_scene(tensors: Mapping[str, Any]) -> None:
         "C": viewmats.shape[0] if viewmats.dim() else 0,
     }
     for name, tensor in kept.items():
-        require_dtype(name, tensor, None if name in _OF_CAMERAS else means)
-        wanted = tuple(sizes.get(size, size) for size in _SHAPES[name])
-        if tensor.shape != wanted:
+        letter, *rest = _SHAPES[name]
+        if tensor.dtype != means.dtype:
+            require_dtype(name, tensor, None if name in _OF_CAMERAS else means)
+        if tensor.shape != (sizes[letter], *rest):
             _refuse_shape(name, tuple(tensor.shape), sizes)
 
 
