@@ -264,9 +264,9 @@ GOOD = {
         ({"rotation": [[1, 2, 3]] * 3}, "camera 1: .*expected a rotation"),
         ({"rotation": "x"}, "camera 1: expected finite numbers"),
         ({"position": [0, 0, float("nan")]}, "camera 1: expected finite numbers"),
-        ({"width": 0}, "camera 1: expected a whole number from 1 to 65535 as 'width', found 0"),
-        ({"width": 1e12}, "camera 1: expected a whole number from 1 to 65535 as 'width'"),
-        ({"height": 48.5}, "camera 1: expected a whole number .* as 'height', found 48.5"),
+        ({"width": 0}, "camera 1: .*width: expected"),
+        ({"width": 1e12}, "camera 1: .*width: expected an integer from 1 to 65535"),
+        ({"height": 48.5}, r"camera 1: .*height: expected an integer .* found 48\.5"),
         ({"fx": 10**400}, "camera 1: expected a finite number as 'fx'"),
     ],
 )

@@ -179,6 +179,17 @@ def test_an_offset_is_where_float32_moves_splats() -> None:
     assert offset is not None and offset.tolist() == [1200.0, -100.0, 0.0]
 
 
+def test_points_without_a_size_need_no_offset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    splats = some_splats(3).to(torch.float64)
+    splats.log_scales.fill_(-torch.inf)
+    splats.save(tmp_path / "a.ply")
+    with caplog.at_level(logging.WARNING):
+        assert Splats.load(tmp_path / "a.ply").dtype == torch.float32
+    assert not caplog.text
+
+
 @pytest.mark.parametrize("line", ["offset 1 2", "offset a b c", "offset 1 nan 3"])
 def test_a_broken_offset_is_refused(tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.ply"

@@ -15,8 +15,6 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.io.json_files import read_json, write_json
 
-LARGEST = 65535  # px, of a picture's side
-
 
 def write_cameras_json(path: str | os.PathLike[str], cameras: Sequence[Camera]) -> None:
     """Write cameras as the `cameras.json` of 3D Gaussian splatting, atomically.
@@ -112,17 +110,11 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
                 f"{where}: expected {wanted} as {field.name!r}, found {row[field.name]!r:.80}"
             )
         values[field.name] = value
-    for name in ("width", "height"):
-        size = float(values[name])
-        if not (1 <= size <= LARGEST and size == int(size)):
-            raise InputError(
-                f"{where}: expected a whole number from 1 to {LARGEST} as {name!r}, found {size:g}"
-            )
     rotation = _orthonormal(values["rotation"]).T
     viewmat = torch.eye(4, dtype=torch.float64)
     viewmat[:3, :3] = rotation
     viewmat[:3, 3] = -rotation @ values["position"]
-    width, height = int(values["width"]), int(values["height"])
+    width, height = float(values["width"]), float(values["height"])
     try:
         return Camera(
             viewmat=viewmat,
@@ -130,8 +122,8 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
             fy=float(values["fy"]),
             cx=float(values.get("cx", width / 2)),
             cy=float(values.get("cy", height / 2)),
-            width=width,
-            height=height,
+            width=width,  # type: ignore[arg-type]  # Camera refuses what is not whole
+            height=height,  # type: ignore[arg-type]
             name=str(row.get("img_name", f"{i:05d}")),
         )
     except InputError as error:

@@ -145,22 +145,23 @@ def offset_for(center: Tensor, extent: float, size: float) -> Tensor | None:
         True
     """
     center = center.detach().double().cpu()
-    if not float(center.abs().max()) * 2.0**-24 > ROUNDING * size:
+    rounding = float(center.abs().max()) * 2.0**-24
+    if not 0 < ROUNDING * size < rounding:
         return None
     digits = -math.ceil(math.log10(max(extent, size, 1e-300)))
     rounded = [round(number, digits) for number in center.tolist()]
     return torch.tensor(rounded, dtype=torch.float64)
 
 
-def _offset_of(splats: Splats) -> Tensor | None:
-    """The offset that splats need: around their median place."""
+def _offset_of(splats: Splats, slack: float = 1.0) -> Tensor | None:
+    """The offset that splats need, around their median place; none for less than `slack`."""
     splats = splats.detach().index(splats.means.isfinite().all(dim=1))
     if len(splats) == 0:
         return None
     center = splats.means.median(dim=0).values
     extent = (splats.means - center).norm(dim=1).median()
-    size = splats.log_scales.amax(dim=1).median().exp()
-    return offset_for(center, float(extent), float(size))
+    size = float(splats.log_scales.amax(dim=1).median().exp())
+    return offset_for(center, float(extent), slack * size)
 
 
 def _written_offset(path: Path, comments: list[str]) -> Tensor | None:
@@ -203,7 +204,7 @@ def _usable(path: Path, splats: Splats) -> Splats:
 
 def _warn_of_rounding(path: Path, splats: Splats) -> None:
     """Report positions that lost their digits before they came into the file."""
-    offset = _offset_of(splats)
+    offset = _offset_of(splats, slack=10)  # from a tenth of a splat on it may be seen
     if offset is not None:
         largest = float(splats.means.abs().max())
         step = float(np.spacing(np.float32(offset.abs().max())))

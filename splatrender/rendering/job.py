@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from splatrender import paths
+from splatrender.arguments import MOST_PIXELS, require_integer
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.cameras import LARGEST, load_cameras
+from splatrender.io.cameras import load_cameras
 from splatrender.io.video import check_rate, encoder, video_writer
 from splatrender.model import Splats
 from splatrender.operators.devices import choose_device, is_out_of_memory
@@ -39,7 +40,7 @@ SMALL = 0.6  # of the size of training: pictures below lose 1 dB and more
 
 @dataclass(frozen=True)
 class RenderJob:
-    """What to render.
+    """A job: the model, the cameras, and the pictures wanted.
 
     Attributes:
         model: folder that training wrote, or a 3DGS .ply file.
@@ -87,10 +88,10 @@ class RenderJob:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        for name, most in (("width", LARGEST), ("height", LARGEST), ("frames", MOST_FRAMES)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise InputError(f"{name}: expected 1 to {most}, found {value}")
+        for name in ("width", "height", "frames"):
+            most = MOST_FRAMES if name == "frames" else MOST_PIXELS
+            if getattr(self, name) is not None:
+                require_integer(name, getattr(self, name), 1, most)
         check_rate(self.fps)
 
 

@@ -134,6 +134,9 @@ def load_scene(
     of them are named in a warning and left out of both. EXIF orientation is ignored, as by COLMAP,
     unless a photo fits its camera only when turned; transparency is ignored too.
 
+    Cameras and points of the scene are in the frame inside; .ply files and cameras.json are in the
+    world of COLMAP's model. `Scene.load_splats` and `Scene.save_splats` move splats between them.
+
     Args:
         path: the scene's folder.
         resolution: 1, 2, 4 or 8 divides the photos' size; a larger number is the width to have

@@ -83,12 +83,12 @@ class Similarity:
     def offset(self) -> torch.Tensor | None:
         """Place near the scene, float64 [3] in the world, that .ply files are relative to.
 
-        None where float32 keeps the world's places to 1e-5 of the scene's size.
+        None where float32 keeps the world's positions to 1e-5 of the scene's size.
         """
         return offset_for(self.center, 1 / self.scale, FINE / self.scale)
 
     def is_close(self, other: Similarity) -> bool:
-        """Whether two similarities are one but for rounding, to 1e-6 of the inside's unit."""
+        """Compare two similarities: true if they differ by less than 1e-6 of the inside's unit."""
         shift = float((self.center - other.center).abs().max()) * self.scale
         return shift < 1e-6 and abs(other.scale / self.scale - 1) < 1e-6
 
@@ -163,7 +163,7 @@ class Similarity:
         """From the inside back to the world; see `apply`.
 
         float32 points and Splats become float64 where the world is so far from its origin that
-        float32 would lose their places (where there is an `offset`).
+        float32 would lose digits of positions (where there is an `offset`).
         """
         if not isinstance(thing, Camera) and self.offset is not None:
             thing = thing.to(torch.float64)

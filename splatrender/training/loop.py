@@ -144,8 +144,8 @@ def _train(
     if (offset := scene.similarity.offset) is not None:
         _say(
             options,
-            f"The world's origin is far away: .ply files hold places relative to {offset.tolist()} "
-            "(in their headers and in scene.json).",
+            "The world's origin is far away: .ply files hold positions relative to "
+            f"{offset.tolist()} (in their headers and in scene.json).",
         )
     if not scene.test and options.eval:
         _warn("no test views: the figures at the end are those of training views")
