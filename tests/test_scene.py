@@ -17,6 +17,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.model.splats import Splats
 from splatrender.scenes import Scene, Similarity, View, load_scene
+from splatrender.scenes import scene as scene_module
 from splatrender.scenes.extent import camera_extent
 
 MANY_CAMERAS = {
@@ -353,6 +354,16 @@ def test_without_normalising_the_frames_are_one(tmp_path: Path) -> None:
     given = load_scene(tmp_path, normalize=Similarity(2.0, torch.ones(3)))
     assert given.similarity.scale == 2.0
     torch.testing.assert_close(given.points, 2 * (plain.points - 1))
+
+
+def test_a_far_world_without_normalising_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    centers = torch.randn(5, 3, dtype=torch.float64)
+    points = 3 * torch.randn(20, 3, dtype=torch.float64)
+    with caplog.at_level(logging.WARNING):
+        assert scene_module._chosen(False, centers, points).scale == 1
+        assert not caplog.text
+        assert scene_module._chosen(False, centers + 1e7, points + 1e7).scale == 1
+    assert "normalize=False: cameras near [" in caplog.text
 
 
 def test_similarities_are_kept_in_files(tmp_path: Path) -> None:
