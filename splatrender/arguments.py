@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import operator
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar
 
@@ -76,6 +78,31 @@ def require_number(
         bound = "" if least == -math.inf else f" {'>' if open_ else '>='} {least:g}"
         raise InputError(f"{name}: expected a finite number{bound}, found {described(value)}")
     return number
+
+
+def require_flag(name: str, value: Any) -> bool:
+    """Refuse what is neither True nor False (nor 1 nor 0); returns it as bool.
+
+    Example:
+        >>> require_flag("depth", 1)
+        True
+    """
+    numbers = isinstance(value, bool | int) or type(value).__module__ == "numpy"
+    if not numbers or getattr(value, "ndim", 0) or value not in (0, 1):
+        raise InputError(f"{name}: expected True or False, found {described(value)}")
+    return bool(value)
+
+
+def require_path(name: str, value: Any) -> Path:
+    """Refuse what is no path of a file or folder; returns it with ~ as the home folder.
+
+    Example:
+        >>> require_path("path", "scene").name
+        'scene'
+    """
+    if not isinstance(value, str | os.PathLike):
+        raise InputError(f"{name}: expected a path, found {described(value)}")
+    return Path(value).expanduser()
 
 
 def require_tensors(optional: Mapping[str, Tensor | None] = _NONE, **tensors: Tensor) -> None:

@@ -8,7 +8,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from splatrender.arguments import MOST_PIXELS, described, require_integer, require_number
+from splatrender.arguments import (
+    MOST_PIXELS,
+    described,
+    require_integer,
+    require_number,
+    require_type,
+)
 from splatrender.errors import InputError
 
 
@@ -46,6 +52,7 @@ class Camera:
     name: str = ""
 
     def __post_init__(self) -> None:
+        require_type("camera: name", self.name, str)
         label = f"camera {self.name!r}: " if self.name else "camera: "
         set_ = object.__setattr__
         set_(self, "viewmat", _rigid(f"{label}viewmat", self.viewmat))
@@ -115,6 +122,8 @@ class Camera:
         Returns:
             A camera that sees the same field of view.
         """
+        width = require_integer("width", width, 1, MOST_PIXELS)
+        height = require_integer("height", height, 1, MOST_PIXELS)
         across, down = width / self.width, height / self.height
         return replace(
             self,
@@ -162,6 +171,7 @@ class Camera:
         if not 0.0 < require_number("look_at: fov_x", fov_x) < 180.0:
             raise InputError(f"look_at: fov_x: expected within (0, 180) degrees, found {fov_x}")
         width = require_integer("look_at: width", width, 1, MOST_PIXELS)
+        height = require_integer("look_at: height", height, 1, MOST_PIXELS)
         start, end, above = (
             _tensor(f"look_at: {part}", value)
             for part, value in (("eye", eye), ("target", target), ("up", up))

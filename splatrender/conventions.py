@@ -21,6 +21,9 @@ from __future__ import annotations
 
 import torch
 
+from splatrender.arguments import described, require_tensors
+from splatrender.errors import InputError
+
 PIXEL_CENTER = 0.5
 """Offset of a pixel's centre from its corner [px]."""
 
@@ -38,6 +41,9 @@ def rotations_from_quats(quats: torch.Tensor) -> torch.Tensor:
         >>> rotations_from_quats(torch.tensor([2.0, 0.0, 0.0, 0.0])).diagonal().tolist()
         [1.0, 1.0, 1.0]
     """
+    require_tensors(quats=quats)
+    if quats.shape[-1:] != (4,) or not quats.is_floating_point():
+        raise InputError(f"quats: expected floating point [..., 4], found {described(quats)}")
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = (
         1 - 2 * (y * y + z * z),

@@ -4,18 +4,26 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from splatrender.arguments import (
+    MOST_PIXELS,
+    require_integer,
+    require_number,
+    require_tensors,
+    require_type,
+)
 from splatrender.camera import Camera
 from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.scenes.extent import camera_extent
 
+MOST_FRAMES = 10**7  # days of video
 FULL_CIRCLE = math.radians(120)  # cameras all round: nowhere a larger gap between their azimuths
 LEVEL = 0.1  # weight of the mean upward direction against that of level horizons
 WITHIN = (0.05, 0.95)  # the path stays between these quantiles of radius and height
@@ -48,7 +56,7 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
         >>> round(float(orbit(ring, 8)[0].center.norm()), 3)
         3.0
     """
-    _check(cameras, frames)
+    cameras, frames = _checked(cameras, frames), int(frames)
     astray = camera_extent(torch.stack([camera.center for camera in cameras]).double()).astray
     cameras = [camera for index, camera in enumerate(cameras) if index not in astray]
     template = _template(cameras)
@@ -103,7 +111,7 @@ def interpolate(cameras: Sequence[Camera], frames: int = 120, closed: bool = Fal
         >>> [float(camera.center[0]) for camera in interpolate(ends, 3)]
         [0.0, 0.5, 1.0]
     """
-    _check(cameras, frames)
+    cameras, frames = _checked(cameras, frames), int(frames)
     template = _template(cameras)
     places = torch.stack([camera.center for camera in cameras])
     quats = torch.stack([quat_from_rotation(camera.viewmat[:3, :3].T) for camera in cameras])
@@ -149,10 +157,12 @@ def orbit_sphere(
     Raises:
         InputError: radius or frames is not positive.
     """
-    if not radius > 0 or frames < 1:
-        raise InputError(
-            f"orbit_sphere: expected radius > 0 and frames >= 1, found {radius} and {frames}"
-        )
+    require_tensors(center=center)
+    if center.shape != (3,):
+        raise InputError(f"center: expected shape [3], found {list(center.shape)}")
+    radius, frames = require_number("radius", radius, 0, open_=True), _require_frames(frames)
+    width = require_integer("width", width, 1, MOST_PIXELS)
+    height = require_integer("height", height, 1, MOST_PIXELS)
     fov = math.radians(50)  # of the shorter side
     distance = radius / math.sin(fov / 2)
     fov_x = math.degrees(2 * math.atan(math.tan(fov / 2) * width / min(width, height)))
@@ -190,6 +200,9 @@ def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
     Returns:
         Centre [3] in float64, and a radius > 0.
     """
+    require_tensors(points=points)
+    if points.dim() != 2 or points.shape[1] != 3 or not len(points):
+        raise InputError(f"points: expected shape [P, 3], P >= 1, found {list(points.shape)}")
     places = points.detach().cpu().double().numpy()
     center = np.percentile(places, (10, 90), axis=0).mean(axis=0)
     median, most = np.percentile(np.linalg.norm(places - center, axis=1), (50, 98))
@@ -232,11 +245,21 @@ def quat_from_rotation(rotation: Tensor) -> Tensor:
     return (-quat if quat[0] < 0 else quat) + 0.0
 
 
-def _check(cameras: Sequence[Camera], frames: int) -> None:
-    if not cameras:
+def _checked(cameras: Sequence[Camera], frames: int) -> list[Camera]:
+    """The cameras without their graphs; refuses what no path can be made of."""
+    items = list(cameras) if isinstance(cameras, Iterable) else [cameras]
+    for item in items:
+        require_type("cameras", item, Camera)
+    if not items:
         raise InputError("cameras: expected at least one camera, found none")
-    if frames < 1:
+    _require_frames(frames)
+    return [replace(item, viewmat=item.viewmat.detach()) for item in items]
+
+
+def _require_frames(frames: int) -> int:
+    if require_integer("frames", frames, -MOST_FRAMES, MOST_FRAMES) < 1:
         raise InputError(f"frames: expected at least 1, found {frames}")
+    return int(frames)
 
 
 def _template(cameras: Sequence[Camera]) -> Camera:

@@ -4,21 +4,30 @@ from __future__ import annotations
 
 import doctest
 import math
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from splatrender import arguments, metrics
-from splatrender.arguments import require_integer, require_number, require_tensors, require_type
+from splatrender import Camera, RenderOptions, Splats, arguments, load_scene, metrics, render, train
+from splatrender.arguments import (
+    require_flag,
+    require_integer,
+    require_number,
+    require_tensors,
+    require_type,
+)
 from splatrender.errors import InputError
 from splatrender.operators.adam import adam_step
 from splatrender.operators.bin import bin_splats
 from splatrender.operators.flow_statistics import flow_statistics
 from splatrender.operators.inputs import input_errors
 from splatrender.operators.loss import photometric_gradient, photometric_loss
+from splatrender.operators.sampling import observations
 from splatrender.operators.shade import shade
+from splatrender.paths import bounding_sphere, interpolate, orbit, orbit_sphere
 
 BINS: list[Any] = [torch.ones(1, 1, 2), torch.ones(1, 1, 3), *2 * [torch.ones(1, 1)]]
 BINS += [torch.ones(1, 1, 2), 8, 8]
@@ -127,3 +136,59 @@ def test_errors_about_something_else_stay() -> None:
 
     with pytest.raises(RuntimeError, match=r"^CUDA out of memory"):
         input_errors(fails)()
+
+
+def test_flags_and_paths() -> None:
+    assert require_flag("depth", np.bool_(True)) is True and require_flag("depth", 0) is False
+    for value in (None, "yes", 2, 0.5, [1], np.ones(2), torch.ones(2)):
+        with pytest.raises(InputError, match=r"^depth: expected True or False, found "):
+            require_flag("depth", value)
+    for value in (None, 3, ["scene"], True):
+        with pytest.raises(InputError, match=r"^path: expected a path, found "):
+            load_scene(value)  # type: ignore[arg-type]
+
+
+NONSENSE = (None, "x", -1, 1.5, 2**70, math.nan, [1], {}, np.ones((3, 3)), torch.ones(2), object())
+SPLATS = Splats.random(4, seed=1)
+CAMERA = Camera.look_at((0, 0, -3), (0, 0, 0), width=16, height=12)
+POINTS, COLORS = torch.rand(4, 3), torch.zeros(4, 3, dtype=torch.uint8)
+
+
+def _start(name: str | tuple[str, ...]) -> str:
+    names = (name,) if isinstance(name, str) else name
+    return rf"^({'|'.join(map(re.escape, names))}): expected "
+
+
+@pytest.mark.parametrize("value", NONSENSE, ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda x: Splats.random(x), "count"),
+        (lambda x: Splats.random(3, seed=x), "seed"),
+        (lambda x: Splats.random(3, degree=x), "degree"),
+        (lambda x: Splats.from_points(x, COLORS), "points"),
+        (lambda x: Splats.from_points(POINTS, x), "colors"),
+        (lambda x: Splats.from_points(POINTS, COLORS, opacity=x), "opacity"),
+        (lambda x: Splats(**{**dict(SPLATS.items()), "quats": x}), "Splats.quats"),
+        (lambda x: SPLATS.index(x), "ids"),
+        (lambda x: SPLATS.with_degree(x), "degree"),
+        (lambda x: Splats.cat([x]), "Splats.cat"),
+        (lambda x: render(x, CAMERA), "splats"),
+        (lambda x: render(SPLATS, x), "cameras"),
+        (lambda x: render(SPLATS, CAMERA, options=x), "options"),
+        (lambda x: render(SPLATS, CAMERA, depth=x), "depth"),
+        (lambda x: render(SPLATS, CAMERA, absgrad=x), "absgrad"),
+        (lambda x: RenderOptions(check=x), "check"),
+        (lambda x: CAMERA.resized(x, 8), "width"),
+        (lambda x: CAMERA.moved(x), "twist"),
+        (lambda x: orbit(x, 4), "cameras"),
+        (lambda x: interpolate([CAMERA], x), "frames"),
+        (lambda x: orbit_sphere(x, 1.0), "center"),
+        (lambda x: bounding_sphere(x), "points"),
+        (lambda x: train(x), "options"),
+        (lambda x: observations(x, COLORS), ("points", "Condition.points")),
+    ],
+)
+def test_nonsense_is_named(call: Any, name: str, value: Any) -> None:
+    with pytest.raises(InputError, match=_start(name)):
+        call(value)

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from splatrender.arguments import (
+    MOST_SEED,
+    described,
+    require_integer,
+    require_number,
+    require_tensors,
+    require_type,
+)
 from splatrender.errors import InputError
 from splatrender.model.neighbors import nearest_distances
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 MAX_DEGREE = 3
+MOST_SPLATS = 2**31 - 1  # kernels count them in int32
 
 
 @dataclass(frozen=True, eq=False)
@@ -139,6 +148,9 @@ class Splats:
 
     def index(self, ids: Tensor) -> Splats:
         """The splats chosen by integer ids [M] or by a boolean mask [N]."""
+        require_tensors(ids=ids)
+        if ids.dtype not in (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64):
+            raise InputError(f"ids: expected integers or a boolean mask, found {described(ids)}")
         return self.map(lambda tensor: tensor[ids])
 
     def finite(self) -> Tensor:
@@ -148,8 +160,7 @@ class Splats:
 
     def with_degree(self, degree: int) -> Splats:
         """The splats with harmonics up to `degree`: cut off, or filled up with zeros."""
-        if degree not in range(MAX_DEGREE + 1):
-            raise InputError(f"degree: expected 0, 1, 2 or 3, found {degree}")
+        degree = require_integer("degree", degree, 0, MAX_DEGREE)
         size = (degree + 1) ** 2
         sh = self.sh[:, :size]
         sh = torch.cat([sh, sh.new_zeros(len(self), size - sh.shape[1], 3)], dim=1)
@@ -158,6 +169,9 @@ class Splats:
     @staticmethod
     def cat(parts: Sequence[Splats]) -> Splats:
         """All splats of several sets, in order; they must agree in degree, dtype and device."""
+        parts = list(parts) if isinstance(parts, Iterable) else [parts]
+        for part in parts:
+            require_type("Splats.cat", part, Splats)
         if not parts:
             raise InputError("Splats.cat: expected at least one set of splats, found none")
         degrees = sorted({part.degree for part in parts})
@@ -244,6 +258,9 @@ class Splats:
             >>> splats.scales[0]
             tensor([1., 1., 1.])
         """
+        require_tensors(points=points)
+        if not isinstance(colors, Tensor):
+            raise InputError(f"colors: expected a torch tensor, found {described(colors)}")
         if points.dim() != 2 or points.shape[1] != 3 or len(points) == 0:
             found = tuple(points.shape)
             raise InputError(f"points: expected shape (P, 3) with P >= 1, found {found}")
@@ -254,10 +271,9 @@ class Splats:
                 f"colors: expected uint8 of shape {tuple(points.shape)}, "
                 f"found {colors.dtype} of shape {tuple(colors.shape)}"
             )
-        if not 0 < opacity < 1:
+        if not 0 < require_number("opacity", opacity) < 1:
             raise InputError(f"opacity: expected a number between 0 and 1, found {opacity}")
-        if degree not in range(MAX_DEGREE + 1):
-            raise InputError(f"degree: expected 0, 1, 2 or 3, found {degree}")
+        degree = require_integer("degree", degree, 0, MAX_DEGREE)
         device, count = points.device, len(points)
         scales = _initial_scales(points.detach().cpu().float()).to(device)
         sh = torch.zeros(count, (degree + 1) ** 2, 3, device=device)
@@ -284,12 +300,11 @@ class Splats:
             `count` splats as of `from_points`.
 
         Raises:
-            InputError: `count` or `extent` is not positive.
+            InputError: `count` or `extent` is not positive, or an argument is out of range.
         """
-        if count < 1:
-            raise InputError(f"count: expected at least 1 splat, found {count}")
-        if not extent > 0:
-            raise InputError(f"extent: expected a positive length, found {extent}")
+        count = require_integer("count", count, 1, MOST_SPLATS)
+        extent = require_number("extent", extent, least=0, open_=True)
+        seed = require_integer("seed", seed, 0, MOST_SEED)
         generator = torch.Generator().manual_seed(seed)
         points = (torch.rand(count, 3, generator=generator) * 2 - 1) * extent
         colors = torch.randint(0, 256, (count, 3), generator=generator, dtype=torch.uint8)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from splatrender.arguments import require_tensors
 from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 
@@ -408,6 +409,7 @@ class Condition:
     name: str = "data"
 
     def __post_init__(self) -> None:
+        require_tensors({"Condition.target": self.target}, **{"Condition.points": self.points})
         if self.points.dim() != 2 or len(self.points) == 0:
             found = tuple(self.points.shape)
             raise InputError(f"Condition.points: expected shape (n, d), n >= 1, found {found}")

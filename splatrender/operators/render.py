@@ -12,6 +12,7 @@ from torch import Tensor
 from splatrender.arguments import (
     MOST_PIXELS,
     described,
+    require_flag,
     require_integer,
     require_number,
     require_type,
@@ -62,11 +63,13 @@ class RenderOptions:
     def __post_init__(self) -> None:
         response_number(self.response)
         require_number("near", self.near, least=0, open_=True)
-        if self.far != math.inf:
+        if not (isinstance(self.far, float) and self.far == math.inf):
             require_number("far", self.far)
         if not self.near < self.far:
             raise InputError(f"near, far: expected near < far, found {self.near}, {self.far}")
         require_number("eps2d", self.eps2d, least=0)
+        for name in ("antialiased", "check"):
+            object.__setattr__(self, name, require_flag(name, getattr(self, name)))
         if self.sh_degree is not None:
             require_integer("sh_degree", self.sh_degree, 0, MAX_DEGREE)
 
@@ -295,6 +298,8 @@ def _draw(
 ) -> Rendering:
     """The four stages in a row, on arguments that fit; backgrounds [C,D]."""
     s, channels = scene, scene.channels
+    depth, absgrad = require_flag("depth", depth), require_flag("absgrad", absgrad)
+    visibility = require_flag("visibility", visibility)
     if absgrad and channels + depth > ABSGRAD_CHANNELS:
         raise InputError(
             f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from splatrender.arguments import require_tensors
 from splatrender.operators.differential import Condition, identity
 
 
@@ -17,7 +18,11 @@ def observations(points: Tensor, values: Tensor, weights: Tensor | None = None) 
 
     Returns:
         The condition.
+
+    Raises:
+        InputError: an argument is no tensor, or their shapes do not fit.
     """
+    require_tensors({"weights": weights}, points=points, values=values)
     total = len(points) if weights is None else weights.sum()
     normal = 1 / total if weights is None else weights / total
     return Condition(points, (identity(),), target=values, weights=normal)

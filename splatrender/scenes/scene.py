@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from splatrender.arguments import require_path
 from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.model.ply import read_ply, write_ply
@@ -166,7 +167,7 @@ def load_scene(
         >>> len(scene.train), len(scene.test)  # doctest: +SKIP
         (43, 7)
     """
-    root = Path(path).expanduser()
+    root = require_path("path", path)
     if not root.is_dir():
         raise InputError(f"{root}: expected the folder of a scene, found {_what(root)}")
     if resolution != -1 and resolution not in (1, 2, 4, 8) and resolution <= 8:

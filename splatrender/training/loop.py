@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from splatrender.arguments import require_type
 from splatrender.errors import InputError
 from splatrender.flow import StepReport, TrainState
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
@@ -79,6 +80,7 @@ def train(
         >>> result.results["psnr"]  # doctest: +SKIP
         24.1
     """
+    require_type("options", options, TrainOptions)
     device = choose_device(options.backend)  # first: `claim` may remove an earlier run
     folder = OutputFolder(options.output)
     folder.claim(options.overwrite)
