@@ -390,6 +390,19 @@ def test_it_compiles_without_breaks() -> None:
         assert torch.equal(compiled(*tensors), shot(*tensors))
 
 
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_numbers_that_cannot_be_read_are_not_checked() -> None:
+    given = scene(cameras=3)
+    viewmats = given.pop("viewmats")[:1].repeat(3, 1, 1)  # equal numbers of pairs
+    given["intrinsics"] = given["intrinsics"][:1]
+
+    def shot(viewmat: Tensor) -> Tensor:
+        return rasterize(**given, viewmats=viewmat[None], sh_degree=None).radiance[0]
+
+    alone = torch.stack([shot(viewmat) for viewmat in viewmats])
+    assert torch.equal(torch.func.vmap(shot)(viewmats), alone)
+
+
 def test_every_public_name_has_a_summary_and_input_errors_are_value_errors() -> None:
     assert issubclass(InputError, ValueError)
     for name in splatrender.__all__:

@@ -192,13 +192,17 @@ def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
         InputError: a number is not finite, a focal length is not positive, or the last row of a
             viewmat is not 0, 0, 0, 1.
     """
-    for i, row in enumerate(intrinsics.tolist()):
+    try:
+        lenses, poses = intrinsics.tolist(), viewmats.tolist()
+    except RuntimeError:  # within a transform of torch.func, or fake: there are no numbers
+        return
+    for i, row in enumerate(lenses):
         if not (all(map(math.isfinite, row)) and row[0] > 0 and row[1] > 0):
             raise InputError(
                 f"intrinsics: expected finite numbers fx > 0, fy > 0, cx, cy, found {row} "
                 f"of camera {i}"
             )
-    for i, rows in enumerate(viewmats.tolist()):
+    for i, rows in enumerate(poses):
         if not all(math.isfinite(x) for row in rows for x in row):
             raise InputError(f"viewmats: expected finite numbers, found {rows} of camera {i}")
         if max(abs(a - b) for a, b in zip(rows[3], (0, 0, 0, 1), strict=True)) > 1e-3:
