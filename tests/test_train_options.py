@@ -46,6 +46,10 @@ class TestOptions:
             ({"test_iterations": (50,)}, "test_iterations: .* between 1 and 40, found 50"),
             ({"save_iterations": (0,)}, "save_iterations: .* found 0"),
             ({"ssim_weight": 2.0}, "ssim_weight: expected 0 to 1, found 2"),
+            ({"ssim_weight": "x"}, "ssim_weight: expected a finite number, found .x."),
+            ({"price": [1]}, "price: expected a finite number, found a list"),
+            ({"strategy": ["wfr"]}, "strategy: expected a str, found a list"),
+            ({"learning_rates": 0.1}, "learning_rates: expected a LearningRates, found 0.1"),
             ({"background": "mauve"}, "background: expected black, white .* found 'mauve'"),
             ({"background": (0.0, 2.0, 0.0)}, "background: .*2.0"),
         ],
@@ -98,5 +102,7 @@ class TestSchedules:
 
     @pytest.mark.parametrize("rate", [0.0, -1.0, float("inf"), float("nan")])
     def test_steps_must_be_positive(self, tmp_path: Path, rate: float) -> None:
-        with pytest.raises(InputError, match=r"learning_rates\.quats: expected a positive number"):
+        with pytest.raises(
+            InputError, match=r"learning_rates\.quats: expected a finite number > 0"
+        ):
             TrainOptions("scene", tmp_path, learning_rates=LearningRates(quats=rate))

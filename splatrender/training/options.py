@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from splatrender.arguments import require_number, require_type
 from splatrender.errors import InputError
 from splatrender.flow import create_strategy
 from splatrender.operators.devices import BACKENDS
@@ -132,8 +132,11 @@ class TrainOptions:
                 raise InputError(f"{name}: expected at least {least}, found {value}")
         if self.sh_degree not in range(4):
             raise InputError(f"sh_degree: expected 0, 1, 2 or 3, found {self.sh_degree}")
-        if not 0 <= self.ssim_weight <= 1:
+        if not 0 <= require_number("ssim_weight", self.ssim_weight) <= 1:
             raise InputError(f"ssim_weight: expected 0 to 1, found {self.ssim_weight}")
+        require_type("strategy", self.strategy, str)
+        if self.price is not None:
+            require_number("price", self.price)
         create_strategy(self.strategy, self.iterations, self.max_splats, self.price)  # checks it
         if self.transport not in TRANSPORTS:
             expected = ", ".join(TRANSPORTS)
@@ -142,9 +145,9 @@ class TrainOptions:
             raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
         if self.backend not in BACKENDS:
             raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', found {self.backend!r}")
+        require_type("learning_rates", self.learning_rates, LearningRates)
         for name, rate in asdict(self.learning_rates).items():
-            if not (rate > 0 and math.isfinite(rate)):
-                raise InputError(f"learning_rates.{name}: expected a positive number, found {rate}")
+            require_number(f"learning_rates.{name}", rate, least=0, open_=True)
         set_(self, "background", _color(self.background))
 
     @property
