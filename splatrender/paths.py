@@ -246,7 +246,7 @@ def quat_from_rotation(rotation: Tensor) -> Tensor:
 
 
 def _checked(cameras: Sequence[Camera], frames: int) -> list[Camera]:
-    """The cameras without their graphs; refuses what no path can be made of."""
+    """The cameras without their graphs, as a path carries no gradient; refuses what has no path."""
     items = list(cameras) if isinstance(cameras, Iterable) else [cameras]
     for item in items:
         require_type("cameras", item, Camera)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import doctest
+import importlib
 import math
 import re
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from splatrender import Camera, RenderOptions, Splats, arguments, load_scene, metrics, render, train
+from splatrender import Camera, RenderOptions, Splats, load_scene, metrics, render, train
 from splatrender.arguments import (
     require_flag,
     require_integer,
@@ -33,8 +34,18 @@ BINS: list[Any] = [torch.ones(1, 1, 2), torch.ones(1, 1, 3), *2 * [torch.ones(1,
 BINS += [torch.ones(1, 1, 2), 8, 8]
 
 
-def test_examples() -> None:
-    assert doctest.testmod(arguments, extraglobs={"torch": torch}).failed == 0
+MODULES = (
+    *("arguments", "camera", "conventions", "paths", "metrics", "model.splats"),
+    *(f"operators.{name}" for name in ("adam", "bin", "devices", "flow_statistics", "loss")),
+    *(f"operators.{name}" for name in ("plausible", "project", "render", "shade")),
+)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_hold(name: str) -> None:
+    module = importlib.import_module(f"splatrender.{name}")
+    found = doctest.testmod(module, extraglobs={"torch": torch, "math": math})
+    assert found.attempted > 0 and found.failed == 0
 
 
 @pytest.mark.parametrize("value", [3, 3.0, np.int16(3), np.float64(3), torch.tensor(3)])

@@ -243,7 +243,7 @@ class Splats:
             opacity: opacity of every splat, in (0, 1).
 
         Returns:
-            P splats in float32 on the device of `points`.
+            P splats in float32 on the device of `points`; no gradient flows back to points.
 
         Raises:
             InputError: an argument is out of shape or range, or a point is not finite.
