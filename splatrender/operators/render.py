@@ -139,8 +139,9 @@ def rasterize(
         viewmats: [C,4,4] world-to-camera, OpenCV axes; intrinsics: [C,4] fx, fy, cx, cy [px].
         width, height: size of the picture [px], 1 to 65535.
         sh_degree: None blends colors as they are; 0 to 3 evaluates harmonics up to that degree,
-            (sh_degree+1)² <= K <= 16. Where it is not given, colors that can only be harmonics are
-            taken for harmonics, with a DeprecationWarning; None will be the default.
+            (sh_degree+1)² <= K <= 16, or up to `options.sh_degree`, if that is lower. Where it is
+            not given, colors that can only be harmonics are taken for harmonics, with a
+            DeprecationWarning; None will be the default.
         background: [D] or [C,D]; black by default.
         options: see `RenderOptions`.
         depth, visibility: also render expected depth / sum each splat's contribution.
@@ -155,6 +156,9 @@ def rasterize(
         InputError: an argument has another type, shape, dtype or device than expected; a camera
             on the CPU has a focal length <= 0, NaN, or a viewmat whose last row is not 0, 0, 0, 1;
             there are more than four channels with `absgrad`.
+
+    Warns:
+        InputWarning: numbers are implausible, with `RenderOptions(check=True)`.
 
     Example:
         >>> out = rasterize(
