@@ -32,6 +32,7 @@ from splatrender.model import Splats
 from splatrender.model.ply import write_ply
 from splatrender.operators import devices
 from splatrender.operators.render import render
+from splatrender.rendering import RenderJob
 from splatrender.rendering import job as render_job
 from splatrender.scenes import Similarity
 
@@ -444,11 +445,26 @@ def train_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
     from splatrender import training
 
     seen = []
-    monkeypatch.setattr(training, "train", seen.append)
+
+    def train(options: Any) -> Any:
+        seen.append(options)
+        return training.TrainResult(
+            Path("out"), {"psnr": 20, "ssim": 1, "split": "test", "splats": 9}
+        )
+
+    monkeypatch.setattr(training, "train", train)
     with pytest.raises(SystemExit) as ended:
         run(train_command, "train.py", arguments)
     assert ended.value.code == 0
     return seen[0]
+
+
+def test_quiet_prints_the_figures_on_stdout(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_options(monkeypatch, "some/fox", "--quiet")
+    out, err = capsys.readouterr()
+    assert (out, err) == ("out: PSNR 20.00 dB, SSIM 1.0000 on test views, 9 splats.\n", "")
 
 
 def test_defaults_are_those_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -659,3 +675,51 @@ def test_too_large_a_picture_is_one_line(
     assert code == 1
     assert one_line(err).startswith("error: 60 splats, pictures of 64x48: CUDA out of memory. More")
     assert one_line(err).endswith("Render smaller pictures (resolution, or width).")
+
+
+def test_tilde_is_the_home_folder_in_every_path(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    options = train_options(
+        monkeypatch, "~/scene", "-m", "~/out", "--images", "~/photos", "--masks", "~/masks"
+    )
+    assert (options.source, options.model) == (tmp_path / "scene", tmp_path / "out")
+    assert (options.images, options.masks) == (str(tmp_path / "photos"), str(tmp_path / "masks"))
+    job = RenderJob("~/out", source="~/s", path="~/p.json", output="~/o")
+    places = (job.model, job.source, job.path, job.output)
+    assert places == tuple(str(tmp_path / name) for name in ("out", "s", "p.json", "o"))
+    with pytest.raises(InputError, match="model: expected a home folder for ~, found none for"):
+        RenderJob("~no-such-user-anywhere/out")
+
+
+def test_regress_knows_the_home_folder(
+    call: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = call("regress", "~/a.csv", "--out", "~/fit", "--inputs", "x", "--outputs", "y")
+    assert code == 2 and str(tmp_path / "a.csv") in one_line(err)
+    code, _, err = call("plot-flow", "~/run")
+    assert code == 2 and ("matplotlib" in err or str(tmp_path / "run") in err)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--max-splats", "0"], "--max-splats: expected at least 1, found 0"),
+        (["--max-splats", str(2**31)], f"--max-splats: expected at most {2**31 - 1}, found"),
+        (["--seed", str(2**70)], f"--seed: expected at most {2**63 - 1}, found {2**70}"),
+        (["--seed", "-1"], "--seed: expected at least 0, found -1"),
+        (["--iterations", str(2**70)], "--iterations: expected at most 1000000000, found"),
+        (["--checkpoint-interval", "-5"], "--checkpoint-interval: expected at least 0, found -5"),
+        (["--threads", "1000000"], "--threads: expected at most 4096, found 1000000"),
+        (["--resolution", "-7"], "--resolution: expected at least -1, found -7"),
+    ],
+)
+def test_numbers_out_of_range_name_the_flag(
+    call: Run, tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    code, out, err = call("train", tmp_path, "-m", tmp_path / "out", *arguments)
+    assert code == 2 and out == ""
+    assert one_line(err).startswith(f"error: {message}")

@@ -92,8 +92,8 @@ def test_out_of_memory_saves_the_step_before(
         fail_in(patch, "photometric_gradient", at_call=60)
         message = (
             r"^iteration 60, 50 splats, photos of 72x48: CUDA out of memory\. Tried to allocate "
-            r"2\.00 GiB\. Train anew with smaller photos \(resolution\) or fewer splats "
-            r"\(max_splats\), or .* where there is more memory; saved .*checkpoint\.pt after "
+            r"2\.00 GiB\. Train anew with smaller photos \(--resolution\) or fewer splats "
+            r"\(--max-splats\), or .* where there is more memory; saved .*checkpoint\.pt after "
             r"iteration 59\.$"
         )
         with pytest.raises(torch.OutOfMemoryError, match=message):

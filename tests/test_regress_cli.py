@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -154,6 +155,7 @@ def test_output_must_be_a_folder(call: Run, tmp_path: Path) -> None:
 def test_missing_matplotlib_is_said_before_the_fit(
     call: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setattr(pictures, "have_matplotlib", lambda: False)
     code, _, err = call("chirp", *FAST, "--out", tmp_path / "o", "--pictures")
     assert code == 2 and 'pip install "splatrender[plots]"' in err

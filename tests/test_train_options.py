@@ -27,6 +27,9 @@ class TestOptions:
             ({"max_splats": 0}, "max_splats: expected at least 1, found 0"),
             ({"seed": -1}, "seed: expected at least 0, found -1"),
             ({"threads": -1}, "threads: expected at least 0"),
+            ({"seed": 2**63}, "seed: expected at most 9223372036854775807, found"),
+            ({"seed": 1.5}, "seed: expected a whole number, found 1.5"),
+            ({"iterations": "40"}, "iterations: expected a whole number, found '40'"),
             ({"sh_degree": 4}, "sh_degree: expected 0, 1, 2 or 3, found 4"),
             (
                 {"strategy": "best"},

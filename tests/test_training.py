@@ -58,6 +58,7 @@ def test_output_folder(scene: Scene, tmp_path: Path) -> None:
     result = train(options(out, test_iterations=(10, 20), save_iterations=(15,)), scene)
     expected = {"checkpoint.pt", "config.json", "cameras.json", "results.json", "per_view.json"}
     expected |= {"overview.png", "point_cloud", "test", "flow.jsonl", "scene.json"}
+    expected |= {"manifest.json"}
     assert {p.name for p in out.iterdir()} == expected
     flow = [json.loads(line) for line in (out / "flow.jsonl").read_text().splitlines()]
     assert flow[-1]["splats"] == result.results["splats"]
@@ -239,8 +240,110 @@ def test_resuming_with_other_options_is_refused(
 def test_resuming_with_another_scene_is_refused(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(options(tmp_path), scene, stop_at(5))
-    with pytest.raises(InputError, match=r"^source: expected the 7 training views"):
+    with pytest.raises(
+        InputError, match=r"^source: expected .* with 9 photos such as 02.jpg, found"
+    ):
         train(options(tmp_path), replace(scene, train=scene.train[1:]))
+
+
+def test_resuming_with_other_sizes_is_refused(scene: Scene, tmp_path: Path) -> None:
+    with pytest.raises(Interrupted):
+        train(options(tmp_path), scene, stop_at(5))
+    half = [
+        replace(
+            view, camera=view.camera.resized(WIDTH // 2, HEIGHT // 2), photo=view.photo[::2, ::2]
+        )
+        for view in scene.train
+    ]
+    with pytest.raises(InputError, match=r"^source: expected the 7 training views"):
+        train(options(tmp_path), replace(scene, train=half))
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_a_stopped_run_can_be_looked_at(
+    scene: Scene, tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = getattr(signal, name, None) or pytest.skip(f"this system has no {name}")
+    before = signal.signal(number, signal.SIG_DFL)  # SIGHUP is ignored under nohup
+    try:
+        with pytest.raises(
+            Interrupted, match=r"saved .*iteration_7/point_cloud\.ply; give"
+        ) as ended:
+            train(options(tmp_path / "a"), scene, stop_at(7, number))
+    finally:
+        signal.signal(number, before)
+    assert ended.value.code == 128 + number
+    assert load_checkpoint(tmp_path / "a/checkpoint.pt")["iteration"] == 7
+    assert len(read_ply(tmp_path / "a/point_cloud/iteration_7/point_cloud.ply")) == 40
+    assert (tmp_path / "a/overview.png").stat().st_size > 1000
+
+
+def test_a_second_ctrl_c_ends_the_export_and_not_the_checkpoint(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        monkeypatch.setattr(
+            run_module.Run, "splats_in_world", lambda run: signal.raise_signal(signal.SIGINT)
+        )
+        with pytest.raises(Interrupted, match=r"after iteration 7 of 40; give the same") as ended:
+            train(options(tmp_path), scene, stop_at(7))
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert ended.value.code == 130 and not list(tmp_path.rglob("*.ply"))
+    assert load_checkpoint(tmp_path / "checkpoint.pt")["iteration"] == 7
+
+
+def test_an_export_that_fails_does_not_hide_that_the_run_was_saved(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(run: run_module.Run) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(run_module.Run, "splats_in_world", fail)
+    with pytest.raises(Interrupted, match=r"after iteration 7 of 40 \(no room\); give the same"):
+        train(options(tmp_path), scene, stop_at(7))
+
+
+def test_nohup_keeps_sighup_ignored() -> None:
+    hangup = getattr(signal, "SIGHUP", None) or pytest.skip("this system has no SIGHUP")
+    before = signal.signal(hangup, signal.SIG_IGN)
+    try:
+        with InterruptionGuard() as guard:
+            signal.raise_signal(hangup)
+            assert guard.received is None
+    finally:
+        signal.signal(hangup, before)
+
+
+def test_a_missing_package_is_found_before_training(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "plyfile", None)
+    with pytest.raises(InputError, match="expected the package plyfile, found none; pip install"):
+        train(options(tmp_path / "out"), scene)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_infinite_psnr_is_null_and_a_word(
+    scene: Scene,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    photo = torch.zeros_like(scene.test[0].photo)
+    monkeypatch.setattr(run_module.Run, "picture", lambda run, camera: torch.zeros(photo.shape))
+    black = replace(scene, test=[replace(view, photo=photo) for view in scene.test])
+    settings: dict[str, Any] = {"iterations": 2, "quiet": False, "test_iterations": (1,)}
+    train(options(tmp_path, **settings), black)
+    results = json.loads((tmp_path / "results.json").read_text(), parse_constant=pytest.fail)
+    assert results["psnr"] is None and results["psnr_is"] == "infinite"
+    assert results["history"][0]["psnr_is"] == "infinite"
+    views = json.loads((tmp_path / "per_view.json").read_text(), parse_constant=pytest.fail)
+    assert views["ours_2"]["00000.png"]["psnr_is"] == "infinite"
+    assert "infinite PSNR, SSIM 1.0000 on test views, 60 splats." in capsys.readouterr().out
+    train(options(tmp_path, **settings), black)
+    assert "is finished: infinite PSNR" in capsys.readouterr().err
 
 
 def test_watching_options_may_change(scene: Scene, tmp_path: Path) -> None:

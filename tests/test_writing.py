@@ -18,7 +18,7 @@ from helpers_disk import files_up_to
 
 from splatrender.errors import InputError, WriteError
 from splatrender.io import atomic
-from splatrender.io.atomic import atomic_write, temporaries_of, write_text
+from splatrender.io.atomic import atomic_write, write_text
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.images import write_image
 from splatrender.io.json_files import json_text, read_json, write_json
@@ -108,17 +108,6 @@ def test_a_checkpoint_keeps_its_bits(tmp_path: Path) -> None:
     save_checkpoint(tmp_path / "a.pt", state)
     found = load_checkpoint(tmp_path / "a.pt")
     assert torch.equal(found["means"], state["means"]) and found["names"] == state["names"]
-
-
-def test_what_killed_writers_leave_is_found(tmp_path: Path) -> None:
-    path = tmp_path / "results.json"
-    with atomic_write(path) as temporary:
-        assert temporaries_of(path) == [temporary]
-    names = (".results.0123abcd.json", ".results.json", ".results.0123abcd.pt", "results.json")
-    for name in names:
-        (tmp_path / name).touch()
-    assert temporaries_of(path) == [tmp_path / ".results.0123abcd.json"]
-    assert temporaries_of(tmp_path / "none/a.json") == []
 
 
 def strict(text: str) -> Any:

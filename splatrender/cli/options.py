@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from splatrender.errors import InputError
+
 BACKENDS = ["auto", "cpu", "cuda"]  # as in operators.devices, which loads torch
 LAST = "Other"  # heading of what has none, at the end
 
@@ -68,6 +70,22 @@ class SectionCommand(click.Command):
                 in_list = argument in flags or (in_list and joined[-1] in flags)
                 joined.append(argument)
         return super().parse_args(ctx, joined)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; messages on bad input call an option by its flag."""
+        try:
+            return super().invoke(ctx)
+        except InputError as error:
+            raise InputError(self._with_flag(str(error))) from error
+
+    def _with_flag(self, message: str) -> str:
+        """`--max-splats: expected ...` for `max_splats: expected ...`."""
+        name = message.split(":")[0]
+        for parameter in self.params:
+            if isinstance(parameter, click.Option) and parameter.name == name:
+                flag = max(parameter.opts, key=lambda flag: ("_" not in flag, len(flag)))
+                return flag + message.removeprefix(name)
+        return message
 
 
 class IterationList(click.ParamType):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from splatrender.cli.loading import loaded
+from splatrender.io.home import expand_home
 
 
 @click.command("plot-flow", context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,4 +20,5 @@ def plot_flow(model: str, out: str | None) -> None:
     from splatrender.training.flow_picture import plot_flow as draw  # here: --help stays quick
 
     loaded()
-    click.echo(draw(Path(model), None if out is None else Path(out)))
+    target = None if out is None else expand_home("--out", out)
+    click.echo(draw(expand_home("MODEL", model), target))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,10 @@ import click
 
 from splatrender.cli.loading import loaded
 from splatrender.cli.options import SectionCommand, option
+from splatrender.io.home import expand_home
 
 if TYPE_CHECKING:
+    from splatrender.io.progress import Progress
     from splatrender.regression.solver import Round
 
 DATA = "Data"
@@ -149,14 +152,20 @@ def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
       splatrender regress noisy2d --splats auto --animation
       splatrender regress data.csv --inputs x,y --outputs u
     """
+    from splatrender.io.lock import locked_folder
     from splatrender.regression.job import RegressJob, run  # here: --help need not load torch
     from splatrender.training.interruption import InterruptionGuard
 
     loaded()
-    if out is None:
-        out = str(Path("output/regress") / Path(target).stem)
-    with InterruptionGuard() as guard, _Bar(quiet, lambda: guard.received is not None) as bar:
-        results = run(RegressJob(target=target, out=out, **options), bar)
+    if target.startswith("~"):
+        target = str(expand_home("FILE.csv", target))
+    out = str(expand_home("out", out or Path("output/regress") / Path(target).stem))
+    with (
+        locked_folder(Path(out)),
+        InterruptionGuard() as guard,
+        _Watcher(quiet, lambda: guard.received is not None) as watcher,
+    ):
+        results = run(RegressJob(target=target, out=out, **options), watcher)
     if not quiet:
         click.echo(
             f"{results['splats']} splats, {results['parameters']} parameters, "
@@ -167,34 +176,33 @@ def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
         click.echo(f"{out}/results.json")
 
 
-class _Bar:
-    """A bar with the time left, one step for each round.
+class _Watcher:
+    """Shows the progress of a fit, one step for each round.
 
     Args:
         quiet: show nothing.
         stop: whether the fit should end.
     """
 
-    def __init__(self, quiet: bool, stop: Any) -> None:
+    def __init__(self, quiet: bool, stop: Callable[[], bool]) -> None:
         self._quiet, self._stop = quiet, stop
-        self._bar: Any = None
+        self._progress: Progress | None = None
 
-    def __enter__(self) -> _Bar:
+    def __enter__(self) -> _Watcher:
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
+        if self._progress is not None:
+            self._progress.__exit__(*error)
 
     def begin(self, title: str, rounds: int) -> None:
-        """Show an empty bar."""
-        from tqdm import tqdm
+        """Show that no round has ended yet."""
+        from splatrender.io.progress import Progress
 
-        self._bar = tqdm(total=rounds, desc=title, unit="round", disable=self._quiet, ncols=100)
+        self._progress = Progress(rounds, unit="round", title=title, quiet=self._quiet)
 
     def round(self, report: Round, window: int) -> bool:
-        """Move on by one round."""
-        self._bar.set_postfix_str(f"{report.splats} splats, loss {report.loss:.1e}", refresh=False)
-        if self._bar.n < self._bar.total:
-            self._bar.update()
-        return bool(self._stop())
+        """Count a round."""
+        if self._progress is not None:
+            self._progress.update(lambda: f"{report.splats} splats, loss {report.loss:.1e}")
+        return self._stop()

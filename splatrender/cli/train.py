@@ -166,13 +166,14 @@ RUN = "Run"
     section=RUN,
     type=click.Choice(["auto", "never"]),
     default="auto",
-    help="Whether to go on with an interrupted run in the output folder.",
+    help="Whether to resume an interrupted run in the output folder.",
 )
 @option(
     "--overwrite",
     section=RUN,
     is_flag=True,
-    help="Start anew, whatever an earlier run left in the output folder.",
+    help="Start anew, and remove what an earlier run wrote to the output folder once this one has "
+    "taken a step. What no run wrote stays.",
 )
 @option("--seed", section=RUN, type=int, default=0, help="Of all random choices of the run.")
 @option(
@@ -190,7 +191,9 @@ RUN = "Run"
     metavar="N",
     help="CPU threads; 0: one for each core.",
 )
-@option("-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings.")
+@option(
+    "-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings and the last line."
+)
 @option(
     "--profile",
     section=RUN,
@@ -203,8 +206,8 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
     SCENE is a folder with photos in images/ and their cameras in sparse/, as COLMAP writes
     them. The output folder gets the splats as
     point_cloud/iteration_N/point_cloud.ply, which any viewer for Gaussian splats opens, the test
-    renderings with their quality in results.json, and overview.png to look at first. A run that is
-    stopped goes on where it was when the same command is given again.
+    renderings with their quality in results.json, and overview.png to look at first. Ctrl-C saves
+    and stops, with splats and overview to look at; the same command resumes the run.
 
     \b
     Examples:
@@ -220,6 +223,8 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
 
     loaded()
     try:
-        training.train(training.TrainOptions(source=scene, model=model, **options))
+        result = training.train(training.TrainOptions(source=scene, model=model, **options))
     except (training.TrainingDiverged, training.TrainingOutOfMemory) as error:
         raise click.ClickException(str(error)) from error
+    if options["quiet"]:  # the one line that is the answer, for logs and scripts
+        click.echo(result.summary)

@@ -25,6 +25,8 @@ WRONG_PLACE = {
     errno.EPERM,
     errno.EROFS,
 }
+# Names of temporary files: stem and suffix of the file that they become.
+TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.[^.]*|)", re.DOTALL)
 PROBE = bytes(1 << 20)  # more than what is left of a disk on which a write just failed
 
 
@@ -60,11 +62,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         # not tempfile: its files are readable by their owner alone
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     except OSError as error:
-        reason = error.strerror or str(error)
-        if error.errno in WRONG_PLACE:
-            message = f"{path}: expected a place for a file, found: {reason}"
-            raise InputError(message) from error
-        raise WriteError(path, reason) from error
+        raise place_error(path, error) from error
     try:
         yield temporary
         with open(temporary, "rb+") as file:
@@ -80,21 +78,20 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     _sync_folder(path.parent)
 
 
-def temporaries_of(path: str | os.PathLike[str]) -> list[Path]:
-    """The temporary files that killed writers of a file left beside it.
+def place_error(path: Path, error: OSError) -> InputError | WriteError:
+    """The error for a file or folder that cannot be made.
 
     Args:
-        path: the file, there or not.
+        path: the file or folder.
+        error: what the system reported.
 
     Returns:
-        The files that `atomic_write(path)` made and could not remove; also those of writers that
-        are at work.
+        An InputError if another place helps, a WriteError if the disk is at fault.
     """
-    path = Path(path)
-    name = re.compile(rf"\.{re.escape(path.stem[:80])}\.[0-9a-f]{{8}}{re.escape(path.suffix)}")
-    with suppress(OSError):
-        return sorted(file for file in path.parent.iterdir() if name.fullmatch(file.name))
-    return []
+    reason = error.strerror or str(error)
+    if error.errno in WRONG_PLACE:
+        return InputError(f"{path}: expected a place for a file, found: {reason}")
+    return WriteError(path, reason)
 
 
 def _reason(error: OSError, temporary: Path) -> str:

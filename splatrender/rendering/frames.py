@@ -38,6 +38,7 @@ class FrameFolder:
         self._depths: dict[str, dict[str, float | None]] = {}
         self._count = 0
         self.empty = 0  # frames that no splat is in
+        self.files: list[Path] = []  # that were written
 
     def add(self, rendering: Rendering, photo: Tensor | None = None) -> Tensor:
         """Write the next frame.
@@ -50,6 +51,8 @@ class FrameFolder:
             The picture as uint8 [H, W, 3].
         """
         name = f"{self._count:05d}"
+        kinds = ("renders",) if photo is None else ("renders", "gt")
+        self.files += [self.path / kind / f"{name}.png" for kind in kinds]
         image = to_uint8(rendering.radiance[0])
         write_image(self.path / "renders" / f"{name}.png", image)
         if photo is not None:
@@ -61,6 +64,8 @@ class FrameFolder:
         return image
 
     def _add_depth(self, name: str, depth: Tensor, alpha: Tensor) -> None:
+        names = (f"{name}.png", f"{name}.npy", "depth.json")
+        self.files += [self.path / "depth" / file for file in names]
         limits = self._limits if self._steady and self._limits else depth_range(depth, alpha)
         self._limits = limits
         write_image(self.path / "depth" / f"{name}.png", depth_picture(depth, alpha, limits))

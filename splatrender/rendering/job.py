@@ -20,6 +20,8 @@ from splatrender.arguments import MOST_PIXELS, require_integer
 from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.io.cameras import load_cameras
+from splatrender.io.home import expand_home
+from splatrender.io.manifest import register
 from splatrender.io.video import check_rate, encoder, video_writer
 from splatrender.model import Splats
 from splatrender.operators.devices import choose_device, is_out_of_memory
@@ -93,6 +95,10 @@ class RenderJob:
             if getattr(self, name) is not None:
                 require_integer(name, getattr(self, name), 1, most)
         check_rate(self.fps)
+        for name in ("model", "source", "path", "output"):
+            place = getattr(self, name)
+            if place is not None:
+                object.__setattr__(self, name, os.fspath(expand_home(name, place)))
 
 
 def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
@@ -185,6 +191,7 @@ def _render_views(
             scores.setdefault(split, []).append(score(image, view))
         frames.close()
         _warn_of_empty(frames, [scene.similarity.invert(view.camera) for view in chosen], model)
+        register(output, frames.files)
         if not job.quiet and split in scores:
             _print_scores(split, scores[split], folder)
     return scores
@@ -216,6 +223,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
                 add(image)
     frames.close()
     _warn_of_empty(frames, cameras, model)
+    register(output, [*frames.files, video])
     if not job.quiet:
         print(f"{len(cameras)} frames in {folder}" + (f", video {video}" if with_video else ""))
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
+from splatrender.io.manifest import register
 from splatrender.io.packages import pyplot
 
 DPI = 110
@@ -28,7 +29,9 @@ def plot_flow(model: Path, target: Path | None = None) -> Path:
     """
     plt = pyplot()
     reports = read_flow(model / "flow.jsonl")
-    target = target or model / "flow.png"
+    if target is None:
+        target = model / "flow.png"
+        register(model, [target])
     figure, axes = plt.subplots(2, 3, figsize=(15, 7.5))
     _counts(axes[0, 0], reports)
     _births(axes[0, 1], reports)
@@ -55,7 +58,9 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         raise InputError(f"{path}: expected what a strategy did, a line a report; found no file")
     reports = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    text = path.read_bytes().decode("utf-8-sig", "replace")
+    lines = text.split("\n")[:-1]  # behind the last end of a line is one that is being written
+    for number, line in enumerate(lines, start=1):
         try:
             reports.append(dict(json.loads(line)))
         except (ValueError, TypeError):

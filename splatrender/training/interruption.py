@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: finish the step, save, and say how to go on."""
+"""Ctrl-C, SIGTERM and SIGHUP: finish the step, save, and report how to resume."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from contextlib import AbstractContextManager
 from types import FrameType
 from typing import Any
 
-EXIT_CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}  # 128 + the signal's number
+# 128 + the signal's number. SIGHUP: the terminal was closed, or the connection lost.
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+EXIT_CODES = {getattr(signal, n): 128 + getattr(signal, n) for n in SIGNALS if hasattr(signal, n)}
 
 
 class Interrupted(SystemExit):
@@ -23,9 +25,10 @@ class Interrupted(SystemExit):
 
 
 class InterruptionGuard(AbstractContextManager["InterruptionGuard"]):
-    """Remember the first SIGINT or SIGTERM instead of dying of it; a second one kills.
+    """Remember the first SIGINT, SIGTERM or SIGHUP instead of dying of it; a second one kills.
 
-    Within another thread than the main one signals cannot be caught, and the guard does nothing.
+    SIGHUP stays ignored where it is ignored: `nohup` asks for that. Within another thread than
+    the main one signals cannot be caught, and the guard does nothing.
 
     Example:
         >>> with InterruptionGuard() as guard:
@@ -40,6 +43,8 @@ class InterruptionGuard(AbstractContextManager["InterruptionGuard"]):
     def __enter__(self) -> InterruptionGuard:
         if threading.current_thread() is threading.main_thread():
             for number in EXIT_CODES:
+                if number.name == "SIGHUP" and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._before[number] = signal.signal(number, self._remember)
         return self
 

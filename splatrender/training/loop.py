@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import platform
+import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from splatrender.arguments import require_type
-from splatrender.errors import InputError
+from splatrender.errors import InputError, WriteError
 from splatrender.flow import StepReport, TrainState
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
+from splatrender.io.images import to_uint8
+from splatrender.io.packages import require_package
+from splatrender.io.progress import Progress
 from splatrender.memory import keep_freed_memory
 from splatrender.operators.devices import (
     choose_device,
@@ -26,12 +31,15 @@ from splatrender.operators.devices import (
 from splatrender.scenes.scene import Scene, load_scene
 from splatrender.training.coverage import warn_of_blind_views
 from splatrender.training.evaluate import Evaluation, evaluate
+from splatrender.training.folder import OutputFolder
+from splatrender.training.identity import difference, identity_of_folder, identity_of_scene
 from splatrender.training.interruption import Interrupted, InterruptionGuard
 from splatrender.training.options import TrainOptions
 from splatrender.training.report import (
-    OutputFolder,
+    Overview,
     Pictures,
     TrainResult,
+    figures,
     peak_device_memory_mb,
     peak_memory_mb,
 )
@@ -41,7 +49,7 @@ from splatrender.training.run import (
     TrainingOutOfMemory,
 )
 
-POSTFIX_INTERVAL = 10  # iterations between updates of the figures behind the progress bar
+OVERVIEW_SECONDS = 5.0  # after which a stopped run begins no further picture
 
 
 def train(
@@ -53,8 +61,8 @@ def train(
 
     On a CPU the run is a function of scene and options alone: the same call gives the same bits,
     also when it was interrupted and continued. A GPU draws other random numbers; a run may be
-    continued on another device than it was begun on. Ctrl-C and SIGTERM finish the step and save
-    first.
+    continued on another device than it was begun on. Ctrl-C, SIGTERM and SIGHUP finish the step,
+    save, and export splats and overview; a second Ctrl-C ends the export.
 
     Args:
         options: what to train, where to, and how.
@@ -67,13 +75,14 @@ def train(
         `scene.similarity.apply(result.splats)` fits the cameras of a loaded scene.
 
     Raises:
-        InputError: an option, the scene or the output folder is not as expected, or the backend
-            that was asked for is not there.
+        InputError: an option, the scene or the output folder is not as expected, another run is at
+            work in the folder, a package is missing, or the backend that was asked for.
+        WriteError: a file could not be written; the last checkpoint is kept.
         TrainingOutOfMemory: memory was not enough; a torch.OutOfMemoryError that says what to
             lower, raised after the run was saved.
         TrainingDiverged: a number became infinite or NaN; the last checkpoint is kept.
-        Interrupted: Ctrl-C or SIGTERM came; a SystemExit with code 130 or 143 whose message says
-            how to resume.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP came; a SystemExit with code 130, 143 or 129 whose
+            message says how to resume.
 
     Example:
         >>> result = train(TrainOptions("scene", "out", iterations=500))  # doctest: +SKIP
@@ -81,24 +90,26 @@ def train(
         24.1
     """
     require_type("options", options, TrainOptions)
-    device = choose_device(options.backend)  # first: `claim` may remove an earlier run
+    device = choose_device(options.backend)
+    require_package("plyfile")  # better now than at the end
     folder = OutputFolder(options.output)
-    folder.claim(options.overwrite)
-    memory = _earlier_state(options, folder)
-    if memory is not None and memory["iteration"] == options.iterations:
-        results = folder.finished_results(options.iterations)
-        if results is not None:
-            _say(options, f"{folder.path} is finished: {_figures(results)}. Nothing left to do.")
+    with folder.held():
+        folder.clean()
+        memory = _earlier_state(options, folder)
+        if memory is None:
+            saved = {*options.save_iterations, options.iterations}
+            folder.claim(options.overwrite, Path(options.source), saved)
+        elif (results := _finished(options, folder, memory, scene)) is not None:
+            _say(options, f"{folder.path} is finished: {figures(results)}. Nothing left to do.")
             return TrainResult(folder.path, results)
-
-    keep_freed_memory()
-    threads = torch.get_num_threads()
-    if options.threads:
-        torch.set_num_threads(options.threads)
-    try:
-        return _train(options, device, folder, memory, scene, on_step)
-    finally:
-        torch.set_num_threads(threads)
+        keep_freed_memory()
+        threads = torch.get_num_threads()
+        if options.threads:
+            torch.set_num_threads(options.threads)
+        try:
+            return _train(options, device, folder, memory, scene, on_step)
+        finally:
+            torch.set_num_threads(threads)
 
 
 def _train(
@@ -130,14 +141,10 @@ def _train(
         )
     run = Run(options, scene, device)
     if memory is not None:
+        _check_scene(options, folder, memory, run.identity)
         run.recall(memory)
-        folder.cut_reports(run.state.iteration)
+        folder.resume(run.state.iteration)
         _say(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
-    else:
-        folder.write_config({**options.as_json(), "backend": device.type})
-        cameras = [view.camera for view in [*scene.test, *scene.train]]
-        folder.write_cameras([scene.similarity.invert(camera) for camera in cameras])
-        folder.write_similarity(scene.similarity)
     _say(
         options,
         f"{len(scene.train)} training views, {len(scene.test)} test views, "
@@ -157,68 +164,139 @@ def _train(
         _warn_of_blind_views(run, "at the start")
     try:
         _iterate(run, folder, on_step)
+        return _finish(run, folder)
     except TrainingDiverged as error:
-        kept = f"the last checkpoint is kept in {folder.checkpoint}"
-        raise TrainingDiverged(
-            f"{error}; {kept if folder.checkpoint.exists() else 'no checkpoint was written yet'}"
-        ) from error
-    return _finish(run, folder)
+        raise TrainingDiverged(f"{error}; {_kept(folder)}") from error
+    except WriteError as error:
+        hint = f"; {_kept(folder)}; {_resume(options)} once the file can be written"
+        raise WriteError(error.path, error.reason, hint) from error
+
+
+def _begin(run: Run, folder: OutputFolder) -> None:
+    """Put this run in the place of an earlier one, now that it is known to work."""
+    scene = run.scene
+    cameras = [scene.similarity.invert(view.camera) for view in [*scene.test, *scene.train]]
+    config = {**run.options.as_json(), "backend": run.device.type}
+    folder.begin(config, cameras, scene.similarity)
+
+
+def _kept(folder: OutputFolder) -> str:
+    """What is left of the run, in words."""
+    if folder.begun and folder.checkpoint.exists():
+        return f"the last checkpoint is kept in {folder.checkpoint}"
+    return "no checkpoint was written yet"
+
+
+def _resume(options: TrainOptions) -> str:
+    """The way to resume, in words."""
+    without = " without --overwrite (overwrite=True)" if options.overwrite else ""
+    return f"give the same command{without} to resume"
 
 
 def _earlier_state(options: TrainOptions, folder: OutputFolder) -> dict[str, Any] | None:
     """The checkpoint to continue from, if there is one."""
-    if not folder.checkpoint.exists():
+    if options.overwrite or not folder.checkpoint.exists():
         return None
     if options.resume == "never":
         raise InputError(
             f"{folder.path}: expected no earlier run (resume is 'never'), found checkpoint.pt; "
-            "choose another folder, or overwrite"
+            "choose another folder, or replace that run with --overwrite (overwrite=True)"
         )
     memory = load_checkpoint(folder.checkpoint)
     options.check_agrees(memory["options"], folder.checkpoint)
     return memory
 
 
+def _finished(
+    options: TrainOptions, folder: OutputFolder, memory: dict[str, Any], scene: Scene | None
+) -> dict[str, Any] | None:
+    """The figures of the run in the folder if it has ended and was of this scene."""
+    if memory["iteration"] != options.iterations:
+        return None
+    results = folder.finished_results(options.iterations)
+    if results is None:
+        return None
+    source = Path(options.source)
+    if scene is not None:
+        _check_scene(options, folder, memory, identity_of_scene(scene, source))
+        return results
+    try:  # without photos, which may take minutes
+        same = difference(memory, identity_of_folder(source)) is None
+    except InputError:
+        same = False
+    return results if same else None  # else the scene is loaded, and what is wrong with it found
+
+
+def _check_scene(
+    options: TrainOptions, folder: OutputFolder, memory: dict[str, Any], now: dict[str, Any]
+) -> None:
+    """Refuse to continue a run with another scene."""
+    if different := difference(memory, now):
+        raise InputError(
+            f"source: {different}; choose another folder than {folder.path}, or replace the run "
+            "in it with --overwrite (overwrite=True)"
+        )
+
+
 def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], None] | None) -> None:
     """Steps until the end or until a signal."""
     options, state = run.options, run.state
-    bar = tqdm(
-        total=state.iterations,
-        initial=state.iteration,
-        disable=options.quiet,
-        dynamic_ncols=True,
-        unit="it",
-        smoothing=0.1,
-    )
-    with bar, InterruptionGuard() as guard:
+
+    def words() -> str:
+        train = "" if math.isnan(run.psnr) else f"train {run.psnr:.2f} dB, "
+        return f"loss {run.loss:.4f}, {train}{len(state):,} splats"
+
+    progress = Progress(state.iterations, state.iteration, quiet=options.quiet)
+    with progress, InterruptionGuard() as guard:
         while state.iteration < state.iterations:
             wall, cpu = time.perf_counter(), time.process_time()
             report = _step(run, folder)
             run.seconds += time.perf_counter() - wall
             run.cpu_seconds += time.process_time() - cpu
-            bar.update()
+            if not folder.begun:
+                _begin(run, folder)
+            progress.update(words)
             if report is not None:
                 folder.add_report(report)
-            if state.iteration % POSTFIX_INTERVAL == 0:
-                bar.set_postfix_str(
-                    f"loss {run.loss:.4f}, train {run.psnr:.2f} dB, {len(state):,} splats",
-                    refresh=False,
-                )
             if on_step is not None:
                 on_step(state)
-            _at_milestones(run, folder, bar)
+            _at_milestones(run, folder, progress)
             if guard.received is not None and state.iteration < state.iterations:
-                save_checkpoint(folder.checkpoint, run.memory())
-                message = (
-                    f"{guard.received.name}: saved {folder.checkpoint} after iteration "
-                    f"{state.iteration} of {state.iterations}; give the same command to resume."
-                )
-                raise Interrupted(guard.received, message)
+                raise _stop(run, folder, guard.received)
         wall = time.perf_counter()
         synchronize(run.device)  # the last steps may still be under way
         run.seconds += time.perf_counter() - wall
     if options.profile:
         print(run.watch.report(), file=sys.stderr)
+
+
+def _stop(run: Run, folder: OutputFolder, received: signal.Signals) -> Interrupted:
+    """Save the run, and leave something to look at; another signal ends that."""
+    iteration = run.state.iteration
+    save_checkpoint(folder.checkpoint, run.memory())
+    saved = f"{received.name}: saved {folder.checkpoint} after iteration {iteration} of "
+    saved += str(run.state.iterations)
+    try:
+        folder.write_splats(run.splats_in_world(), iteration, run.scene.similarity.offset)
+        saved += f", and {folder.ply(iteration)}"
+        _write_overview(run, folder)
+    except KeyboardInterrupt:
+        pass
+    except Exception as error:  # whatever it is, the state is saved, and that must be reported
+        saved += f" ({error})"
+    return Interrupted(received, f"{saved}; {_resume(run.options)}.")
+
+
+def _write_overview(run: Run, folder: OutputFolder) -> None:
+    """Write overview.png of a run that was stopped, as much of it as takes seconds."""
+    views, _ = _judged(run.scene)
+    overview, start = Overview(len(views)), time.monotonic()
+    with torch.no_grad():
+        for index in overview.chosen:
+            overview.add(views[index], to_uint8(run.picture(views[index].camera)))
+            if time.monotonic() - start > OVERVIEW_SECONDS:
+                break
+    overview.write(folder.overview)
 
 
 def _step(run: Run, folder: OutputFolder) -> StepReport | None:
@@ -237,22 +315,21 @@ def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOf
     state, camera = run.state, run.scene.train[0].camera
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
-    if run.intact:
+    kept = _kept(folder)
+    if run.intact and folder.begun:
         save_checkpoint(folder.checkpoint, run.memory())
         kept = f"saved {folder.checkpoint} after iteration {state.iteration}"
-    elif folder.checkpoint.exists():
-        kept = f"the last checkpoint is kept in {folder.checkpoint}"
-    else:
-        kept = "no checkpoint was written yet"
+        with suppress(RuntimeError, MemoryError, OSError, InputError):
+            folder.write_splats(run.splats_in_world(), state.iteration, run.scene.similarity.offset)
     return TrainingOutOfMemory(
         f"iteration {state.iteration + run.intact}, {len(state):,} splats, photos of "
         f"{camera.width}x{camera.height}: {reason.rstrip('.')}. Train anew with smaller photos "
-        "(resolution) or fewer splats (max_splats), or give the same command where there is more "
-        f"memory; {kept}."
+        "(--resolution) or fewer splats (--max-splats), or give the same command where there is "
+        f"more memory; {kept}."
     )
 
 
-def _at_milestones(run: Run, folder: OutputFolder, bar: tqdm) -> None:
+def _at_milestones(run: Run, folder: OutputFolder, progress: Progress) -> None:
     """Evaluate, export and save where the options ask for it between start and end."""
     options, iteration = run.options, run.state.iteration
     if iteration == options.iterations:
@@ -260,8 +337,7 @@ def _at_milestones(run: Run, folder: OutputFolder, bar: tqdm) -> None:
     if iteration in options.test_iterations:
         evaluation = _evaluate(run)
         run.history.append(evaluation.summary())
-        if not options.quiet:
-            bar.write(f"Iteration {iteration}: {_figures(evaluation.summary())}")
+        progress.write(f"Iteration {iteration}: {figures(evaluation.summary())}")
     if iteration in options.save_iterations:
         folder.write_splats(run.splats_in_world(), iteration, run.scene.similarity.offset)
     if options.checkpoint_interval and iteration % options.checkpoint_interval == 0:
@@ -315,8 +391,10 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
     }
     folder.write_results(results, evaluation)
     _warn_of_blind_views(run, "at the end")
-    _say(options, f"{folder.path}: {_figures(results)}, {len(splats):,} splats.")
-    return TrainResult(folder.path, results, splats)
+    result = TrainResult(folder.path, results, splats)
+    if not options.quiet:
+        print(result.summary)
+    return result
 
 
 def _warn_of_blind_views(run: Run, when: str) -> None:
@@ -325,14 +403,11 @@ def _warn_of_blind_views(run: Run, when: str) -> None:
     warn_of_blind_views(views, run.state.splats, run.state.options, when)
 
 
-def _figures(results: dict[str, Any]) -> str:
-    return f"PSNR {results['psnr']:.2f} dB, SSIM {results['ssim']:.4f} on {results['split']} views"
-
-
 def _say(options: TrainOptions, message: str) -> None:
     if not options.quiet:
-        print(message, file=sys.stderr)
+        _warn(message)
 
 
 def _warn(message: str) -> None:
-    print(message, file=sys.stderr)
+    with suppress(OSError):  # the terminal may have been closed
+        print(message, file=sys.stderr, flush=True)

@@ -11,6 +11,7 @@ from typing import Any
 from splatrender.arguments import require_number, require_type
 from splatrender.errors import InputError
 from splatrender.flow import create_strategy
+from splatrender.io.home import expand_home
 from splatrender.operators.devices import BACKENDS
 from splatrender.schedules import LearningRates
 
@@ -29,6 +30,15 @@ INCIDENTAL = (
     "profile",
 )
 TRANSPORTS = ("adam", "wasserstein", "wasserstein-scaled")
+WHOLE_NUMBERS = (  # name, least, most
+    ("iterations", 1, 10**9),
+    ("max_splats", 1, 2**31 - 1),  # splats are counted in int32
+    ("holdout", 1, 10**9),
+    ("seed", 0, 2**63 - 1),  # as torch's generators take them
+    ("threads", 0, 4096),
+    ("checkpoint_interval", 0, 10**9),
+    ("resolution", -1, 10**9),
+)
 COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
@@ -66,7 +76,8 @@ class TrainOptions:
         backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: CPU threads, 0 for torch's default.
         resume: "auto" continues an interrupted run in `model`, "never" refuses to.
-        overwrite: start anew in `model` whatever is there.
+        overwrite: start anew in `model`, and remove what an earlier run wrote there after the first
+            step of this one; files that no run wrote stay.
         quiet: print nothing but warnings.
         profile: print the milliseconds of each part of a step at the end.
         ssim_weight: weight of 1 - SSIM in the loss; the rest is L1's.
@@ -111,25 +122,26 @@ class TrainOptions:
 
     def __post_init__(self) -> None:
         set_ = object.__setattr__
-        set_(self, "source", Path(self.source))
-        set_(self, "model", Path(self.model))
+        set_(self, "source", expand_home("source", self.source))
+        set_(self, "model", expand_home("model", self.model))
+        for name in ("images", "masks"):
+            folder = getattr(self, name)
+            if folder is not None:
+                set_(self, name, os.fspath(expand_home(name, folder)))
+        for name, least, most in WHOLE_NUMBERS:
+            value = getattr(self, name)
+            if not isinstance(value, int):
+                raise InputError(f"{name}: expected a whole number, found {value!r}")
+            if value < least:
+                raise InputError(f"{name}: expected at least {least}, found {value}")
+            if value > most:
+                raise InputError(f"{name}: expected at most {most}, found {value}")
         for name in ("test_iterations", "save_iterations"):
             set_(self, name, tuple(int(i) for i in getattr(self, name)))
             for iteration in getattr(self, name):
                 if not 1 <= iteration <= self.iterations:
                     expected = f"iterations between 1 and {self.iterations}"
                     raise InputError(f"{name}: expected {expected}, found {iteration}")
-        for name, least in (
-            ("iterations", 1),
-            ("max_splats", 1),
-            ("holdout", 1),
-            ("seed", 0),
-            ("threads", 0),
-            ("checkpoint_interval", 0),
-        ):
-            value = getattr(self, name)
-            if value < least:
-                raise InputError(f"{name}: expected at least {least}, found {value}")
         if self.sh_degree not in range(4):
             raise InputError(f"sh_degree: expected 0, 1, 2 or 3, found {self.sh_degree}")
         if not 0 <= require_number("ssim_weight", self.ssim_weight) <= 1:
@@ -179,7 +191,8 @@ class TrainOptions:
                 continue
             raise InputError(
                 f"{name}: expected {before!r} as of the run in {path}, found {now[name]!r}; "
-                "repeat that value to resume, or choose another folder, or overwrite"
+                "repeat that value to resume, or choose another folder, or replace that run with "
+                "--overwrite (overwrite=True)"
             )
 
 

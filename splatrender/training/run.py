@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from splatrender.operators.render import RenderOptions, render
 from splatrender.scenes.scene import Scene
 from splatrender.schedules import downscale_at, sh_degree_at
 from splatrender.training.data import Sample, Samples
+from splatrender.training.identity import identity_of_scene
 from splatrender.training.initial import initial_splats
 from splatrender.training.options import TrainOptions
 from splatrender.training.stopwatch import Stopwatch
@@ -74,6 +76,7 @@ class Run:
         self.state = TrainState.start(splats.to(self.device), options.iterations, generator)
         self.state.views, self.state.render = scene.train, self.render
         self.state.background, self.state.options = self.background, render_options
+        self.identity = identity_of_scene(scene, Path(options.source))
         self.history: list[dict[str, Any]] = []
         self.loss = math.nan  # smoothed
         self.mse = math.nan  # smoothed
@@ -199,6 +202,7 @@ class Run:
         return {
             "options": self.options.as_json(),
             "views": self._fingerprint(),
+            "scene": self.identity,
             "iteration": state.iteration,
             "splats": dict(state.splats.detach().items()),
             "moments": {n: [m.exp_avg, m.exp_avg_sq] for n, m in state.moments.items()},

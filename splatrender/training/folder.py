@@ -1,0 +1,297 @@
+"""The output folder of a run: its layout, what is written when, and what belongs to whom.
+
+checkpoint.pt            the state to resume from
+config.json              the options
+cameras.json             where the photos were taken, in world coordinates
+scene.json               the similarity from world coordinates to those of training
+point_cloud/iteration_N/point_cloud.ply
+test/ours_N/{renders,gt}/00000.png     (train/ where no views are held out)
+results.json  per_view.json  overview.png
+flow.jsonl               what the strategy did, a line for each of its reports
+manifest.json            the files that runs wrote: only these are ever replaced or removed
+run.lock                 which process is at work, as long as it is
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from splatrender.camera import Camera
+from splatrender.errors import InputError, WriteError
+from splatrender.flow import StepReport
+from splatrender.io.atomic import write_text
+from splatrender.io.cameras import write_cameras_json
+from splatrender.io.checkpoint import load_checkpoint
+from splatrender.io.json_files import json_text, read_json, write_json
+from splatrender.io.lock import NAME as LOCK
+from splatrender.io.lock import locked_folder
+from splatrender.io.manifest import NAME as MANIFEST
+from splatrender.io.manifest import Manifest
+from splatrender.model import Splats
+from splatrender.model.ply import write_ply
+from splatrender.scenes.similarity import Similarity
+from splatrender.training.evaluate import Evaluation
+
+logger = logging.getLogger(__name__)
+
+FILES = (
+    "checkpoint.pt",
+    "config.json",
+    "cameras.json",
+    "scene.json",
+    "results.json",
+    "per_view.json",
+    "overview.png",
+    "flow.jsonl",
+)
+FOLDERS = ("point_cloud", "test", "train")
+# Files of runs from before there were manifests, exactly.
+RECOGNISED = re.compile(
+    r"point_cloud/iteration_\d+/point_cloud\.ply"
+    r"|(test|train)/ours_\d+/(renders|gt|depth)/\d{5}\.png"
+)
+RESULT = re.compile(r"results\.json|checkpoint\.pt|point_cloud/iteration_\d+/point_cloud\.ply")
+OPTIONS = {"source", "model", "iterations", "max_splats", "strategy"}  # of every config.json
+
+
+class OutputFolder:
+    """The folder that a run writes to.
+
+    Args:
+        path: made when first written to.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.begun = False  # whether what is in the folder is of this run
+
+    @property
+    def checkpoint(self) -> Path:
+        """The state to resume from."""
+        return self.path / "checkpoint.pt"
+
+    @property
+    def results(self) -> Path:
+        """The figures, written last: a run with results is finished."""
+        return self.path / "results.json"
+
+    @property
+    def flow(self) -> Path:
+        """What the strategy did, a line for each of its reports."""
+        return self.path / "flow.jsonl"
+
+    @property
+    def overview(self) -> Path:
+        """Photo, rendering and error of a few views: to look at first."""
+        return self.path / "overview.png"
+
+    def ply(self, iteration: int) -> Path:
+        """The splats after `iteration`."""
+        return self.path / _ply(iteration)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep other runs out of the folder until the block ends.
+
+        Raises:
+            InputError: another run is at work there, or it is no place for a folder.
+        """
+        with locked_folder(self.path):
+            yield
+
+    def claim(self, overwrite: bool, source: Path, iterations: Iterable[int]) -> None:
+        """Make sure that a new run replaces nothing but files of an earlier one. Removes nothing.
+
+        Args:
+            overwrite: whether the results of an earlier run may be replaced.
+            source: folder of the scene.
+            iterations: those whose splats and pictures will be written.
+
+        Raises:
+            InputError: the folder is that of the scene, is not empty and of no earlier run, holds
+                results that nobody allowed to replace, or a file that no run wrote is in the way.
+        """
+        if self.path.resolve() == source.resolve():
+            raise InputError(
+                f"{self.path}: expected a folder to write to, found that of the scene; choose "
+                "another one"
+            )
+        if not overwrite:
+            self._check_free()
+        planned = [*FILES, MANIFEST, *(_ply(iteration) for iteration in iterations)]
+        for name in planned:
+            if self._is_in_the_way(name):
+                raise InputError(
+                    f"{self.path / name}: expected nothing, or a file of an earlier run, found "
+                    "one that no run wrote; choose another folder"
+                )
+        for name in FOLDERS:
+            if (self.path / name).exists() and not (self.path / name).is_dir():
+                raise InputError(f"{self.path / name}: expected a folder to write to, found a file")
+
+    def _check_free(self) -> None:
+        """Refuse a folder that is not empty, but for what a run left that got nowhere."""
+        ours = self.manifest.files
+        kept = sorted(file for file in ours if RESULT.fullmatch(file))
+        kept = [file for file in kept if (self.path / file).exists()]
+        if kept:
+            raise InputError(
+                f"{self.path}: expected a new or empty folder, or a run with checkpoint.pt to "
+                f"resume; found {kept[0]} of a run without it; choose another folder, or replace "
+                "its results with --overwrite (overwrite=True)"
+            )
+        others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
+        others = [name for name in others if name != LOCK]
+        if others and not ours:
+            raise InputError(
+                f"{self.path}: expected a new or empty folder, or one of an earlier run; found "
+                f"{others[0]!r} in it; choose another folder"
+            )
+
+    def _is_in_the_way(self, name: str) -> bool:
+        path = self.path / name
+        return (path.exists() or path.is_symlink()) and name not in self.manifest.files
+
+    @cached_property
+    def manifest(self) -> Manifest:
+        """The files in the folder that runs wrote."""
+        return Manifest.read(self.path) or Manifest(self.path, _recognised(self.path))
+
+    def begin(
+        self, config: dict[str, Any], cameras: Sequence[Camera], similarity: Similarity
+    ) -> None:
+        """Remove what an earlier run wrote, and write what is known at the start of this one.
+
+        Args:
+            config: the options.
+            cameras: in world coordinates.
+            similarity: how the frame of training is placed in the world.
+        """
+        self.manifest.remove_files(last=self.checkpoint.name)
+        self.begun = True
+        self.manifest.add(FILES)
+        self.write_config(config)
+        self.write_cameras(cameras)
+        self.write_similarity(similarity)
+
+    def resume(self, iteration: int) -> None:
+        """Prepare for what comes after `iteration`."""
+        self.begun = True
+        self.manifest.add(FILES)
+        self.cut_reports(iteration)
+
+    def clean(self) -> None:
+        """Remove the temporary files of a run that was killed."""
+        Manifest(self.path, [*FILES, MANIFEST, *self.manifest.files]).remove_temporaries()
+
+    def finished_results(self, iterations: int) -> dict[str, Any] | None:
+        """The figures of a run of that length that has ended here, if there is one."""
+        if not self.results.exists():
+            return None
+        results = read_json(self.results)
+        if isinstance(results, dict) and results.get("iterations") == iterations:
+            return results
+        return None
+
+    def write_config(self, options: dict[str, Any]) -> None:
+        """Write config.json."""
+        write_json(self.path / "config.json", options)
+
+    def write_cameras(self, cameras: Sequence[Camera]) -> None:
+        """Write cameras.json, of cameras in world coordinates."""
+        write_cameras_json(self.path / "cameras.json", cameras)
+
+    def write_similarity(self, similarity: Similarity) -> None:
+        """Write scene.json: how the frame of training is placed in the world."""
+        similarity.save(self.path / "scene.json")
+
+    def similarity(self) -> Similarity | None:
+        """The similarity of the run that began here, if there is one."""
+        path = self.path / "scene.json"
+        return Similarity.load(path) if path.exists() else None
+
+    def write_splats(self, splats: Splats, iteration: int, offset: Tensor | None = None) -> None:
+        """Write splats, in world coordinates, as a .ply file relative to an offset, if any."""
+        self.manifest.add([_ply(iteration)])
+        write_ply(self.ply(iteration), splats, offset)
+
+    def add_report(self, report: StepReport) -> None:
+        """Append what a strategy did as a line of flow.jsonl."""
+        line = {k: v for k, v in asdict(report).items() if k != "details"} | report.details
+        try:
+            with self.flow.open("a", encoding="utf-8") as file:
+                file.write(json_text(line) + "\n")
+        except OSError as error:
+            raise WriteError(self.flow, error.strerror or str(error)) from error
+
+    def cut_reports(self, iteration: int) -> None:
+        """Drop the lines of flow.jsonl that came after `iteration`: they are to come again.
+
+        A line that was cut off when the disk was full, or the power failed, is dropped, too.
+        """
+        if not self.flow.exists():
+            return
+        kept, broken = [], 0
+        for line in self.flow.read_bytes().decode("utf-8", "replace").split("\n"):
+            try:
+                if json.loads(line)["iteration"] <= iteration:
+                    kept.append(line)
+            except (ValueError, TypeError, KeyError):
+                broken += bool(line)
+        if broken:
+            logger.warning("%s: dropped %d line(s) that were not whole", self.flow, broken)
+        write_text(self.flow, "".join(line + "\n" for line in kept))
+
+    def write_results(self, results: dict[str, Any], evaluation: Evaluation) -> None:
+        """Write per_view.json, then results.json."""
+        views = {
+            f"{index:05d}.png": {"view": score.name, "psnr": score.psnr, "ssim": score.ssim}
+            for index, score in enumerate(evaluation.scores)
+        }
+        write_json(self.path / "per_view.json", {f"ours_{evaluation.iteration}": views})
+        write_json(self.results, results)
+
+
+def _ply(iteration: int) -> str:
+    return f"point_cloud/iteration_{iteration}/point_cloud.ply"
+
+
+def _recognised(folder: Path) -> list[str]:
+    """Files of a run from before there were manifests; none where it is in doubt that they are.
+
+    A folder is one of ours if its config.json or its checkpoint says so.
+    """
+    if not _is_config(folder / "config.json") and not _is_checkpoint(folder / "checkpoint.pt"):
+        return []
+    found = [name for name in (*FILES, "flow.png") if (folder / name).is_file()]
+    for path in (path for name in FOLDERS for path in (folder / name).glob("**/*")):
+        name = path.relative_to(folder).as_posix()
+        if RECOGNISED.fullmatch(name) and path.is_file():
+            found.append(name)
+    return found
+
+
+def _is_config(path: Path) -> bool:
+    try:
+        config = read_json(path)
+    except InputError:
+        return False
+    return isinstance(config, dict) and config.keys() >= OPTIONS
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        load_checkpoint(path)
+    except InputError:
+        return False
+    return True
