@@ -314,7 +314,8 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
         for (int64_t c = 0; c < a.D; ++c) color[c] += slot[kMoments + c];
         for (int k = 0; k < kSlopes<ABSGRAD>; ++k) slope[k] += slot[kMoments + a.D + k];
       }
-      const T* q = a.conics + 3 * i;
+      constexpr T kNone[3] = {};  // a splat that meets no tile may hold anything
+      const T* q = first < last ? a.conics + 3 * i : kNone;
       g.means2d[2 * i] = q[0] * m[1] + q[1] * m[2];
       g.means2d[2 * i + 1] = q[1] * m[1] + q[2] * m[2];
       g.conics[3 * i] = T(-0.5) * m[3];

@@ -34,8 +34,8 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
     if (any(keep)) {
       const S amplitude = load_column<S>(a.amplitudes, 1, i, n, 0);
       const auto o = project(view, mean, load_factor<S>(a, i, n), amplitude, S(T(a.eps2d)), a.antialiased, response);
-      const S huge(T(1e30));  // what overflows cannot be drawn
-      keep = keep & (o.det > zero) & (o.det < huge) & (o.peak >= S(T(kCutoff))) & (o.peak < huge);
+      const S small{T(kSmall)}, huge{T(kHuge)};
+      keep = keep & (o.det > small) & (o.det < huge) & (o.peak >= S(T(kCutoff))) & (o.peak < huge);
       const S level = S(T(1.3862943611198906)) * log_two(select(keep, o.peak * S(T(1) / T(kCutoff)), one));  // 2 ln
       ex = square_root(smax(level * o.cov.xx, zero));
       ey = square_root(smax(level * o.cov.yy, zero));
@@ -86,10 +86,12 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
     Mat3<S> A{};
     S amplitude{};
     bool loaded = false;
+    auto seen_once = zero > zero;
     for (int64_t c = 0; c < a.C; ++c) {
       const int64_t at = c * a.N + i;
       const auto seen = (load_column<S>(a.extents, 2, at, n, 0) > zero) & valid;
       if (!any(seen)) continue;
+      seen_once = seen_once | seen;
       if (!loaded) {
         mean = load_vec3<S>(a.means, 3, i, n);
         A = load_factor<S>(a, i, n);
@@ -130,9 +132,11 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
                         load_column<S>(a.quats, 4, i, n, 2), load_column<S>(a.quats, 4, i, n, 3)};
         factor_of_vjp(q, load_vec3<S>(a.scales, 3, i, n), g_A, gq, gs);
       }
-      store_column(g.quats, 4, i, n, 0, gq.w), store_column(g.quats, 4, i, n, 1, gq.x);
-      store_column(g.quats, 4, i, n, 2, gq.y), store_column(g.quats, 4, i, n, 3, gq.z);
-      store_vec3(g.scales, 3, i, n, 0, gs);
+      const auto put = [&](T* rows, int64_t stride, int column, S s) {
+        store_column(rows, stride, i, n, column, mask_or_zero(seen_once, s));
+      };
+      put(g.quats, 4, 0, gq.w), put(g.quats, 4, 1, gq.x), put(g.quats, 4, 2, gq.y), put(g.quats, 4, 3, gq.z);
+      put(g.scales, 3, 0, gs.x), put(g.scales, 3, 1, gs.y), put(g.scales, 3, 2, gs.z);
     }
   }
   for (int64_t k = 0; k < a.C * 16; ++k)

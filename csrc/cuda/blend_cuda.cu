@@ -357,15 +357,15 @@ __global__ void __launch_bounds__(256)
       sum[4 * m] += part.x, sum[4 * m + 1] += part.y, sum[4 * m + 2] += part.z, sum[4 * m + 3] += part.w;
     }
   }
-  const bool add = first_channel > 0;
+  const bool add = first_channel > 0, listed = first < last;
   const auto put = [&](T* to, T value) { *to = add ? *to + value : value; };
-  const T* q = a.conics + 3 * i;
-  put(g.means2d + 2 * i, q[0] * sum[1] + q[1] * sum[2]);
-  put(g.means2d + 2 * i + 1, q[1] * sum[1] + q[2] * sum[2]);
+  const T* q = a.conics + 3 * i;  // a splat that meets no tile may hold anything
+  put(g.means2d + 2 * i, listed ? q[0] * sum[1] + q[1] * sum[2] : T(0));
+  put(g.means2d + 2 * i + 1, listed ? q[1] * sum[1] + q[2] * sum[2] : T(0));
   put(g.conics + 3 * i, T(-0.5) * sum[3]);
   put(g.conics + 3 * i + 1, -sum[4]);
   put(g.conics + 3 * i + 2, T(-0.5) * sum[5]);
-  put(g.peaks + i, first < last ? sum[0] / a.peaks[i] : T(0));
+  put(g.peaks + i, listed ? sum[0] / a.peaks[i] : T(0));
   if constexpr (ABSGRAD) {  // from slopes of log2 a to those of ln a
     g.absgrad[2 * i] = T(1 / kLog2E) * sum[kMoments + D];
     g.absgrad[2 * i + 1] = T(1 / kLog2E) * sum[kMoments + D + 1];

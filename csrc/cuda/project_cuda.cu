@@ -48,8 +48,8 @@ __global__ void __launch_bounds__(kProjectThreads) project_kernel(ProjectArgs<T>
   Sym2<T> conic{zero, zero, zero};
   if (z > T(a.near_plane) && z < T(a.far_plane)) {  // what lies behind or beyond is not even read
     const auto o = project(view, mean, factor(a, i), a.amplitudes[i], T(a.eps2d), a.antialiased, Response(a.response));
-    const T huge(1e30);  // what overflows cannot be drawn
-    bool keep = o.det > zero && o.det < huge && o.peak >= T(kCutoff) && o.peak < huge;
+    const T small(kSmall), huge(kHuge);
+    bool keep = o.det > small && o.det < huge && o.peak >= T(kCutoff) && o.peak < huge;
     const T level = T(1.3862943611198906) * log_two(keep ? o.peak * (T(1) / T(kCutoff)) : T(1));  // 2 ln
     ex = square_root(smax(level * o.cov.xx, zero));
     ey = square_root(smax(level * o.cov.yy, zero));

@@ -88,12 +88,19 @@ SR_INLINE float difference_of_products(float a, float b, float c, float d) {
 SR_INLINE float power_of_two(float x) { return std::exp2(x); }
 SR_INLINE double power_of_two(double x) { return std::exp2(x); }
 
-// 2^x and 1 - 2^x for x <= 0, both to full relative precision.
+// Exponents below this one count as this one in power_and_complement. Its power is nothing beside 1, but two of them and
+// the transmittance at which a pixel is full (1e-4) still multiply to a normal number: what a walk front to back
+// multiplies, the walk back divides out again, without 0/0.
+template <class S>
+constexpr double kLeastExponent = sizeof(S) == 4 ? -56 : -454;
+
+// 2^x and 1 - 2^x for x <= 0, both to full relative precision down to kLeastExponent.
 template <class S>
 struct PowerOfTwo {
   S power, complement;
 };
 SR_INLINE PowerOfTwo<float> power_and_complement(float x) {
+  x = smax(x, float(kLeastExponent<float>));
 #if SR_GPU
   // 1 - 2^x cancels where x is small: there its series, whose next term is below 1e-8 of the sum for x > -1/4
   const float power = std::exp2(x);
@@ -108,6 +115,7 @@ SR_INLINE PowerOfTwo<float> power_and_complement(float x) {
 #endif
 }
 SR_INLINE PowerOfTwo<double> power_and_complement(double x) {
+  x = smax(x, kLeastExponent<double>);
   return {std::exp2(x), -std::expm1(x * 0.693147180559945309)};
 }
 

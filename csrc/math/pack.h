@@ -305,7 +305,10 @@ SR_INLINE Pack<float, L> power_of_two(Pack<float, L> x) {
 #endif
 }
 
-// 2^x and 1 - 2^x for x <= 0, both to full relative precision: with x = n + f, 2^x = 2^n + 2^n q and
+template <class T, int L>
+constexpr double kLeastExponent<Pack<T, L>> = kLeastExponent<T>;
+
+// 2^x and 1 - 2^x for x <= 0, as of numbers: with x = n + f, 2^x = 2^n + 2^n q and
 // 1 - 2^x = (1 - 2^n) - 2^n q, where q = 2^f - 1 is a polynomial without constant term (relative error 1e-7).
 template <int L>
 SR_INLINE PowerOfTwo<Pack<double, L>> power_and_complement(Pack<double, L> x) {
@@ -320,7 +323,7 @@ template <int L>
 SR_INLINE PowerOfTwo<Pack<float, L>> power_and_complement(Pack<float, L> x) {
   using P = Pack<float, L>;
   typedef int32_t VI __attribute__((vector_size(L * sizeof(float))));
-  x = clamp(x, P(-126.f), P(0.f));
+  x = clamp(x, P(kLeastExponent<P>), P(0.f));
   const P shifted = x + P(12582912.f);
   const VI whole = (VI)shifted.v - 0x4B400000;
   const P f = x - (shifted - P(12582912.f));

@@ -21,6 +21,8 @@ constexpr double kBorder = 0.15;
 // Floor of the antialiasing ratio: keeps the square root differentiable for splats much smaller than a pixel.
 constexpr double kMinCompensation2 = 0.005 * 0.005;
 constexpr double kSqrt2Pi = 2.5066282746310002;
+// Determinants of footprints [px⁴] and peaks between which conics and exponents are finite: beyond, a splat is culled.
+constexpr double kSmall = 1e-30, kHuge = 1e30;
 
 // One camera, broadcast to the number type.
 template <class S>
@@ -181,8 +183,9 @@ SR_INLINE ProjectGrad<S> project_vjp(const PinholeView<S>& view, Vec3<S> mean, c
   r.amplitude = g.peak * o.comp * o.length;
   const S g_log_peak = g.peak * o.peak;
   if (antialiased) {  // d ln comp = ½ tr(S0⁻¹ dS) - ½ tr(S⁻¹ dS) where the floor does not hold
-    const S k = mask_or_zero(o.det0 > S(kMinCompensation2) * o.det, half * g_log_peak);
-    const S inv0 = S(1) / select(o.det0 > S(0), o.det0, S(1));
+    const auto above = o.det0 > S(kMinCompensation2) * o.det;
+    const S k = mask_or_zero(above, half * g_log_peak);
+    const S inv0 = S(1) / select(above, o.det0, S(1));  // where the floor holds it may overflow
     const S xx0 = dot(o.B0, o.B0), xy0 = dot(o.B0, o.B1), yy0 = dot(o.B1, o.B1);
     gS.xx += k * (yy0 * inv0 - K.xx);
     gS.xy += k * (-xy0 * inv0 - K.xy);

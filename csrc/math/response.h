@@ -37,8 +37,8 @@ template <Response R, class S>
 SR_INLINE S log_response_vjp(S a, Opacity<S> o, S inverse, S T, S f, S behind) {
   if constexpr (R == Response::gaussian)
     return mask_or_zero(a <= S(kAlphaMax), o.alpha * (T * f - behind * inverse));
-  else
-    return a * (T * o.passes * f - behind);
+  else  // a beyond the floor of `passes`: a e^-a would grow with a where it vanishes
+    return smin(a, S(-kLeastExponent<S> / kLog2E)) * (T * o.passes * f - behind);
 }
 
 }  // namespace SPLATRENDER_ISA

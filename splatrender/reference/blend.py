@@ -143,21 +143,35 @@ def composite(
     dx, dy = (centers[:, None] - means2d).unbind(dim=-1)
     xx, xy, yy = conics.unbind(dim=-1)
     amount = peaks * torch.exp(-0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy))
-    alpha = -torch.expm1(-amount) if response == BEER_LAMBERT else amount.clamp(max=ALPHA_MAX)
-    alpha = torch.where(amount >= CUTOFF, alpha, 0)
+    alpha, passes = opacity(amount, response)
     with torch.no_grad():
-        alive = transmittances(alpha)[:, :-1] > T_MIN
+        alive = transmittances(passes)[:, :-1] > T_MIN
     # T only falls: once a pixel is full, no later splat is alive and T stays as it is.
-    alpha = torch.where(alive, alpha, 0)
-    transmittance = transmittances(alpha)
-    weights = transmittance[:, :-1] * alpha
+    transmittance = transmittances(torch.where(alive, passes, 1))
+    weights = transmittance[:, :-1] * torch.where(alive, alpha, 0)
     return weights @ emission, transmittance[:, -1], weights
 
 
-def transmittances(alpha: Tensor) -> Tensor:
+def opacity(amount: Tensor, response: int) -> tuple[Tensor, Tensor]:
+    """α of a response and what passes, 1 - α; 0 and 1 below the cut-off.
+
+    What passes has a floor of 2⁻⁵⁶ in float32 and 2⁻⁴⁵⁴ in float64, as of the kernels: two such
+    factors and T_MIN are a normal number, so that they can be divided out again.
+    """
+    if response == BEER_LAMBERT:
+        least = torch.finfo(amount.dtype).tiny ** (4 / 9)
+        alpha, passes = -torch.expm1(-amount), torch.exp(-amount).clamp(min=least)
+    else:
+        alpha = amount.clamp(max=ALPHA_MAX)
+        passes = 1 - alpha
+    counts = amount >= CUTOFF
+    return torch.where(counts, alpha, 0), torch.where(counts, passes, 1)
+
+
+def transmittances(passes: Tensor) -> Tensor:
     """T before each splat and, last, behind all of them: [P,L] -> [P,L+1]."""
-    ones = alpha.new_ones(len(alpha), 1)
-    return torch.cat((ones, 1 - alpha), dim=1).cumprod(dim=1)
+    ones = passes.new_ones(len(passes), 1)
+    return torch.cat((ones, passes), dim=1).cumprod(dim=1)
 
 
 def collect_absgrad(places: Tensor, means2d: Tensor, listed: Tensor) -> None:

@@ -7,8 +7,8 @@ import itertools
 import torch
 from torch import Tensor
 
-from splatrender.reference.blend import ALPHA_MAX, T_MIN, tile_pixels, transmittances
-from splatrender.reference.project import BEER_LAMBERT, CUTOFF
+from splatrender.reference.blend import T_MIN, opacity, tile_pixels, transmittances
+from splatrender.reference.project import CUTOFF
 
 
 def flow_statistics(
@@ -54,6 +54,7 @@ def flow_statistics(
     truth = truth.to(means2d).reshape(cameras, -1, 3)
     kept = torch.ones(cameras, width * height) if masks is None else masks
     kept = (kept.reshape(cameras, -1) != 0).to(means2d)
+    truth = torch.where(kept[..., None] != 0, truth, 0)  # what is left out may hold anything
     error = means2d.new_zeros(cameras)
     removal = means2d.new_zeros(cameras, splats)
     insertion = means2d.new_zeros(cameras, probes, len(levels), 5)
@@ -65,10 +66,11 @@ def flow_statistics(
         amount = responses(centers, means2d[c, rows], conics[c, rows], peaks[c, rows])
         is_probe = rows >= splats
         weight = kept[c, place, None]
-        alpha = opacity(amount, response).masked_fill(is_probe, 0)
-        clear = open_pixels(alpha)
-        alpha = alpha * clear
-        front = transmittances(alpha)
+        alpha, passes = opacity(amount, response)
+        alpha, passes = alpha.masked_fill(is_probe, 0), passes.masked_fill(is_probe, 1)
+        clear = open_pixels(passes)
+        alpha, passes = alpha * clear, torch.where(clear, passes, 1)
+        front = transmittances(passes)
         light = front[:, :-1, None] * alpha[..., None] * emission[c, rows]
         beyond = front[:, -1:, None] * backgrounds[c]
         from_behind = torch.cat((light, beyond), dim=1).flip(1).cumsum(1).flip(1)
@@ -76,7 +78,7 @@ def flow_statistics(
         error[c] += 0.5 * (residual.square() * weight).sum()
 
         after = from_behind[:, 1:] - front[:, 1:, None] * emission[c, rows]
-        change = (alpha / (1 - alpha))[..., None] * after
+        change = (alpha / passes)[..., None] * after
         cost = change_of_error(residual, change, weight)
         removal[c].index_add_(0, rows[~is_probe], cost[~is_probe])
 
@@ -87,7 +89,7 @@ def flow_statistics(
         photo = torch.cat((truth[c, place], torch.ones_like(weight)), dim=1)
         colors[c].index_add_(0, numbers, torch.einsum("pn,pc->nc", front * seen, photo))
         for k, level in enumerate(levels.tolist()):
-            a = opacity(level * amount[:, is_probe], response) * clear[:, is_probe]
+            a = opacity(level * amount[:, is_probe], response)[0] * clear[:, is_probe]
             change = a[..., None] * (front[..., None] * emission[c, rows[is_probe]] - behind)
             gain = change_of_error(residual, change, weight)
             by_color = (a * front * weight)[..., None]  # ∂ΔC/∂c
@@ -105,17 +107,11 @@ def responses(centers: Tensor, means2d: Tensor, conics: Tensor, peaks: Tensor) -
     return peaks * torch.exp(-0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy))
 
 
-def opacity(amount: Tensor, response: int) -> Tensor:
-    """α of a response, 0 below the cut-off."""
-    alpha = -torch.expm1(-amount) if response == BEER_LAMBERT else amount.clamp(max=ALPHA_MAX)
-    return torch.where(amount >= CUTOFF, alpha, 0)
-
-
-def open_pixels(alpha: Tensor) -> Tensor:
-    """[P,L] 1 where a pixel would not be full yet, whichever splat before were left out."""
-    passes = torch.cat((torch.ones_like(alpha[:, :1]), 1 - alpha), dim=1)
+def open_pixels(passes: Tensor) -> Tensor:
+    """[P,L] bool: a pixel would not be full yet, whichever splat before were left out."""
+    passes = torch.cat((torch.ones_like(passes[:, :1]), passes), dim=1)
     least = passes.cummin(dim=1).values
-    return (passes.cumprod(dim=1) > T_MIN * least)[:, :-1].to(alpha)
+    return (passes.cumprod(dim=1) > T_MIN * least)[:, :-1]
 
 
 def change_of_error(residual: Tensor, change: Tensor, weight: Tensor) -> Tensor:

@@ -19,6 +19,10 @@ FRUSTUM_MARGIN = 0.3
 COMPENSATION_MIN = 0.005
 """Floor of the antialiasing factor, as in 3DGS: keeps the square root differentiable."""
 
+SMALL, HUGE = 1e-30, 1e30
+"""Between these, determinants [px⁴] and peaks give finite conics and exponents; others are culled.
+"""
+
 
 def project(
     means: Tensor,
@@ -68,20 +72,22 @@ def project(
         >>> project(means, None, None, shape, one, *camera, 16, 16, 0.1, 9.0, 0.0, False, 0)[1]
         tensor([[[4., -0., 4.]]])
     """
-    if factors is None:
-        assert quats is not None and scales is not None
-        factors = rotations(quats) * scales[:, None, :]
-    positions = torch.einsum("cij,nj->cni", viewmats[:, :3, :3], means) + viewmats[:, None, :3, 3]
-    shapes = torch.einsum("cij,njk->cnik", viewmats[:, :3, :3], factors)
-    lens = Lens(width, height, eps2d, antialiased, response)
+    lens = Lens(width, height, near, far, eps2d, antialiased, response)
 
     def footprints(kept: Tensor) -> Footprints:
         c, n = kept.nonzero(as_tuple=True)
-        return lens.footprints(positions[c, n], shapes[c, n], amplitudes[n], intrinsics[c])
+        if factors is None:
+            assert quats is not None and scales is not None
+            shapes = rotations(quats[n]) * scales[n][:, None, :]
+        else:
+            shapes = factors[n]
+        turns, shifts = viewmats[c, :3, :3], viewmats[c, :3, 3]
+        positions = torch.einsum("rij,rj->ri", turns, means[n]) + shifts
+        return lens.footprints(positions, turns @ shapes, amplitudes[n], intrinsics[c])
 
     # Two passes, so that no row with an undefined formula ever meets autograd.
     with torch.no_grad():
-        kept = (positions[..., 2] > near) & (positions[..., 2] < far)
+        kept = torch.ones(len(viewmats), len(means), dtype=torch.bool, device=means.device)
         kept[kept.clone()] = footprints(kept).visible
     rows = footprints(kept)
 
@@ -92,7 +98,7 @@ def project(
     return (
         scatter(rows.means2d),
         scatter(rows.conics),
-        torch.where(kept, positions[..., 2], 0),
+        scatter(rows.depths),
         scatter(rows.peaks),
         scatter(rows.extents.detach()),
     )
@@ -104,6 +110,7 @@ class Footprints:
 
     means2d: Tensor  # [R,2]
     conics: Tensor  # [R,3]
+    depths: Tensor  # [R]
     peaks: Tensor  # [R]
     extents: Tensor  # [R,2]
     visible: Tensor  # [R] bool
@@ -115,6 +122,8 @@ class Lens:
 
     width: int
     height: int
+    near: float
+    far: float
     eps2d: float
     antialiased: bool
     response: int
@@ -147,12 +156,16 @@ class Lens:
         level = 2 * torch.log(peaks / CUTOFF)
         extents = (level[:, None] * torch.stack((xx, yy), dim=1)).sqrt()
         inside = (means2d + extents >= 0) & (means2d - extents <= size)
+        depths = positions[:, 2]
+        between = (depths > self.near) & (depths < self.far)
+        finite = (det > SMALL) & (det < HUGE) & (peaks < HUGE)
         return Footprints(
             means2d,
             torch.stack((yy, -xy, xx), dim=1) / det[:, None],
+            depths,
             peaks,
             extents,
-            (det > 0) & (peaks >= CUTOFF) & inside.all(dim=1),
+            between & finite & (peaks >= CUTOFF) & inside.all(dim=1),
         )
 
 
