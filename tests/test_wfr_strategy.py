@@ -451,7 +451,7 @@ def test_covariance_gradients_are_those_of_differences(response: str) -> None:
     def error(covariances: Tensor) -> float:
         total = 0.0
         sizes = torch.linalg.det(covariances).pow(1 / 6)[:, None].expand(-1, 3)
-        peaks = peak_amplitudes(guess.opacities, sizes, response)
+        peaks = peak_amplitudes(guess.opacity_logits, sizes, response)
         for view in views:
             radiance = rasterize(
                 guess.means, None, None, peaks, guess.sh, view.camera.viewmat[None].double(),

@@ -73,7 +73,7 @@ def descend(
 def thinned(found: Sweep) -> Sweep:
     """The same with births of half the mass."""
     born = found.births.splats
-    logits = logits_of_depths(-0.5 * torch.log1p(-born.opacities))
+    logits = logits_of_depths(0.5 * born.optical_depths)
     born = replace(born, opacity_logits=logits)
     return replace(found, births=replace(found.births, splats=born))
 

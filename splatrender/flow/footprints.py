@@ -63,12 +63,13 @@ def see(
     Returns:
         Footprints in the order splats, probes.
     """
-    parts = [splats] if probes is None else [splats, probes]
-    means, quats, scales, opacities = (
-        torch.cat([getattr(part.detach(), name) for part in parts])
-        for name in ("means", "quats", "scales", "opacities")
+    parts = [part.detach() for part in (splats, probes) if part is not None]
+    means, quats, scales = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("means", "quats", "scales")
     )
-    amplitudes = peak_amplitudes(opacities, scales, options.response)
+    amplitudes = torch.cat(
+        [peak_amplitudes(part.opacity_logits, part.scales, options.response) for part in parts]
+    )
     response = RESPONSES[options.response]
     viewmats, intrinsics = (
         send(tensor[None], means.device, means.dtype)
@@ -83,7 +84,6 @@ def see(
     for part in parts:
         rows = slice(first, first + len(part))
         seen = extents[:, rows].contiguous()
-        part = part.detach()
         emissions.append(shade(part.means, part.sh, viewmats, seen, part.degree))
         first += len(part)
     prints = Footprints(

@@ -207,7 +207,7 @@ def covariance_gradients(
         )
         with torch.enable_grad():
             sizes = torch.linalg.det(leaf).abs().pow(1 / 3)[:, None].expand(-1, 3)
-            amplitudes = peak_amplitudes(splats.opacities, sizes, options.response)
+            amplitudes = peak_amplitudes(splats.opacity_logits, sizes, options.response)
             radiance = rasterize(
                 splats.means, None, None, amplitudes, splats.sh, viewmat[None], intrinsics[None],
                 camera.width, camera.height, sh_degree=splats.degree, factors=leaf,
@@ -216,7 +216,8 @@ def covariance_gradients(
             loss = 0.5 * residual_of(radiance, view).square().sum()
             (part,) = torch.autograd.grad(loss, leaf)
         slope += part
-    half = 0.5 * slope @ (turns / splats.scales[:, None, :]).mT  # ∂F/∂A = 2 (∂F/∂Σ) A
+    widths = splats.scales.clamp(min=1e-12)  # no slope along an axis of length 0
+    half = 0.5 * slope @ (turns / widths[:, None, :]).mT  # ∂F/∂A = 2 (∂F/∂Σ) A
     return 0.5 * (half + half.mT)
 
 

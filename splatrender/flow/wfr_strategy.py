@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
@@ -203,8 +202,7 @@ class WFR(Strategy):
             counts[f"probes_{name}"] = (probes.kinds == kind).sum()
         sums = {
             "error": found.error.sum(),
-            # -ln(1 - o) in terms of the logit: finite where the opacity rounds to 1
-            "mass": softplus(state.splats.detach().opacity_logits).sum(),
+            "mass": state.splats.detach().optical_depths.sum(),
             "cost": found.costs[:, chosen.deaths].sum(),
             "gain": found.births.gains[:, chosen.births].sum(),
         }

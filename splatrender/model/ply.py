@@ -183,11 +183,7 @@ def _written_offset(path: Path, comments: list[str]) -> Tensor | None:
 
 def _usable(path: Path, splats: Splats) -> Splats:
     """The splats without those that no picture can show, with a warning."""
-    broken = splats.log_scales.isnan() | (splats.log_scales == torch.inf)
-    for tensor in (splats.means, splats.quats, splats.sh.flatten(1)):
-        broken = broken.any(dim=1, keepdim=True) | ~tensor.isfinite()
-    broken = broken.any(dim=1) | splats.opacity_logits.isnan()
-    broken |= splats.quats.abs().amax(dim=1) == 0
+    broken = ~splats.finite() | (splats.quats.abs().amax(dim=1) == 0)
     invisible = ~broken & (splats.opacity_logits == -torch.inf)
     usable = ~(broken | invisible)
     if not usable.any():

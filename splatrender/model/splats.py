@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from splatrender.arguments import (
     MOST_SEED,
@@ -26,6 +27,27 @@ SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 MAX_DEGREE = 3
 MOST_SPLATS = 2**31 - 1  # kernels count them in int32
 
+DEEPEST = 53 * math.log(2)
+"""Optical depth of the largest opacity below 1 in float64, 36.7: that of an infinite logit."""
+
+
+def optical_depths(logits: Tensor) -> Tensor:
+    """Peak optical depths τ = -ln(1 - o) of splats with opacities o, from their logits.
+
+    τ = ln(1 + e^logit) keeps its precision where o rounds to 1, and is at most `DEEPEST`.
+
+    Args:
+        logits: any shape; ±inf are opacities 1 and 0.
+
+    Returns:
+        Of the same shape. Gradients are finite everywhere, and 0 from `DEEPEST` on.
+
+    Example:
+        >>> optical_depths(torch.tensor([0.0, 20.0, torch.inf]))
+        tensor([ 0.6931, 20.0000, 36.7368])
+    """
+    return softplus(logits.clamp(max=DEEPEST), threshold=2 * DEEPEST)
+
 
 @dataclass(frozen=True, eq=False)
 class Splats:
@@ -41,8 +63,8 @@ class Splats:
     Attributes:
         means: [N, 3] centres, in scene units.
         quats: [N, 4] rotations q as wxyz, of any norm > 0.
-        log_scales: [N, 3] logarithms of the standard deviations s, in scene units.
-        opacity_logits: [N] logits of the opacities o in (0, 1).
+        log_scales: [N, 3] logarithms of the standard deviations s, in scene units; -inf is flat.
+        opacity_logits: [N] logits of the opacities o in [0, 1]; +inf is opaque.
         sh: [N, K, 3] coefficients of real spherical harmonics, K = (degree + 1)², degree <= 3.
 
     All are of one floating-point dtype and on one device.
@@ -104,8 +126,13 @@ class Splats:
 
     @property
     def opacities(self) -> Tensor:
-        """[N] opacities in (0, 1)."""
+        """[N] opacities in [0, 1]."""
         return self.opacity_logits.sigmoid()
+
+    @property
+    def optical_depths(self) -> Tensor:
+        """[N] peak optical depths -ln(1 - o), see `optical_depths`."""
+        return optical_depths(self.opacity_logits)
 
     @property
     def degree(self) -> int:
@@ -154,9 +181,14 @@ class Splats:
         return self.map(lambda tensor: tensor[ids])
 
     def finite(self) -> Tensor:
-        """[N] bool: whether every number of a splat is finite."""
-        masks = [t.isfinite().reshape(len(self), -1).all(dim=1) for _, t in self.items()]
-        return torch.stack(masks).all(dim=0)
+        """[N] bool: whether every number of a splat is finite, or the end of its range.
+
+        Such ends are opacities of 0 and 1 (logits -inf and +inf) and scales of 0 (logarithm -inf).
+        """
+        opacities = self.opacity_logits.isnan().logical_not()
+        scales = self.log_scales < torch.inf
+        others = (self.means.isfinite(), self.quats.isfinite(), self.sh.flatten(1).isfinite())
+        return torch.stack([t.all(dim=1) for t in (opacities[:, None], scales, *others)]).all(dim=0)
 
     def with_degree(self, degree: int) -> Splats:
         """The splats with harmonics up to `degree`: cut off, or filled up with zeros."""

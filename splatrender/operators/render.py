@@ -19,7 +19,7 @@ from splatrender.arguments import (
 )
 from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.model.splats import MAX_DEGREE, Splats
+from splatrender.model.splats import MAX_DEGREE, Splats, optical_depths
 from splatrender.operators.bin import bin_splats
 from splatrender.operators.blend import ABSGRAD_CHANNELS, blend
 from splatrender.operators.devices import send
@@ -76,6 +76,9 @@ class RenderOptions:
 
 DEFAULTS = RenderOptions()
 
+THINNEST = 1e-30
+"""Scales below it [scene units] count as this one in extinctions, which are then finite."""
+
 
 @dataclass(frozen=True)
 class Rendering:
@@ -129,7 +132,7 @@ def rasterize(
     visibility: bool = False,
     absgrad: bool = False,
 ) -> Rendering:
-    """Render splats given as tensors; differentiable in every tensor, cameras included.
+    """Render splats given as tensors; differentiable, once and in reverse, in every tensor.
 
     Args:
         means: [N,3]; quats: [N,4] wxyz; scales: [N,3]; or `factors` [N,3,3] instead of the two.
@@ -191,28 +194,29 @@ def rasterize(
     return _draw(scene, behind, options, depth, visibility, absgrad)
 
 
-def peak_amplitudes(opacities: Tensor, scales: Tensor, response: str) -> Tensor:
-    """What `rasterize` takes for opacities [N]: themselves, or peaks of an extinction field.
+def peak_amplitudes(opacity_logits: Tensor, scales: Tensor, response: str) -> Tensor:
+    """Convert opacities o to what `rasterize` takes: o itself, or peaks of an extinction field.
 
-    With `beer_lambert` a splat's peak extinction is -ln(1 - o) over its thickness √(2π) s along an
-    average direction, s the geometric mean of its standard deviations, so that it looks as opaque.
+    With `beer_lambert` a splat's peak extinction is its optical depth -ln(1 - o) over its thickness
+    √(2π) s along an average direction, s the geometric mean of its standard deviations, so that it
+    looks as opaque. A flat splat (s = 0) is transparent then: no light has a way within it.
 
     Args:
-        opacities: [N] in 0..1.
-        scales: [N,3] standard deviations.
+        opacity_logits: [N] logits of o, ±inf included.
+        scales: [N,3] standard deviations >= 0.
         response: "gaussian" or "beer_lambert".
 
     Returns:
-        [N].
+        [N], finite, with finite gradients.
 
     Example:
-        >>> peak_amplitudes(torch.tensor([0.5]), torch.ones(1, 3), "beer_lambert")
+        >>> peak_amplitudes(torch.tensor([0.0]), torch.ones(1, 3), "beer_lambert")
         tensor([0.2765])
     """
     if response_number(response) == RESPONSES["gaussian"]:
-        return opacities
-    thickness = math.sqrt(2 * math.pi) * scales.prod(-1).pow(1 / 3)
-    return -torch.log1p(-opacities) / thickness
+        return opacity_logits.sigmoid()
+    log_thickness = 0.5 * math.log(2 * math.pi) + scales.clamp(min=THINNEST).log().mean(-1)
+    return optical_depths(opacity_logits) * torch.exp(-log_thickness)
 
 
 def render(
@@ -261,7 +265,7 @@ def render(
     intrinsics = send(torch.stack([view.intrinsics(dtype) for view in views]), device, dtype)
     scales = splats.scales
     require_type("options", options, RenderOptions)
-    amplitudes = peak_amplitudes(splats.opacities, scales, options.response)
+    amplitudes = peak_amplitudes(splats.opacity_logits, scales, options.response)
     scene = SceneTensors(
         splats.means, splats.quats, scales, None, amplitudes, splats.sh, viewmats, intrinsics,
         views[0].width, views[0].height, splats.degree,

@@ -34,7 +34,7 @@ def views_without_splats(
     every = -(-len(splats) // _MOST_SPLATS) if len(splats) else 1
     some = splats.detach().map(lambda tensor: tensor[::every].contiguous())
     least = min(FEW, 0.01 * len(some))
-    amplitudes = peak_amplitudes(some.opacities, some.scales, options.response)
+    amplitudes = peak_amplitudes(some.opacity_logits, some.scales, options.response)
     counts = []
     for view in views:
         camera = view.camera

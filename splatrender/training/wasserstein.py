@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize, softplus
+from torch.nn.functional import normalize
 
 from splatrender.flow import TrainState
 from splatrender.flow.reaction import fisher_rao_step, mean_potential
@@ -20,6 +20,7 @@ from splatrender.training.optimizer import BETAS, EPSILON, Optimizer
 LONGEST = 0.5  # step of a logarithm, a turn [rad], a colour, and a mean in units of the splat
 STIFFNESS = 0.01  # of s_i² + s_j², added to the inertia: the flow turns a ball infinitely fast
 THINNEST = 0.01  # of a splat's longest axis: below, an axis no longer shrinks by its logarithm
+SMALLEST = 1e-12  # scene units: scales below it, 0 too, count as this one where they divide
 MASS_RANGE = 1e-6, 13.0  # opacities of 1e-6 and 1 - 2e-6
 LARGEST_POWER = 1e30  # of a velocity: its sum over splats must not overflow
 GEOMETRY = "means", "log_scales", "quats"
@@ -69,7 +70,7 @@ class WassersteinOptimizer(Optimizer):
         if len(rows) and len(grads) == len(state.moments):
             seen = state.splats.detach().index(rows)
             slopes = Splats(**{name: grad[rows] for name, grad in grads.items()})
-            mass = softplus(seen.opacity_logits).clamp(*MASS_RANGE)  # -ln(1 - o)
+            mass = seen.optical_depths.clamp(*MASS_RANGE)
             self._transport(
                 state, rows, seen, slopes, torch.ones_like(mass) if self.scaled else mass
             )
@@ -88,7 +89,7 @@ class WassersteinOptimizer(Optimizer):
         self, state: TrainState, rows: Tensor, seen: Splats, slopes: Splats, mass: Tensor
     ) -> None:
         """Move means and factors."""
-        scales, quats = seen.scales, normalize(seen.quats, dim=1)
+        scales, quats = seen.scales.clamp(min=SMALLEST), normalize(seen.quats, dim=1)
         metric = {
             "means": torch.ones_like(scales),
             "log_scales": scales.square() + (THINNEST * scales.amax(dim=1, keepdim=True)).square(),
