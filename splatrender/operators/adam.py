@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_number, require_tensors
+from splatrender.operators.derivatives import refuse_tangents
 from splatrender.operators.inputs import input_errors
 
 
@@ -61,6 +62,7 @@ def adam_step(
     require_tensors(
         optional, param=param, grad=grad, exp_avg=exp_avg, exp_avg_sq=exp_avg_sq, steps=steps
     )
+    refuse_tangents("adam_step", param, grad, exp_avg, exp_avg_sq)
     if columns is None:
         columns = param.shape[1:].numel()
     if not isinstance(lr, Tensor):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
+from splatrender.operators.derivatives import refuse_vmap
 from splatrender.operators.inputs import input_errors
 
 TILE = 16
@@ -69,3 +70,6 @@ def _bin_fake(
     pairs = torch.library.get_ctx().new_dynamic_size()
     sizes: tuple[Any, ...] = (c * tiles + 1, pairs, pairs, c * n + 1)
     return tuple(means2d.new_empty(size, dtype=torch.int32) for size in sizes)
+
+
+refuse_vmap("bin", "lists differ in length; give all cameras in one call, or loop")

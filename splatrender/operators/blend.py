@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
+from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
 from splatrender.operators.inputs import input_errors
 
 ABSGRAD_CHANNELS = 4
@@ -123,6 +124,7 @@ def _backward(
     )
     if ctx.means2d is not None:
         before = getattr(ctx.means2d, "absgrad", None)
+        absgrad = absgrad.detach()
         ctx.means2d.absgrad = absgrad if before is None else before + absgrad
     grad_backgrounds = None
     if ctx.needs_input_grad[4]:
@@ -131,4 +133,5 @@ def _backward(
     return (*out, grad_backgrounds, *(None,) * 9)
 
 
-torch.library.register_autograd("splatrender::blend", _backward, setup_context=_setup_context)
+register_derivative("blend", _backward, _setup_context)
+refuse_second_derivative("blend")

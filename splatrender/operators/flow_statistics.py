@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors, require_type
+from splatrender.operators.derivatives import refuse_derivative, refuse_vmap
 from splatrender.operators.inputs import input_errors
 from splatrender.operators.project import RESPONSES, response_number
 
@@ -158,3 +159,7 @@ def _flow_statistics_fake(means2d: Tensor, *args: Any) -> tuple[Tensor, ...]:
         (cameras, probes, 4),
     )
     return tuple(means2d.new_empty(shape) for shape in shapes)
+
+
+refuse_derivative("flow_statistics", "flow_statistics has no gradient: its results are statistics")
+refuse_vmap("flow_statistics", "give all cameras in one call")

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from splatrender.arguments import require_tensors
+from splatrender.operators.derivatives import first_derivative, register_derivative
 from splatrender.operators.inputs import input_errors
 
 
@@ -111,21 +111,19 @@ def _loss_fake(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, l1, ssim, grad = output
     ctx.with_grad = inputs[4]
+    ctx.radiance = inputs[0]  # not saved: the gradient is there, and it may change in place
     ctx.save_for_backward(grad)
     ctx.mark_non_differentiable(l1, ssim, grad)
     ctx.set_materialize_grads(False)
 
 
-@once_differentiable
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if not ctx.with_grad:
         raise RuntimeError("photometric_loss: with_grad: expected True for a gradient, found False")
     if grad_loss is None:
         return (None,) * 5
     (grad,) = ctx.saved_tensors
-    return (grad * grad_loss, None, None, None, None)
+    return (first_derivative("photometric_loss", grad * grad_loss, ctx.radiance), *(None,) * 4)
 
 
-torch.library.register_autograd(
-    "splatrender::photometric_loss", _backward, setup_context=_setup_context
-)
+register_derivative("photometric_loss", _backward, _setup_context)

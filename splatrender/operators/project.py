@@ -9,6 +9,7 @@ from torch import Tensor
 
 from splatrender.arguments import require_tensors
 from splatrender.errors import InputError
+from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
 from splatrender.operators.inputs import input_errors
 
 RESPONSES = {"gaussian": 0, "beer_lambert": 1}
@@ -141,4 +142,5 @@ def _backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
     return (*out, *(None,) * len(ctx.options))
 
 
-torch.library.register_autograd("splatrender::project", _backward, setup_context=_setup_context)
+register_derivative("project", _backward, _setup_context)
+refuse_second_derivative("project")

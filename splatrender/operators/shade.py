@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
+from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
 from splatrender.operators.inputs import input_errors
 
 
@@ -63,4 +64,5 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     return (*out, None, None)
 
 
-torch.library.register_autograd("splatrender::shade", _backward, setup_context=_setup_context)
+register_derivative("shade", _backward, _setup_context)
+refuse_second_derivative("shade")
