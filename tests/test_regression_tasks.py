@@ -143,6 +143,18 @@ def test_table_is_read(tmp_path: Path, delimiter: str) -> None:
         (GOOD.replace("4,16", "4,"), ["y"], "line 6, column 'y': .* found nothing"),
         (GOOD.replace("4,16", "4,inf"), ["y"], "column 'y': expected a finite number"),
         (GOOD.replace("4,16", "4,abc"), ["y"], "found 'abc'"),
+        (GOOD.replace("4,16", '4,"16,5"'), ["y"], "found '16,5' .a decimal comma: write numbers"),
+        (
+            GOOD.replace(",", ";").replace("4;16", "4;1,6e1"),
+            ["y"],
+            "found '1,6e1' .a decimal comma",
+        ),
+        (
+            GOOD.replace(",", " "),
+            ["x"],
+            "fields separated by commas, semicolons or tabs, found spaces",
+        ),
+        (GOOD.replace("x,y", "x,"), ["x"], "expected a first line with names"),
         (GOOD.replace("4,16", "4"), ["y"], "line 6: expected 3 fields, found 2"),
         ("x,y,u\n1,2,3\n", ["x"], "expected at least 8 rows, found 1"),
         ("x,u\n" + "".join(f"2,{i}\n" for i in range(9)), ["x"], "column 'x': .*found 2 in every"),
@@ -154,6 +166,15 @@ def test_bad_tables_are_refused(tmp_path: Path, text: str, inputs: list[str], me
     with pytest.raises(InputError, match=message) as caught:
         read_table(path, inputs, ["u"])
     assert str(path) in str(caught.value)
+
+
+def test_index_column_without_a_name_is_left_out(tmp_path: Path) -> None:
+    lines = GOOD.splitlines()
+    text = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
+    table = read_table(write(tmp_path / "a.csv", text), ["x", "y"], ["u"])
+    np.testing.assert_array_equal(table.x[3], [3, 9])
+    with pytest.raises(InputError, match=r"expected a column '', found .*x, y, u"):
+        read_table(tmp_path / "a.csv", [""], ["u"])
 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import csv
 import difflib
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from splatrender.errors import InputError
 
 DELIMITERS = ",;\t"
+INDEX = "(index)"  # a first column without a name
+DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
 FEWEST_ROWS = 8  # fewer cannot be fitted and measured
 
 
@@ -40,7 +43,8 @@ def read_table(
 ) -> Table:
     """Read the named columns of a .csv file with a header line.
 
-    Fields may be separated by commas, semicolons or tabs, whichever the header has most of.
+    Fields may be separated by commas, semicolons or tabs, whichever the header has most of. A
+    byte-order mark and a first column without a name, where pandas writes its index, are left out.
 
     Args:
         path: the file, UTF-8.
@@ -100,8 +104,15 @@ def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list
         raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path}: expected a text file of numbers, found: {error}") from error
+    if names and not names[0] and any(names):
+        names[0] = INDEX
     if not names or not all(names):
         raise InputError(f"{path}: expected a first line with names of columns, found {header!r}")
+    if len(names) == 1 and len(names[0].split()) > 1:
+        raise InputError(
+            f"{path}: expected fields separated by commas, semicolons or tabs, found spaces in the "
+            f"first line: {header.strip()[:80]}"
+        )
     if all(_is_number(name) for name in names):
         raise InputError(
             f"{path}: expected names of columns in the first line, found numbers: {header.strip()}"
@@ -127,6 +138,8 @@ def _number(path: str | os.PathLike[str], line: int, name: str, text: str) -> fl
     value = float(text) if _is_number(text) else math.nan
     if not math.isfinite(value):
         found = repr(text.strip()) if text.strip() else "nothing"
+        if DECIMAL_COMMA.fullmatch(text.strip()):
+            found += " (a decimal comma: write numbers with a point, as in 1.5)"
         raise InputError(
             f"{path}: line {line}, column {name!r}: expected a finite number, found {found}"
         )
