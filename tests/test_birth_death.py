@@ -20,8 +20,9 @@ from splatrender.flow.birth_death import (
 from splatrender.model import evaluate
 from splatrender.model.geometry import split
 from splatrender.operators.sampling import observations
-from splatrender.regression.levenberg import Prior, as_peaks, project
+from splatrender.regression.amplitudes import as_peaks, project
 from splatrender.regression.linearise import design_of
+from splatrender.regression.prior import Prior
 
 POINTS = uniform(80)
 TARGET = torch.stack([(4 * POINTS[:, 0]).sin(), (3 * POINTS[:, 1]).cos()], dim=1)

@@ -21,7 +21,8 @@ from splatrender.operators.differential import (
     unpack,
 )
 from splatrender.operators.sampling import observations
-from splatrender.regression.levenberg import LevenbergOptions, Prior, as_peaks, levenberg_marquardt
+from splatrender.regression.amplitudes import as_peaks
+from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
 from splatrender.regression.linearise import (
     design_of,
     jacobian_rows,
@@ -29,7 +30,8 @@ from splatrender.regression.linearise import (
     moved,
     normal_equations,
 )
-from splatrender.regression.solver import initial_measure
+from splatrender.regression.prior import Prior
+from splatrender.regression.starts import initial_measure
 
 
 def first(points: torch.Tensor) -> torch.Tensor:

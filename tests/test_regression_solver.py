@@ -17,13 +17,14 @@ from splatrender.operators.sampling import observations
 from splatrender.regression import (
     LevenbergOptions,
     Prior,
+    Round,
     SolverOptions,
     fit,
     initial_measure,
     levenberg_marquardt,
 )
+from splatrender.regression.amplitudes import as_peaks, project
 from splatrender.regression.descent import DescentOptions, condition_loss, descend
-from splatrender.regression.levenberg import as_peaks, project
 from splatrender.regression.linearise import NormalEquations, loss_of, moved
 from splatrender.regression.noise import neighbour_noise
 
@@ -76,6 +77,50 @@ def test_projection_gives_the_least_squares_amplitudes() -> None:
     gram = columns.T @ columns / 50 + 1e-3 * torch.eye(4, dtype=F64)
     torch.testing.assert_close(found.weights, torch.linalg.solve(gram, columns.T @ target / 50))
     assert loss == pytest.approx(loss_of(found, [observations(points, target)]))
+
+
+def test_projection_takes_a_gauss_newton_step_where_residuals_are_not_linear() -> None:
+    measure = as_peaks(make_measure(4, 2))
+    points, target, prior = uniform(50), uniform(50, 1, seed=3), Prior(ridge=1e-3)
+    data = observations(points, target)
+    linear, loss = project(measure, [data], prior)
+    written_out = replace(data, residual=lambda _, u: u)  # one step leads to the minimum
+    found, found_loss = project(measure, [written_out], prior)
+    torch.testing.assert_close(found.weights, linear.weights)
+    assert found_loss == pytest.approx(loss)
+    bent = replace(data, residual=lambda _, u: u + u**3)
+    before = loss_of(measure, [bent]) + prior.penalty(measure)
+    found, found_loss = project(measure, [bent], prior)
+    assert found_loss + prior.penalty(found) < before
+    assert found_loss == pytest.approx(loss_of(found, [bent]))
+
+
+def test_descents_do_not_hang_on_the_last_bit() -> None:
+    """Allen-Cahn's steady equation from amplitudes of zero, with inputs changed by 1e-13."""
+    inside, side = uniform(300), torch.linspace(0, 1, 41, dtype=F64)
+    ends = (torch.zeros_like(side), torch.ones_like(side))
+    border = torch.cat([torch.stack(p, 1) for e in ends for p in ((side, e), (e, side))])
+    start = initial_measure(inside, 10, generator=torch.Generator().manual_seed(1))
+    losses = []
+    for seed in range(4):
+        generator = torch.Generator().manual_seed(seed)
+
+        def nearly(x: torch.Tensor, size: float = 1e-13 * bool(seed)) -> torch.Tensor:
+            return x * (1 + size * torch.randn(x.shape, generator=generator, dtype=F64))  # noqa: B023
+
+        at = nearly(border)
+        values = nearly(((border.sum(dim=1, keepdim=True) - 1) / 0.2).tanh())
+        conditions = [
+            Condition(
+                nearly(inside), (laplacian(2), identity()),
+                residual=lambda _, lap, u: 0.01 * lap + u - u**3,
+            ).mean(),
+            Condition(at, (identity(),), values).mean(100),
+        ]  # fmt: skip
+        prior, options = Prior(smallest=0.03, extents=(2, 2)), LevenbergOptions(40, tolerance=0)
+        losses.append(levenberg_marquardt(start, conditions, prior, options).loss)
+    assert max(losses) < 2e-2  # of 2.7 at the start
+    assert max(losses) < 2 * min(losses)
 
 
 def test_scale_limits_hold() -> None:
@@ -205,6 +250,34 @@ def test_rounds_never_raise_the_loss_and_keep_the_budget() -> None:
     assert max(count for _, count in seen) == 9
     assert len(solution.history) == len(seen)
     assert all(entry.predicted <= 0 or entry.deaths for entry, _ in seen)
+
+
+def test_the_best_of_several_starts_is_searched_further() -> None:
+    conditions, stuck = planted()
+    apart = replace(stuck, means=torch.tensor([[0.25], [0.75]], dtype=F64))
+
+    def rounds(noise: float) -> list[Round]:
+        options = SolverOptions(n_splats=2, rounds=4, patience=1, noise=noise, shrinkage=0)
+        return fit(conditions, [stuck, apart, stuck], options).history
+
+    first, second, *_ = rounds(noise=1e-3)  # which residuals are far from
+    assert first.loss > 1e-3 and second.loss < 1e-9 and second.births == second.deaths == 0
+    _, second, *_ = rounds(noise=0.2)  # nothing but noise is left: no other start
+    assert second.births + second.deaths > 0
+
+
+def test_splats_that_hold_no_points_are_taken_out() -> None:
+    conditions, _ = planted()
+    start = SplatMeasure(
+        torch.ones(3, dtype=F64),
+        torch.zeros(3, 1, dtype=F64),
+        torch.tensor([[0.2], [0.8], [1.5]], dtype=F64),
+        torch.full((3, 1, 1), 0.03, dtype=F64),
+    )
+    for support, left in ((0.0, 3), (3.0, 2)):
+        found = fit(conditions, start, SolverOptions(n_splats=3, rounds=0, support=support))
+        assert len(found.measure) == left
+        assert found.loss < 1e-9
 
 
 def test_the_same_seed_gives_the_same_splats() -> None:

@@ -11,8 +11,9 @@ import torch
 from splatrender.errors import InputError
 from splatrender.operators.sampling import observations
 from splatrender.regression import SplatRegressor
-from splatrender.regression.levenberg import as_peaks, levenberg_marquardt
-from splatrender.regression.solver import initial_measure
+from splatrender.regression.amplitudes import as_peaks
+from splatrender.regression.levenberg import levenberg_marquardt
+from splatrender.regression.starts import initial_measure
 
 # Checks of scikit-learn that cannot apply, and why.
 EXPECTED_FAILURES = {

@@ -1,14 +1,15 @@
 """Regression and physics-informed fitting with splats."""
 
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.levenberg import LevenbergOptions, Prior, levenberg_marquardt
+from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
+from splatrender.regression.prior import Prior
 from splatrender.regression.solver import (
     Round,
     Solution,
     SolverOptions,
     fit,
-    initial_measure,
 )
+from splatrender.regression.starts import initial_measure
 
 __all__ = [
     "LevenbergOptions",

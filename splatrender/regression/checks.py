@@ -124,6 +124,8 @@ def check_weights(weights: Any, count: int) -> Array | None:
 
 
 def _numbers(values: Any, name: str) -> Array:
+    if callable(getattr(values, "detach", None)):  # a tensor, which may carry a gradient
+        values = values.detach().cpu()
     try:
         array = np.asarray(values)
         if np.iscomplexobj(array):

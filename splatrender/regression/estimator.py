@@ -17,36 +17,40 @@ from splatrender.errors import InputError
 from splatrender.model import SplatMeasure, create_parent, evaluate
 from splatrender.operators.differential import Condition
 from splatrender.operators.sampling import observations
+from splatrender.regression.amplitudes import as_peaks
 from splatrender.regression.checks import NotFittedError, check_inputs, check_targets, check_weights
 from splatrender.regression.descent import METHODS, DescentOptions, descend
-from splatrender.regression.levenberg import Prior, as_peaks
 from splatrender.regression.linearise import loss_of
 from splatrender.regression.noise import neighbour_noise
+from splatrender.regression.prior import Prior
+from splatrender.regression.scaling import Scaling
 from splatrender.regression.solver import (
     Progress,
     Round,
     Solution,
     SolverOptions,
     fit,
-    initial_measure,
 )
+from splatrender.regression.starts import initial_measure
 from splatrender.regression.storage import read_content, write_content
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
+STARTS = 4  # at most, of which the best grown one is searched further
 SPACING = 0.3  # least scale over the mean spacing: smaller splats describe single samples
 LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
-FORMAT = "splatrender-regressor-1"
+FORMAT = "splatrender-regressor-2"
 
 
 class SplatRegressor:
     """Regression by a mixture of splats that move, are born and die until they fit the data.
 
-        f(x) = Σ_i c_i ρ(A_i⁻¹ (x − b_i))
+        f(x) = ȳ + Σ_i c_i ρ(A_i⁻¹ (x − b_i))
 
-    Splats are born where they gain most and die where they cost least; Levenberg–Marquardt steps
-    with exact amplitudes move them in between. The corrected Akaike criterion decides how many are
-    kept, so that a larger budget does not overfit.
+    with the targets' mean ȳ. Inputs and targets are centred and scaled inside, so that units and
+    offsets of the data do not matter. Splats are born where they gain most and die where they cost
+    least; Levenberg–Marquardt steps with exact amplitudes move them in between. The corrected
+    Akaike criterion decides how many are kept, so that a larger budget does not overfit.
 
     Args:
         n_splats: number of splats at most, or "auto".
@@ -70,7 +74,8 @@ class SplatRegressor:
         verbose: whether to print every tenth round.
 
     Attributes:
-        measure_: the fitted SplatMeasure.
+        measure_: the fitted SplatMeasure, in the units of the data.
+        intercept_: [p] ȳ, which is added to it.
         history_: a `Round` for each round.
         n_splats_: how many splats there are.
         n_features_in_: number of inputs.
@@ -165,23 +170,22 @@ class SplatRegressor:
         if len(points) < 2:
             raise InputError("X: expected at least 2 samples, found 1 sample")
         weight = None if weights is None else torch.from_numpy(weights)[used]
-        self._low, self._range = points.amin(dim=0), points.amax(dim=0) - points.amin(dim=0)
-        self._range = torch.where(self._range > 0, self._range, 1.0)
-        points = (points - self._low) / self._range
+        scaling = self._scaling = Scaling.of(points, values, weight)
+        points, values = scaling.inputs(points), scaling.targets(values)
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
         solution = self._solve(train, _Watch(self, validation, progress), generator)
-        self.measure_ = self._in_units(solution.measure)
+        self._adopt(solution.measure, scaling.unit * math.sqrt(2 * solution.loss))
         self.history_ = solution.history
-        self.n_splats_ = len(solution.measure)
-        self.loss_ = solution.loss
         return self
 
-    def _in_units(self, measure: SplatMeasure) -> SplatMeasure:
-        """A measure on inputs scaled to [0, 1] as one on the inputs themselves."""
-        low, size = self._low, self._range
-        scaled = {"means": low + size * measure.means, "factors": size[:, None] * measure.factors}
-        return measure.with_tensors(scaled)
+    def _adopt(self, scaled: SplatMeasure, residual: float) -> None:
+        """Take over a fitted measure in the solver's units."""
+        self._scaled, self._residual = scaled, residual
+        self.measure_ = self._scaling.splats(scaled)
+        self.intercept_ = self._scaling.centre.numpy().copy()
+        self.n_splats_ = len(scaled)
+        self.loss_ = 0.5 * residual * residual
 
     def _check_settings(self) -> None:
         if self.n_splats != "auto" and (
@@ -240,7 +244,10 @@ class SplatRegressor:
             return watch.best(descend([train], start, options, generator, watch))
         budget = min(budget, affordable)
         first = min(FIRST_SPLATS, max(1, budget // 2))
-        start = initial_measure(train.points, first, outputs, generator, self.parent)
+        starts = [
+            initial_measure(train.points, first, outputs, generator, self.parent)
+            for _ in range(STARTS)
+        ]
         signal = float(train.target.square().mean().sqrt())
         solver = SolverOptions(
             n_splats=budget,
@@ -260,7 +267,7 @@ class SplatRegressor:
             smallest=self._smallest(count, dims),
             largest=LARGEST_SCALE,
         )
-        return watch.best(fit([train], start, solver, generator, prior, watch))
+        return watch.best(fit([train], starts, solver, generator, prior, watch))
 
     def _smallest(self, count: int, dims: int) -> float:
         if isinstance(self.min_scale, str):
@@ -287,7 +294,8 @@ class SplatRegressor:
                 f"{list(expected)}, found {list(names)}"
             )
         with torch.no_grad():
-            values = evaluate(self.measure_, torch.from_numpy(x)).value.numpy()
+            inputs = self._scaling.inputs(torch.from_numpy(x))
+            values = self._scaling.outputs(evaluate(self._scaled, inputs).value).numpy()
         return values[:, 0] if self._flat else values
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -311,7 +319,7 @@ class SplatRegressor:
             f"{self.n_splats_} {self.measure_.parent.name} splats, "
             f"{self.measure_.parameters} parameters, {self.n_features_in_} inputs, "
             f"{self.measure_.outputs} outputs",
-            f"root mean square residual {math.sqrt(2 * self.loss_):.4g}",
+            f"root mean square residual {self._residual:.4g}",
             f"standard deviations of splats {float(scales.min()):.4g} to {float(scales.max()):.4g}",
             f"amplitudes up to {float(mass.max()):.4g}, sum {float(mass.sum()):.4g}",
         ]
@@ -334,13 +342,14 @@ class SplatRegressor:
         content = {
             "format": FORMAT,
             "settings": self.get_params(),
-            "measure": dict(self.measure_.items()),
+            "measure": dict(self._scaled.items()),
+            "scaling": vars(self._scaling),
             "parent": {"name": parent.name, **vars(parent)},
-            "normalised": self.measure_.normalised,
+            "normalised": self._scaled.normalised,
             "history": [asdict(entry) for entry in self.history_],
             "names": list(map(str, getattr(self, "feature_names_in_", []))),
             "flat": self._flat,
-            "loss": self.loss_,
+            "residual": self._residual,
         }
         write_content(path, content)
 
@@ -355,13 +364,16 @@ class SplatRegressor:
         model = cls(**content["settings"])
         parent = dict(content["parent"])
         kind = type(create_parent(parent.pop("name")))
-        model.measure_ = SplatMeasure(
-            **content["measure"], parent=kind(**parent), normalised=content["normalised"]
+        model._scaling = Scaling(**content["scaling"])
+        model._adopt(
+            SplatMeasure(
+                **content["measure"], parent=kind(**parent), normalised=content["normalised"]
+            ),
+            content["residual"],
         )
         model.history_ = [Round(**entry) for entry in content["history"]]
-        model.n_splats_ = len(model.measure_)
         model.n_features_in_ = model.measure_.dims
-        model.loss_, model._flat = content["loss"], content["flat"]
+        model._flat = content["flat"]
         if content["names"]:
             model.feature_names_in_ = np.array(content["names"], dtype=object)
         return model
@@ -423,7 +435,7 @@ class _Watch:
     ) -> None:
         self.model, self.validation, self.progress = model, validation, progress
         self.history: list[Round] = []
-        self.measure: SplatMeasure | None = None
+        self.kept: tuple[SplatMeasure, float] | None = None  # with its loss on the data fitted
         self.lowest, self.idle = math.inf, 0
 
     def __call__(self, entry: Round, measure: SplatMeasure) -> bool:
@@ -432,12 +444,12 @@ class _Watch:
             held = loss_of(as_peaks(measure), [self.validation])
             self.idle = self.idle + 1
             if held < self.lowest:
-                self.lowest, self.measure, self.idle = held, measure, 0
-        entry = replace(entry, validation=held)
+                self.lowest, self.kept, self.idle = held, (measure, entry.loss), 0
+        entry = self.model._scaling.report(replace(entry, validation=held))
         self.history.append(entry)
         asked = False
         if self.progress:
-            asked = bool(self.progress(entry, self.model._in_units(measure)))
+            asked = bool(self.progress(entry, self.model._scaling.splats(measure)))
         if self.model.verbose and entry.round % 10 == 0:
             rmse = math.sqrt(2 * entry.loss)
             print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
@@ -445,8 +457,8 @@ class _Watch:
 
     def best(self, solution: Solution) -> Solution:
         """The solution, or the best one on held-out data, with the history that was watched."""
-        measure = solution.measure if self.measure is None else self.measure
-        return Solution(measure, solution.loss, self.history)
+        measure, loss = self.kept or (solution.measure, solution.loss)
+        return Solution(measure, loss, self.history)
 
 
 def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:

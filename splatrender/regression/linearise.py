@@ -91,7 +91,7 @@ def design_of(
             columns.append((part.root_weights[:, None] * rows[0])[..., None])
         else:
             if slopes is None:
-                slopes = _unit_slopes(part, residual)
+                slopes = unit_slopes(part, residual)
             design = torch.einsum("nmqp,nqk->nmkp", slopes, torch.stack(rows, dim=1))
             columns.append(design.flatten(0, 1))
             residual = residual.reshape(-1, 1)
@@ -126,7 +126,7 @@ def jacobian_rows(measure: SplatMeasure, condition: Condition) -> tuple[Tensor, 
     amplitudes = measure.weights
     residual, slopes = condition.linearised([row.value @ amplitudes for row in rows])
     if slopes is None:
-        slopes = _unit_slopes(condition, residual)
+        slopes = unit_slopes(condition, residual)
     if measure.outputs == 1 and residual.shape[1] == 1:  # the common case, without small products
         blocks = [_scalar_block(rows, slopes[:, 0, :, 0], amplitudes, name) for name in _BLOCKS]
     else:
@@ -155,7 +155,7 @@ def _scalar_block(rows: list[Rows], slopes: Tensor, amplitudes: Tensor, name: st
     return total if name == "value" else total * amplitudes
 
 
-def _unit_slopes(condition: Condition, residual: Tensor) -> Tensor:
+def unit_slopes(condition: Condition, residual: Tensor) -> Tensor:
     """[n, p, 1, p] derivatives of a linear condition's residuals by the field: √w times one."""
     eye = torch.eye(residual.shape[1]).to(residual)
     return condition.root_weights[:, None, None, None] * eye[None, :, None, :]

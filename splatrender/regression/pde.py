@@ -33,9 +33,11 @@ from splatrender.operators.differential import (
     partial,
 )
 from splatrender.regression.etdrk4 import DIFFUSION, REACTION, allen_cahn_initial
-from splatrender.regression.levenberg import LevenbergOptions, Prior, levenberg_marquardt
+from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
 from splatrender.regression.linearise import loss_of, residuals_of
-from splatrender.regression.solver import Round, SolverOptions, fit, initial_measure
+from splatrender.regression.prior import Prior
+from splatrender.regression.solver import Round, SolverOptions, fit
+from splatrender.regression.starts import initial_measure
 from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.tasks import INTERFACE, Array, steady_profile
 
@@ -48,9 +50,12 @@ LONGEST = 4.0  # standard deviation along t, in windows
 NARROWEST = 3e-3  # standard deviation along any direction: collocation points are 1e-2 apart
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
 STARTS = 6  # random ones, of which the best grows
-STEADY_ROUNDS = 30  # of births and deaths
+STEADY_ROUNDS = 20  # of births and deaths
 STEADY_WIDEST = 2.0  # standard deviation; without a bound some splats end as constants
-STEADY_POINTS = 1200  # of collocation; the equation has about four for each parameter
+STEADY_NARROWEST = 0.02  # collocation points are 0.03 apart: nothing smaller is seen between them
+STEADY_CELLS = (40, 30)  # with a collocation point each, about four for each parameter
+STEADY_FRESH = (30, 20)
+STEADY_HARD = 600
 BOUNDARY_POINTS = 101  # along every side
 BOUNDARY_WEIGHT = 100.0  # against the equation's mean square residual
 INITIAL_POINTS = 512  # of a window: 2e-3 apart, the kink of u(x, 0) is smoothed over 1e-2
@@ -206,13 +211,14 @@ def fit_steady(
     def resample(measure: SplatMeasure, index: int) -> list[Condition] | None:
         if index % 5:
             return None
-        return conditions(_harder(draw, conditions, measure, generator))
+        hard = _harder(anywhere, conditions, measure, generator, STEADY_HARD)
+        return conditions(torch.cat([stratified(*STEADY_FRESH, generator), hard]))
 
-    def draw(count: int) -> Tensor:
+    def anywhere(count: int) -> Tensor:
         return torch.rand(count, 2, generator=generator, dtype=torch.float64)
 
-    prior = Prior(extents=(STEADY_WIDEST, STEADY_WIDEST))
-    points = draw(STEADY_POINTS)
+    prior = Prior(smallest=STEADY_NARROWEST, extents=(STEADY_WIDEST, STEADY_WIDEST))
+    points = stratified(*STEADY_CELLS, generator)
     first = min(FIRST_SPLATS, n_splats)
     problem = conditions(points)
     starts = [
@@ -380,9 +386,7 @@ class _WindowProblem:
 
     def draw(self) -> Tensor:
         """Collocation points, one at random in every cell of a grid."""
-        cells = torch.cartesian_prod(torch.arange(COLUMNS), torch.arange(SLICES))
-        jitter = torch.rand(cells.shape, generator=self.generator, dtype=torch.float64)
-        return self.placed((cells + jitter) / torch.tensor([COLUMNS, SLICES]))
+        return self.placed(stratified(COLUMNS, SLICES, self.generator))
 
     def placed(self, points: Tensor) -> Tensor:
         """Points of the unit square in the window."""
@@ -407,7 +411,7 @@ class _WindowProblem:
 
     def resample(self, measure: SplatMeasure, _: int) -> list[Condition]:
         """Fresh points, and more where the equation is violated."""
-        hard = _harder(self.anywhere, self.conditions, measure, self.generator, HARD_POINTS, 0)
+        hard = _harder(self.anywhere, self.conditions, measure, self.generator, HARD_POINTS)
         return self.conditions(torch.cat([self.draw(), hard]))
 
     def frozen(self, count: int) -> SplatMeasure:
@@ -426,21 +430,26 @@ class _WindowProblem:
         return levenberg_marquardt(guess, everywhere, self.prior, LevenbergOptions(30)).measure
 
 
+def stratified(columns: int, rows: int, generator: torch.Generator) -> Tensor:
+    """[columns · rows, 2] points of the unit square, one at random in every cell of a grid."""
+    cells = torch.cartesian_prod(torch.arange(columns), torch.arange(rows))
+    jitter = torch.rand(cells.shape, generator=generator, dtype=torch.float64)
+    return (cells + jitter) / torch.tensor([columns, rows])
+
+
 def _harder(
     draw: Callable[[int], Tensor],
     conditions: Callable[[Tensor], Sequence[Condition]],
     measure: SplatMeasure,
     generator: torch.Generator,
-    count: int = STEADY_POINTS // 2,
-    fresh: int = STEADY_POINTS // 2,
+    count: int,
 ) -> Tensor:
-    """`count` points drawn by squared residual of the first condition, and `fresh` uniform ones."""
+    """`count` points drawn by squared residual of the first condition."""
     trial = draw(TRIAL_POINTS)
     equation = conditions(trial)[0]
     energy = residuals_of(measure, equation).square().sum(dim=1)
     odds = energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny
-    hard = trial[torch.multinomial(odds, count, generator=generator)]
-    return torch.cat([draw(fresh), hard]) if fresh else hard
+    return trial[torch.multinomial(odds, count, generator=generator)]
 
 
 def _values(value: LinearOperator, measure: SplatMeasure, points: Tensor) -> Tensor:

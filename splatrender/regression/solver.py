@@ -20,21 +20,19 @@ import torch
 from torch import Tensor
 
 from splatrender.flow.birth_death import choose_deaths, removal_cost_refitted, steepest_atoms
-from splatrender.model import Parent, SplatMeasure, create_parent
+from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition, identity, operator_rows, unpack
-from splatrender.regression.levenberg import (
-    LevenbergOptions,
-    Minimum,
-    Prior,
-    as_peaks,
-    levenberg_marquardt,
-    project,
-)
+from splatrender.regression.amplitudes import as_peaks, project
+from splatrender.regression.levenberg import LevenbergOptions, Minimum, levenberg_marquardt
 from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
+from splatrender.regression.prior import Prior
 
 LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other
 PLATEAU = 8  # births beyond twice the best number before growth is given up
 UNFITTED = 1e-3  # of the signal's variance: what counts as noise at most while splats are born
+LIKE_NOISE = (0.1, 2.0)  # residuals over the noise's bound: beyond, minima differ a lot
+START_SHARE = 0.3  # of the rounds after which no new start begins
+LOST = 0.25  # of the support that a birth needs, below which a splat is taken out
 FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
 
 Resample = Callable[[SplatMeasure, int], "Sequence[Condition] | None"]
@@ -53,7 +51,8 @@ class SolverOptions:
         polish: Levenberg–Marquardt steps at the end.
         growth: fraction of new splats in a round while there is room.
         candidates: atoms that compete for a birth.
-        support: a new splat must hold at least so many points, Σ ρ(x) >= support.
+        support: a new splat must hold at least so many points, Σ |ρ(x)| >= support; one that comes
+            to hold less than a quarter of that is taken out.
         penalty: of the number of parameters, added to the logarithm of the objective.
         shrinkage: prior standard deviation of amplitudes over their present root mean square; the
             ridge follows the loss, ρ = (noise / deviation)² / rows. 0 keeps the prior as given.
@@ -129,42 +128,29 @@ class Solution:
 Progress = Callable[[Round, SplatMeasure], "bool | None"]
 
 
-def initial_measure(
-    points: Tensor,
-    n_splats: int,
-    outputs: int = 1,
-    generator: torch.Generator | None = None,
-    parent: str | Parent = "gaussian",
-) -> SplatMeasure:
-    """Splats of amplitude zero at random points, each as wide as its share of the points' box.
+@dataclass(frozen=True, eq=False)
+class _State:
+    """Where a search from one start is.
 
-    An input that does not vary gets the widest of the others' sizes: nothing depends on it.
-
-    Args:
-        points: [n, d] float64, in units of the inputs.
-        n_splats: how many.
-        outputs: p.
-        generator: source of randomness.
-        parent: bump.
-
-    Returns:
-        A peak-normalised measure of mass one.
+    Attributes:
+        best: the measure with the lowest score.
+        current: the one that the next round changes: beyond `best` on a plateau of growth.
+        prior: with the ridge that belongs to them.
+        score: of the best.
+        idle: rounds without progress.
+        stalled: whether growth was given up before the budget was reached.
     """
-    dims = points.shape[1]
-    sizes = (points.amax(dim=0) - points.amin(dim=0)) * n_splats ** (-1 / dims)
-    sizes = torch.where(sizes > 0, sizes, sizes.max() if float(sizes.max()) > 0 else 1.0)
-    ids = torch.randint(len(points), (n_splats,), generator=generator)
-    return SplatMeasure(
-        mass=points.new_ones(n_splats),
-        weights=points.new_zeros(n_splats, outputs),
-        means=points[ids].clone(),
-        factors=torch.diag(sizes).repeat(n_splats, 1, 1),
-        parent=create_parent(parent),
-    )
+
+    best: Minimum
+    current: Minimum
+    prior: Prior
+    score: float
+    idle: int = 0
+    stalled: bool = False
 
 
 class _Search:
-    """The state of a run: the best measure so far, its prior and score."""
+    """A run: its problem, the prior that follows the noise, and what was reported."""
 
     def __init__(
         self,
@@ -172,12 +158,105 @@ class _Search:
         options: SolverOptions,
         prior: Prior,
         generator: torch.Generator,
+        progress: Progress | None = None,
+        resample: Resample | None = None,
     ) -> None:
         self.conditions, self.options, self.prior = list(conditions), options, prior
-        self.generator = generator
+        self.generator, self.progress, self.resample = generator, progress, resample
+        self.asked = prior
         self.rows = sum(len(condition) for condition in conditions)
         self.history: list[Round] = []
+        self.stopped = False
         self.start = time.perf_counter()
+
+    def begin(self, start: SplatMeasure, rival: _State | None) -> _State:
+        """The first descent from a start."""
+        self.prior = self.asked
+        self.first_prior(start)
+        best = self.adapt_prior(self.descend(start, self.options.iterations, 1e-3), growing=True)
+        state = _State(best, best, self.prior, self.score(best))
+        self.report(Round(0, 0, 0, 0), state, rival)
+        return state
+
+    def growing(self, state: _State) -> bool:
+        """Whether the next round only adds splats."""
+        return len(state.current.measure) < self.options.n_splats and not state.stalled
+
+    def goes_on(self, state: _State) -> bool:
+        """Whether there is to be another round."""
+        return not (
+            self.stopped
+            or len(self.history) > self.options.rounds
+            or self.seconds() > self.options.seconds
+            or state.idle >= self.options.patience
+        )
+
+    def deserves_another(self, best: _State) -> bool:
+        """Whether another start may lead to a much better minimum, and there is time for one.
+
+        Residuals about as large as the noise's bound leave nothing to be found.
+        """
+        early = len(self.history) <= START_SHARE * self.options.rounds
+        residual = math.sqrt(2 * best.best.loss) / self.options.noise
+        return early and not LIKE_NOISE[0] <= residual <= LIKE_NOISE[1]
+
+    def round(self, state: _State, rival: _State | None = None) -> _State:
+        """One round of births, deaths and transport, reported with the better of two searches."""
+        options = self.options
+        fresh = None
+        if self.resample:
+            fresh = self.resample(state.best.measure, len(self.history))
+        best, current, stalled = state.best, state.current, state.stalled
+        if fresh is not None:
+            self.conditions = list(fresh)
+            best = current = self.adapt_prior(self.descend(best.measure, 3, 0.0))
+        growing = self.growing(state)
+        if growing:
+            births = max(1, int(options.growth * len(current.measure)))
+            deaths, births = 0, min(births, options.n_splats - len(current.measure))
+        else:
+            deaths, births = _exchange_sizes(options, len(best.measure), self.generator)
+        previous = self.score(best)
+        racing = options.racing and not growing
+        trial, entry = self.trial(current.measure, deaths, births, previous if racing else math.inf)
+        score = self.score(trial)
+        kept = score < previous
+        if kept:
+            best = self.adapt_prior(trial, growing)
+        idle = 0 if score < previous - 1e-3 else state.idle + 1
+        room = min(2 * len(best.measure) + PLATEAU, options.n_splats) - len(trial.measure)
+        if growing and not kept and room > 0 and entry.births:
+            current = trial  # a plateau: the next births may lead across
+        else:
+            if growing and not kept and not stalled:  # now the prior is to be the data's
+                stalled = True
+                best = self.adapt_prior(self.descend(best.measure, options.iterations, 1e-3))
+            current = best
+        state = _State(best, current, self.prior, self.score(best), idle, stalled)
+        self.report(replace(entry, kept=kept), state, rival)
+        return state
+
+    def finish(self, state: _State) -> Minimum:
+        """The last descent."""
+        best = state.best
+        final = self.descend(best.measure, self.options.polish, 1e-6)
+        if final.objective <= best.objective:
+            best = final
+        self.report(Round(0, 0, 0, 0), replace(state, best=best))
+        return best
+
+    def report(self, entry: Round, state: _State, rival: _State | None = None) -> None:
+        """Add a round to the history, with the best measure there is after it."""
+        if rival is not None and rival.score < state.score:
+            state = rival
+        best = state.best
+        entry = replace(
+            entry, round=len(self.history), seconds=self.seconds(), loss=best.loss,
+            splats=len(best.measure),
+        )  # fmt: skip
+        self.history.append(entry)
+        if self.progress and self.progress(entry, best.measure):
+            self.stopped = True
 
     def seconds(self) -> float:
         """Since the start."""
@@ -188,7 +267,18 @@ class _Search:
     ) -> Minimum:
         """Transport to the next minimum, or give up if `target` is out of reach."""
         options = LevenbergOptions(iterations=iterations, tolerance=tolerance, target=target)
-        return levenberg_marquardt(measure, self.conditions, self.prior, options)
+        minimum = levenberg_marquardt(measure, self.conditions, self.prior, options)
+        seen = self.support(minimum.measure) >= LOST * self.options.support
+        if bool(seen.all()) or not bool(seen.any()):
+            return minimum
+        rest = minimum.measure.index(seen)  # the lost ones are where no data hold them
+        return levenberg_marquardt(rest, self.conditions, self.prior, options)
+
+    def support(self, measure: SplatMeasure) -> Tensor:
+        """[k] Σ |ρ(x)| over the points of the first condition: how many a splat holds."""
+        if not self.options.support:
+            return measure.mass
+        return operator_rows(identity(), measure, self.conditions[0].points).value.abs().sum(dim=0)
 
     def score(self, minimum: Minimum) -> float:
         """ln of the objective, plus the penalty of the parameters."""
@@ -237,7 +327,6 @@ class _Search:
         """
         before = measure
         predicted, mass = 0.0, 0.0
-        linear = is_linear(self.conditions)
         if deaths:
             costs = self.removal_costs(measure)
             gone = choose_deaths(costs, deaths, self.generator)
@@ -246,8 +335,7 @@ class _Search:
             predicted += float(costs[gone].sum())
             mass += float(measure.weights[gone].abs().sum())
             measure = measure.index(keep)
-            if linear:
-                measure, _ = project(measure, self.conditions, self.prior)
+            measure, _ = project(measure, self.conditions, self.prior)
         born = 0
         if births:
             atoms, gains = self.steepest(measure, births)
@@ -286,8 +374,7 @@ class _Search:
         columns = design_of(measure, self.conditions, atoms).columns
         allowed = None
         if self.options.support:
-            held = operator_rows(identity(), atoms, self.conditions[0].points).value.sum(dim=0)
-            allowed = held >= self.options.support
+            allowed = self.support(atoms) >= self.options.support
         ridge = float(self.prior.ridges(measure).mean())
         born = steepest_atoms(design.residual, design.flat, columns, count, ridge, allowed)
         chosen = atoms.index(born.ids)
@@ -338,7 +425,7 @@ class _Search:
 
 def fit(
     conditions: Sequence[Condition],
-    start: SplatMeasure,
+    start: SplatMeasure | Sequence[SplatMeasure],
     options: SolverOptions | None = None,
     generator: torch.Generator | None = None,
     prior: Prior | None = None,
@@ -349,7 +436,9 @@ def fit(
 
     Args:
         conditions: the problem, float64; weights should make each a mean over its points.
-        start: the first splats; fewer than `options.n_splats` leave room for births.
+        start: the first splats; fewer than `options.n_splats` leave room for births. Of several
+            starts the next one grows, too, while residuals are far from `options.noise`: there
+            minima differ by orders of magnitude, and the one with the lowest score is kept.
         options: how long to search.
         generator: source of all randomness.
         prior: regularisation; its ridge is adapted unless `options.shrinkage` is 0.
@@ -363,55 +452,22 @@ def fit(
     """
     options = options or SolverOptions()
     generator = generator or torch.Generator().manual_seed(0)
-    search = _Search(conditions, options, prior or Prior(), generator)
-    start = as_peaks(start.detach())
-    search.first_prior(start)
-    best = search.adapt_prior(search.descend(start, options.iterations, 1e-3), growing=True)
-    current, idle, stalled = best, 0, False
-
-    def report(entry: Round) -> bool:
-        search.history.append(entry)
-        return bool(progress(entry, best.measure)) if progress else False
-
-    stop = report(Round(0, search.seconds(), best.loss, len(best.measure)))
-    while not stop and len(search.history) <= options.rounds:
-        if search.seconds() > options.seconds or idle >= options.patience:
+    search = _Search(conditions, options, prior or Prior(), generator, progress, resample)
+    best: _State | None = None
+    for first in [start] if isinstance(start, SplatMeasure) else start:
+        if best is not None and not (search.goes_on(best) and search.deserves_another(best)):
             break
-        fresh = resample(best.measure, len(search.history)) if resample else None
-        if fresh is not None:
-            search.conditions = list(fresh)
-            best = current = search.adapt_prior(search.descend(best.measure, 3, 0.0))
-        growing = len(current.measure) < options.n_splats and not stalled
-        if growing:
-            deaths = 0
-            births = max(1, int(options.growth * len(current.measure)))
-            births = min(births, options.n_splats - len(current.measure))
-        else:
-            deaths, births = _exchange_sizes(options, len(best.measure), generator)
-        previous = search.score(best)
-        racing = options.racing and not growing
-        trial, entry = search.trial(
-            current.measure, deaths, births, previous if racing else math.inf
-        )
-        score = search.score(trial)
-        kept = score < previous
-        if kept:
-            best = search.adapt_prior(trial, growing)
-        idle = 0 if score < previous - 1e-3 else idle + 1
-        room = min(2 * len(best.measure) + PLATEAU, options.n_splats) - len(trial.measure)
-        if growing and not kept and room > 0 and entry.births:
-            current = trial  # a plateau: the next births may lead across
-        else:
-            if growing and not kept and not stalled:  # now the prior is to be the data's
-                stalled = True
-                best = search.adapt_prior(search.descend(best.measure, options.iterations, 1e-3))
-            current = best
-        stop = report(replace(entry, kept=kept, loss=best.loss, splats=len(best.measure)))
-    final = search.descend(best.measure, options.polish, 1e-6)
-    if final.objective <= best.objective:
-        best = final
-    report(Round(len(search.history), search.seconds(), best.loss, len(best.measure)))
-    return Solution(best.measure, best.loss, search.history)
+        state = search.begin(as_peaks(first.detach()), best)
+        while search.growing(state) and search.goes_on(state):
+            state = search.round(state, best)
+        if best is None or state.score < best.score:
+            best = state
+    assert best is not None
+    search.prior = best.prior
+    while search.goes_on(best):
+        best = search.round(best)
+    final = search.finish(best)
+    return Solution(final.measure, final.loss, search.history)
 
 
 def _exchange_sizes(
