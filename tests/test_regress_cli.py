@@ -239,3 +239,37 @@ def test_errors_are_what_they_say() -> None:
     figures = errors(np.array([1.0, 2.0, 5.0]), np.array([1.0, 2.0, 2.0]))
     assert figures == {"rmse": pytest.approx(3**0.5), "linf": 3.0, "relative_l2": 1.0}
     assert errors(np.ones(2), np.zeros(2))["relative_l2"] == float("inf")
+
+
+def test_a_model_of_a_table_predicts_another_table(
+    call: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table, out = write_csv(tmp_path / "a.csv"), tmp_path / "o"
+    code, _, err = call(
+        table, "--inputs", "x,y", "--outputs", "u", "--splats", 4, "--rounds", 2, "--out", out,
+        "--no-pictures", "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    model = SplatRegressor.load(out / "model.pt")
+    assert list(model.feature_names_in_) == ["x", "y"] and list(model.target_names_) == ["u"]
+
+    def predict(*arguments: object) -> tuple[int, str, str]:
+        with pytest.raises(SystemExit) as ended:
+            main(["predict", *map(str, arguments)])
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    new = tmp_path / "new.csv"
+    new.write_text("y;other;x\n0.25;a;0.5\n0.125;b;1e-3\n", encoding="utf-8")
+    code, text, err = predict(out, new)
+    first, second = model.predict([[0.5, 0.25], [1e-3, 0.125]]).tolist()
+    assert text == f"x,y,u\n0.5,0.25,{first!r}\n0.001,0.125,{second!r}\n", err
+    assert predict(out / "model.pt", new, "--out", tmp_path / "p.csv")[0] == 0
+    assert (tmp_path / "p.csv").read_text() == text
+    new.write_text("x;z\n1;2\n", encoding="utf-8")
+    code, _, err = predict(out, new)
+    assert code == 2 and "new.csv: expected a column 'y', found x, z" in err
+    new.write_text("x,y\n", encoding="utf-8")
+    assert "expected at least 1 row, found none" in predict(out, new)[2]
+    SplatRegressor(2, max_rounds=1).fit([[0.0], [1.0], [2.0]], [0, 1, 0]).save(tmp_path / "m.pt")
+    assert "found one without names of columns" in predict(tmp_path / "m.pt", new)[2]
+    assert "expected a fitted model, found no file" in predict(tmp_path / "none.pt", new)[2]

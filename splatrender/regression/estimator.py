@@ -80,6 +80,7 @@ class SplatRegressor:
         n_splats_: how many splats there are.
         n_features_in_: number of inputs.
         feature_names_in_: names of the inputs, if the data had any.
+        target_names_: names of the targets, if the data had any.
 
     Source:
         Splat Regression Models, ICLR 2026; criterion: Hurvich and Tsai, Biometrika 76, 1989.
@@ -158,9 +159,13 @@ class SplatRegressor:
         weights = check_weights(sample_weight, len(x))
         self._check_settings()
         self.n_features_in_ = x.shape[1]
-        self.__dict__.pop("feature_names_in_", None)
+        for name in ("feature_names_in_", "target_names_"):
+            self.__dict__.pop(name, None)
         if names is not None:
             self.feature_names_in_ = names
+        outputs = _names_of(y)
+        if outputs is not None:
+            self.target_names_ = outputs
         self._flat = targets.ndim == 1
         points = torch.from_numpy(x)
         values = torch.from_numpy(targets.reshape(len(x), -1))
@@ -348,6 +353,7 @@ class SplatRegressor:
             "normalised": self._scaled.normalised,
             "history": [asdict(entry) for entry in self.history_],
             "names": list(map(str, getattr(self, "feature_names_in_", []))),
+            "targets": list(map(str, getattr(self, "target_names_", []))),
             "flat": self._flat,
             "residual": self._residual,
         }
@@ -376,6 +382,8 @@ class SplatRegressor:
         model._flat = content["flat"]
         if content["names"]:
             model.feature_names_in_ = np.array(content["names"], dtype=object)
+        if content["targets"]:
+            model.target_names_ = np.array(content["targets"], dtype=object)
         return model
 
     # scikit-learn's conventions
@@ -459,6 +467,13 @@ class _Watch:
         """The solution, or the best one on held-out data, with the history that was watched."""
         measure, loss = self.kept or (solution.measure, solution.loss)
         return Solution(measure, loss, self.history)
+
+
+def _names_of(y: Any) -> NDArray[np.object_] | None:
+    """The names of a frame's columns or of a series, if they are words."""
+    names = getattr(y, "columns", None)
+    names = [getattr(y, "name", None)] if names is None else list(names)
+    return np.array(names, dtype=object) if all(isinstance(n, str) for n in names) else None
 
 
 def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:

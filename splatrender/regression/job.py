@@ -235,7 +235,8 @@ def _run_table(
     splats = "auto" if job.splats is None else job.splats
     y = table.y[:, 0] if table.y.shape[1] == 1 else table.y
     title = f"{', '.join(table.outputs)} of {', '.join(table.inputs)}"
-    outcome = _fit_samples(job, splats, table.x[train], y[train], title, watcher)
+    names = (table.inputs, table.outputs)
+    outcome = _fit_samples(job, splats, table.x[train], y[train], title, watcher, names)
     fit = outcome.predict(table.x[test])
     flat = (fit[:, 0], y[test][:, 0]) if fit.ndim == 2 else (fit, y[test])
     shown = pictures.Shown(title, table.inputs, table.x[test], flat[1], flat[0])
@@ -261,7 +262,13 @@ def _split(table: Table, share: float) -> tuple[NDArray[np.int64], NDArray[np.in
 
 
 def _fit_samples(
-    job: RegressJob, splats: int | str, x: Array, y: Array, title: str, watcher: Watcher
+    job: RegressJob,
+    splats: int | str,
+    x: Array,
+    y: Array,
+    title: str,
+    watcher: Watcher,
+    names: tuple[tuple[str, ...], tuple[str, ...]] | None = None,
 ) -> _Outcome:
     frames: list[tuple[Round, list[SplatMeasure]]] = []
     model = SplatRegressor(splats, parent=job.parent, method=job.method, random_state=job.seed)
@@ -275,6 +282,8 @@ def _fit_samples(
 
     watcher.begin(title, model.max_rounds)
     model.fit(x, y, progress=progress)
+    if names is not None:  # of inputs and outputs
+        model.feature_names_in_, model.target_names_ = (np.array(n, dtype=object) for n in names)
     return _Outcome(
         model.predict,
         model.save,

@@ -67,18 +67,11 @@ def read_table(
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:
         raise InputError(f"{path}: expected every column once, found {twice[0]!r} twice")
-    columns = [_column(path, names, name) for name in wanted]
+    for name in wanted:
+        _column(path, names, name)
     if len(rows) < FEWEST_ROWS:
         raise InputError(f"{path}: expected at least {FEWEST_ROWS} rows, found {len(rows)}")
-    values = np.array(
-        [
-            [
-                _number(path, line, name, row[column])
-                for name, column in zip(wanted, columns, strict=True)
-            ]
-            for line, row in rows
-        ]
-    )
+    values = _values(path, names, rows, wanted)
     for name, column in zip(wanted, values.T, strict=True):
         if np.ptp(column) == 0:
             raise InputError(
@@ -87,6 +80,38 @@ def read_table(
             )
     count = len(inputs)
     return Table(tuple(inputs), tuple(outputs), values[:, :count], values[:, count:])
+
+
+def read_columns(path: str | os.PathLike[str], wanted: Sequence[str]) -> NDArray[np.float64]:
+    """Read columns of a .csv file by name, in any order and number of rows.
+
+    Args:
+        path: the file, as for `read_table`.
+        wanted: names of columns.
+
+    Returns:
+        [n, d] values, n >= 1.
+
+    Raises:
+        InputError: the file or a column is missing, a value is no finite number, or there is no
+            row.
+    """
+    names, rows = _read(path)
+    if not rows:
+        raise InputError(f"{path}: expected at least 1 row, found none")
+    return _values(path, names, rows, wanted)
+
+
+def _values(
+    path: str | os.PathLike[str],
+    names: list[str],
+    rows: list[tuple[int, list[str]]],
+    wanted: Sequence[str],
+) -> NDArray[np.float64]:
+    columns = [(name, _column(path, names, name)) for name in wanted]
+    return np.array(
+        [[_number(path, line, name, row[at]) for name, at in columns] for line, row in rows]
+    )
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
