@@ -87,8 +87,10 @@ def require_flag(name: str, value: Any) -> bool:
         >>> require_flag("depth", 1)
         True
     """
-    numbers = isinstance(value, bool | int) or type(value).__module__ == "numpy"
-    if not numbers or getattr(value, "ndim", 0) or value not in (0, 1):
+    scalar = isinstance(value, bool | int)
+    if type(value).__module__ == "numpy":
+        scalar = value.ndim == 0
+    if not scalar or value not in (0, 1):
         raise InputError(f"{name}: expected True or False, found {described(value)}")
     return bool(value)
 
