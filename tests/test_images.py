@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageFont
 
 from splatrender.errors import InputError
 from splatrender.io import images
@@ -121,3 +121,10 @@ def test_videos_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         video_writer(tmp_path / "a.mp4"),
     ):
         pass
+
+
+def test_captions_of_any_name_with_the_plainest_font(monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = getattr(ImageFont, "load_default_imagefont", ImageFont.load_default)
+    monkeypatch.setattr(ImageFont, "load_default", plain)
+    for name in ("写真.jpg", "a\udcff.jpg"):
+        assert images.panel([torch.zeros(8, 90, 3)], [name]).float().std() > 1

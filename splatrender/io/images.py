@@ -176,7 +176,11 @@ def panel(pictures: Sequence[Tensor], captions: Sequence[str]) -> Tensor:
     left = 0
     for picture, caption in zip(pictures, captions, strict=True):
         line = Image.new("RGB", (picture.shape[1], CAPTION_HEIGHT), (24, 24, 24))
-        ImageDraw.Draw(line).text((4, 3), caption, fill=(235, 235, 235), font=font)
+        try:
+            ImageDraw.Draw(line).text((4, 3), caption, fill=(235, 235, 235), font=font)
+        except UnicodeEncodeError:  # the default font of a Pillow without FreeType
+            known = caption.encode("latin-1", "replace").decode("latin-1")
+            ImageDraw.Draw(line).text((4, 3), known, fill=(235, 235, 235), font=font)
         canvas.paste(line, (left, 0))
         canvas.paste(Image.fromarray(to_uint8(picture).numpy()), (left, CAPTION_HEIGHT))
         left += picture.shape[1] + gap
