@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,6 +41,39 @@ def pytest_runtest_makereport(
     if report.skipped and item.get_closest_marker("cuda") and isinstance(report.longrepr, tuple):
         report.longrepr = (__file__, 0, report.longrepr[2])
     return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test whose fixtures need a package that is not installed."""
+    with _skips_without_packages():
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
+    """Skip a test that needs a package that is not installed."""
+    with _skips_without_packages():
+        return (yield)
+
+
+@contextmanager
+def _skips_without_packages() -> Iterator[None]:
+    """Turn the product's message on a missing package into a skip with these words."""
+    try:
+        yield
+    except ValueError as error:  # an InputError; the package is not imported here
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name and _is_missing(cause.name):
+            pytest.skip(str(error))
+        raise
+
+
+def _is_missing(module: str) -> bool:
+    try:
+        return find_spec(module) is None
+    except (ImportError, ValueError):
+        return True
 
 
 @pytest.fixture(params=BACKENDS)

@@ -31,6 +31,8 @@ from splatrender.training import run as run_module
 from splatrender.training.flow_picture import read_flow
 from splatrender.training.folder import OutputFolder
 
+pytest.importorskip("plyfile", reason="plyfile is not installed: training writes .ply files")
+
 
 @pytest.fixture(scope="module")
 def scene() -> Scene:

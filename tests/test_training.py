@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -138,7 +139,8 @@ def test_a_new_run_does_not_take_the_frame_of_an_old_one(scene: Scene, tmp_path:
     out = tmp_path / "out"
     with pytest.raises(Interrupted):
         train(options(out), scene, stop_at(5))
-    (out / "checkpoint.pt").unlink()  # as if it had stopped before its first checkpoint
+    (out / "checkpoint.pt").unlink()  # as if it had been killed before its first checkpoint
+    shutil.rmtree(out / "point_cloud")
     other = replace(scene, similarity=Similarity(0.4, scene.similarity.center))
     train(options(out, iterations=2), other)
     assert Similarity.load(out / "scene.json").scale == 0.4
