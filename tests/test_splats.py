@@ -116,7 +116,7 @@ def test_degree_is_cut_off_and_filled_up() -> None:
 def test_finite_tells_broken_splats() -> None:
     splats = Splats.random(4)
     splats.sh[1, 3, 2] = torch.nan
-    splats.opacity_logits[2] = torch.inf
+    splats.log_scales[2, 0] = torch.inf
     assert splats.finite().tolist() == [True, False, False, True]
 
 
