@@ -114,7 +114,7 @@ ALLOWED = {
         training/wasserstein.py WassersteinOptimizer.step nonzero""",
     "every tenth or hundredth iteration": """
         training/run.py Run._read_losses tolist, training/run.py _mean_square float,
-        training/run.py Run._check_finite float, training/run.py Run._check_finite int""",
+        training/run.py Run._check_finite int""",
     "at the beginning or the end": """
         training/run.py Run.__init__ tensor, training/run.py Run.recall cpu 2,
         model/draws.py _refused float, model/draws.py _refused int,

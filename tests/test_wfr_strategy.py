@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -366,11 +367,63 @@ class TestProbes:
         depths = see(probes.splats, None, cameras(2)[0], BLACK, RenderOptions()).depths
         assert float(depths[:200].std()) > 0.2
 
+    def test_where_nothing_is_to_be_drawn_there_are_no_probes(self) -> None:
+        far = cloud(5, 0)
+        far.means.add_(100.0)
+        (view,) = views_of(far, 1)  # black, as it is rendered
+        for propose in (on_rays, anywhere):
+            assert len(propose(far, [view], 40, BLACK, RenderOptions(), _random(0))) == 0
+        broken = torch.full((3,), math.nan)  # of the background: residuals without a sum
+        splats = cloud(200, 5)
+        assert len(on_rays(splats, [view], 40, broken, RenderOptions(), _random(0))) == 0
+        both = on_rays(splats, [view, *views_of(far, 2)], 60, BLACK, RenderOptions(), _random(0))
+        assert len(both) > 30 and bool(both.splats.finite().all())
+
 
 PICTURES = torch.tensor([[128, 64], [128, 64]])
 
 
+def apart_by_pairs(
+    places: Tensor, sizes: Tensor, weights: Tensor, pictures: Tensor, factor: float
+) -> list[int]:
+    """The definition of `apart`, row by row."""
+    views, count = sizes.shape
+    levels = (sizes / 0.5).clamp(min=1).log2().round().clamp(max=9)
+    first = torch.zeros_like(sizes)
+
+    @cache
+    def cell(view: int, row: int, level: float) -> tuple[int, ...]:
+        side = factor * 0.5 * 2.0**level
+        at = (places[view, row] / side).floor().long()
+        last = (pictures[view] / side).floor().long() + 1
+        return tuple(at.clamp(min=-1).minimum(last).tolist())
+
+    for view in range(views):
+        seen = [row for row in range(count) if sizes[view, row] > 0]
+        own = levels[view].tolist()
+        for row in seen:
+            pairs = [(max(own[row], own[other]), other) for other in seen]
+            first[view, row] = all(
+                other >= row or cell(view, other, level) != cell(view, row, level)
+                for level, other in pairs
+            )
+    kept = (first * weights).sum(dim=0) >= 0.5 * weights.sum(dim=0)
+    return kept.nonzero()[:, 0].tolist()
+
+
 class TestApart:
+    def test_all_views_and_sizes_at_once_are_as_by_pairs(self) -> None:
+        generator = _random(4)
+        places = 100 * torch.rand(3, 60, 2, generator=generator) - 10  # some beyond the border
+        sizes = 2.0 ** (5 * torch.rand(3, 60, generator=generator) - 2)
+        sizes[torch.rand(3, 60, generator=generator) < 0.3] = 0
+        weights = torch.rand(3, 60, generator=generator)
+        pictures = torch.tensor([[80, 60], [40, 90], [64, 64]])
+        for factor in (1.0, 3.0):
+            expected = apart_by_pairs(places, sizes, weights, pictures, factor)
+            assert apart(places, sizes, weights, pictures, factor).tolist() == expected
+            assert 5 < len(expected) < 55
+
     def test_the_better_of_two_neighbours_is_kept(self) -> None:
         places = torch.tensor([[[2.0, 2.0], [2.5, 2.5], [40.0, 2.0]]])
         ones = torch.ones(1, 3)

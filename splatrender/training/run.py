@@ -14,7 +14,7 @@ from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import Moments, SeenFootprints, StepReport, TrainState, create_strategy
 from splatrender.model import Splats
-from splatrender.operators.devices import choose_device
+from splatrender.operators.devices import choose_device, read
 from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
 from splatrender.scenes.scene import Scene
@@ -259,7 +259,8 @@ class Run:
     def _check_finite(self) -> None:
         """Renderers leave broken splats out, so that the loss does not tell."""
         splats = self.state.splats.detach()
-        if all(math.isfinite(float(tensor.sum())) for _, tensor in splats.items()):
+        sums = read({name: tensor.sum() for name, tensor in splats.items()})
+        if all(map(math.isfinite, sums.values())):
             return
         broken = int((~splats.finite()).sum())
         if broken:
