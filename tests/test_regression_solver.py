@@ -95,31 +95,27 @@ def test_projection_takes_a_gauss_newton_step_where_residuals_are_not_linear() -
     assert found_loss == pytest.approx(loss_of(found, [bent]))
 
 
-def test_descents_do_not_hang_on_the_last_bit() -> None:
+@pytest.mark.parametrize("first", [0, 1])
+def test_descents_do_not_hang_on_the_last_bit(first: int) -> None:
     """Allen-Cahn's steady equation from amplitudes of zero, with inputs changed by 1e-13."""
-    inside, side = uniform(300), torch.linspace(0, 1, 41, dtype=F64)
+    inside, side = uniform(200), torch.linspace(0, 1, 31, dtype=F64)
     ends = (torch.zeros_like(side), torch.ones_like(side))
     border = torch.cat([torch.stack(p, 1) for e in ends for p in ((side, e), (e, side))])
-    start = initial_measure(inside, 10, generator=torch.Generator().manual_seed(1))
+    start = initial_measure(inside, 10, generator=torch.Generator().manual_seed(first))
+    prior, options = Prior(smallest=0.03, extents=(2, 2)), LevenbergOptions(40, tolerance=0)
     losses = []
-    for seed in range(4):
-        generator = torch.Generator().manual_seed(seed)
-
-        def nearly(x: torch.Tensor, size: float = 1e-13 * bool(seed)) -> torch.Tensor:
-            return x * (1 + size * torch.randn(x.shape, generator=generator, dtype=F64))  # noqa: B023
-
-        at = nearly(border)
-        values = nearly(((border.sum(dim=1, keepdim=True) - 1) / 0.2).tanh())
-        conditions = [
-            Condition(
-                nearly(inside), (laplacian(2), identity()),
-                residual=lambda _, lap, u: 0.01 * lap + u - u**3,
-            ).mean(),
-            Condition(at, (identity(),), values).mean(100),
-        ]  # fmt: skip
-        prior, options = Prior(smallest=0.03, extents=(2, 2)), LevenbergOptions(40, tolerance=0)
+    for size in (0, 1e-13, -1e-13):
+        generator = torch.Generator().manual_seed(0)
+        x, at, front = (
+            v * (1 + size * torch.randn(v.shape, generator=generator, dtype=F64))
+            for v in (inside, border, ((border.sum(dim=1, keepdim=True) - 1) / 0.2).tanh())
+        )
+        equation = Condition(
+            x, (laplacian(2), identity()), residual=lambda _, lap, u: 0.01 * lap + u - u**3
+        )
+        conditions = [equation.mean(), Condition(at, (identity(),), front).mean(100)]
         losses.append(levenberg_marquardt(start, conditions, prior, options).loss)
-    assert max(losses) < 2e-2  # of 2.7 at the start
+    assert max(losses) < 2e-3  # 3e-2 and more where amplitudes lag behind
     assert max(losses) < 2 * min(losses)
 
 
@@ -236,7 +232,7 @@ def test_rounds_never_raise_the_loss_and_keep_the_budget() -> None:
     conditions = [observations(x, (30 * x * (2 - x)).sin())]
     seen = []
     start = initial_measure(x, 4, generator=torch.Generator().manual_seed(0))
-    options = SolverOptions(n_splats=9, rounds=15, shrinkage=0)
+    options = SolverOptions(n_splats=9, rounds=10, iterations=20, polish=50, shrinkage=0)
     solution = fit(
         conditions,
         start,
@@ -287,17 +283,20 @@ def test_the_same_seed_gives_the_same_splats() -> None:
     def run(seed: int) -> SplatMeasure:
         generator = torch.Generator().manual_seed(seed)
         start = initial_measure(x, 3, generator=generator)
-        return fit(conditions, start, SolverOptions(n_splats=5, rounds=5), generator).measure
+        options = SolverOptions(n_splats=5, rounds=3, iterations=10, polish=10)
+        return fit(conditions, start, options, generator).measure
 
-    assert torch.equal(run(1).means, run(1).means)
-    assert not torch.equal(run(1).means, run(2).means)
+    first = run(1).means
+    assert torch.equal(first, run(1).means)
+    assert not torch.equal(first, run(2).means)
 
 
 def test_progress_stops_and_resampling_replaces_the_conditions() -> None:
     x = uniform(100, 1)
     conditions = [observations(x, (9 * x).sin())]
     start = initial_measure(x, 3, generator=torch.Generator().manual_seed(0))
-    stopped = fit(conditions, start, progress=lambda entry, _: entry.round == 2)
+    short = SolverOptions(n_splats=4, rounds=3, iterations=10, polish=10)
+    stopped = fit(conditions, start, short, progress=lambda entry, _: entry.round == 2)
     assert [entry.round for entry in stopped.history] == [0, 1, 2, 3]
     asked = []
 
@@ -306,7 +305,7 @@ def test_progress_stops_and_resampling_replaces_the_conditions() -> None:
         fresh = uniform(100, 1, seed=number)
         return [observations(fresh, (9 * fresh).sin())]
 
-    fit(conditions, start, SolverOptions(n_splats=4, rounds=3), resample=resample)
+    fit(conditions, start, short, resample=resample)
     assert asked == [1, 2, 3]
 
 

@@ -53,8 +53,8 @@ def test_chirp_is_fitted_to_five_digits() -> None:
 
 def test_more_splats_do_not_overfit() -> None:
     x, y = noisy()
-    few = SplatRegressor(n_splats=10, max_rounds=20).fit(x, y)
-    many = SplatRegressor(n_splats=200, max_rounds=20).fit(x, y)
+    few = SplatRegressor(n_splats=10, max_rounds=12).fit(x, y)
+    many = SplatRegressor(n_splats=200, max_rounds=12).fit(x, y)
     assert many.n_splats_ < 25  # 300 rows cannot tell more apart
     assert rmse(few, wave, 2) < 0.03  # the noise is 0.05
     assert rmse(many, wave, 2) < 1.5 * rmse(few, wave, 2)
@@ -63,7 +63,7 @@ def test_more_splats_do_not_overfit() -> None:
 def test_outputs_share_their_splats() -> None:
     x, y = noisy()
     both = np.stack([y, 2 - 3 * y], axis=1)
-    model = SplatRegressor(n_splats=12, max_rounds=15).fit(x, both)
+    model = SplatRegressor(n_splats=8, max_rounds=4).fit(x, both)
     predicted = model.predict(x)
     assert predicted.shape == (300, 2)
     assert model.score(x, both) > 0.95
@@ -75,8 +75,8 @@ def test_weights_of_zero_leave_rows_out() -> None:
     spoiled = y.copy()
     spoiled[:100] += 50
     weights = np.r_[np.zeros(100), np.ones(200)]
-    model = SplatRegressor(n_splats=8, max_rounds=5).fit(x, spoiled, sample_weight=weights)
-    clean = SplatRegressor(n_splats=8, max_rounds=5).fit(x[100:], y[100:])
+    model = SplatRegressor(n_splats=8, max_rounds=2).fit(x, spoiled, sample_weight=weights)
+    clean = SplatRegressor(n_splats=8, max_rounds=2).fit(x[100:], y[100:])
     np.testing.assert_allclose(model.predict(x), clean.predict(x), atol=1e-8)
     assert model.score(x, spoiled, weights) > 0.9 > model.score(x, spoiled)
 
@@ -107,7 +107,7 @@ def test_early_stopping_watches_data_that_was_held_out() -> None:
 
 def test_auto_needs_no_number() -> None:
     x, y = noisy()
-    model = SplatRegressor("auto", max_rounds=15).fit(x, y)
+    model = SplatRegressor("auto", max_rounds=8).fit(x, y)
     assert 2 < model.n_splats_ < 25
     assert rmse(model, wave, 2) < 0.04
 
@@ -116,7 +116,7 @@ def test_parents_of_one_dimension() -> None:
     x = np.linspace(0, 1, 200)[:, None]
     y = np.where(x[:, 0] < 0.4, 1.0, -0.5)
     for parent in ("box", "hat", "bump", "student-t"):
-        model = SplatRegressor(n_splats=12, parent=parent, max_rounds=10).fit(x, y)
+        model = SplatRegressor(n_splats=8, parent=parent, max_rounds=3).fit(x, y)
         assert model.score(x, y) > 0.8, parent
     with pytest.raises(InputError, match="exists in 1 dimension"):
         SplatRegressor(parent="box").fit(np.random.rand(50, 2), np.random.rand(50))
@@ -126,7 +126,7 @@ def test_parents_of_one_dimension() -> None:
 def test_first_order_methods(method: str) -> None:
     x = np.linspace(0, 1, 100)[:, None]
     y = np.sin(6 * x[:, 0])
-    model = SplatRegressor(8, method=method, max_rounds=4, learning_rate=2e-2).fit(x, y)
+    model = SplatRegressor(8, method=method, max_rounds=2, learning_rate=2e-2).fit(x, y)
     assert model.n_splats_ == 8
     assert model.history_[-1].loss < 0.5 * np.var(y) / 2
 
@@ -163,7 +163,7 @@ def test_degenerate_data_give_finite_predictions() -> None:
         "large targets": (x, 1e12 * y),
     }
     for name, (inputs, targets) in cases.items():
-        model = SplatRegressor(n_splats=10, max_rounds=3).fit(inputs, targets)
+        model = SplatRegressor(n_splats=6, max_rounds=1).fit(inputs, targets)
         predicted = model.predict(inputs)
         assert np.isfinite(predicted).all(), name
         spread = max(targets.max() - targets.min(), 0.05 * abs(targets).max(), 1e-12)
