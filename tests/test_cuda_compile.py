@@ -233,4 +233,20 @@ def test_roofline_runs_to_the_end(disassembler: None, tmp_path: Path) -> None:
     named = {row[0].removeprefix("| "): row for row in rows}
     assert named["splats"][1].startswith("2,000")
     assert {"project", "blend", "blend backward", "Adam"} <= set(named)
-    assert named["blend backward"][-1].removesuffix(" |").endswith("issue")
+    for stage in ("blend backward", "loss"):
+        assert named[stage][-1].removesuffix(" |").endswith("issue")
+
+
+def test_units_of_instructions(static: SimpleNamespace) -> None:
+    lines = ["IADD3 R0, R1, R2, RZ", "IMAD R0, R1, R2, RZ", "FFMA R0, R1, R2, R3", "FLO.U32 R0, R1"]
+    lines += [
+        "FSEL R0, R1, R2, P0",
+        "LDS.128 R4, [R0]",
+        "LDS R0, [R1]",
+        "SHFL.BFLY PT, R0, R0, 1, 31",
+    ]
+    text = "".join(f"    /*{16 * k:04x}*/  {line} ;\n" for k, line in enumerate(lines))
+    code = static.sass.parse(f"Function : kernel\n{text}")["kernel"].instructions
+    assert static.sass.alu(code) == 2  # IADD3 and FSEL: products and sums of products run elsewhere
+    assert static.sass.wavefronts(code, {"LDS.128": 4}) == 6
+    assert static.sass.count_by_class(code)["MUFU"] == 1
