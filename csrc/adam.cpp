@@ -11,6 +11,7 @@ void adam_step_op(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, 
   const int64_t N = param.size(0);
   int64_t row = 1;
   for (int64_t i = 1; i < param.dim(); ++i) row *= param.size(i);
+  check.require(row <= kMostRows, "param", "fewer than 2^31 numbers in a row", std::to_string(row));
   const auto checked = [&](const Tensor& t, const char* name, bool written) {
     check.require(t.scalar_type() == ScalarType::Float, name, "float32", dtype_text(t.scalar_type()));
     check.on_device(t, name);

@@ -8,11 +8,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bin_op(Tensor means2d, Tensor conics,
                                                   Tensor extents, int64_t width, int64_t height) {
   Checker check("bin");
   const ScalarType type = float_type(means2d, "bin", "means2d");
+  check_rows(check, "means2d", means2d);
   const Tensor m = check(means2d, "means2d", type, {"C", "N", 2}), q = check(conics, "conics", type, {"C", "N", 3}),
                z = check(depths, "depths", type, {"C", "N"}), p = check(peaks, "peaks", type, {"C", "N"}),
                e = check(extents, "extents", type, {"C", "N", 2});
   check_image(check, width, height);
   const int64_t N = check.size("N"), C = check.size("C");
+  check.require(C <= kMostRows / tile_count(width, height), "width, height", "fewer than 2^31 tiles in all cameras",
+                std::to_string(C) + " pictures of " + std::to_string(width) + " x " + std::to_string(height));
   Tensor tile_offsets = make(means2d, {C * tile_count(width, height) + 1}, ScalarType::Int);
   Tensor splat_offsets = make(means2d, {C * N + 1}, ScalarType::Int);
   Tensor splat_ids, slots;

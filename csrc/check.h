@@ -185,6 +185,16 @@ inline void check_response(const Checker& check, int64_t response) {
   check.require(response == 0 || response == 1, "response", "0 (gaussian) or 1 (beer_lambert)",
                 std::to_string(response));
 }
+// Rows of splats and tiles are numbered in 32 bits.
+constexpr int64_t kMostRows = (int64_t(1) << 31) - 1;
+inline void check_rows(const Checker& check, const char* name, int64_t cameras, int64_t splats) {
+  check.require(splats == 0 || cameras <= kMostRows / splats, name, "fewer than 2^31 splats times cameras",
+                std::to_string(splats) + " splats in " + std::to_string(cameras) + " cameras");
+}
+// The same for the first axes of [C,N,...], before anything is copied.
+inline void check_rows(const Checker& check, const char* name, const Tensor& rows) {
+  if (rows.dim() >= 2) check_rows(check, name, rows.size(0), rows.size(1));
+}
 inline int64_t tile_count(int64_t width, int64_t height) { return ((width + 15) / 16) * ((height + 15) / 16); }
 
 }  // namespace splatrender

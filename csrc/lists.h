@@ -18,6 +18,7 @@ inline void check_range(const Checker& check, const Tensor& ids, const char* nam
 
 inline ListInputs checked_lists(Checker& check, ScalarType type, const ListInputs& t, int64_t width, int64_t height,
                                 int64_t response) {
+  check_rows(check, "means2d", t.means2d);
   ListInputs in{
       check(t.means2d, "means2d", type, {"C", "N", 2}),
       check(t.conics, "conics", type, {"C", "N", 3}),
@@ -44,6 +45,11 @@ inline ListInputs checked_lists(Checker& check, ScalarType type, const ListInput
   check.require(tiles[n_tiles] == P && splats[C * N] == P, "tile_offsets, splat_offsets",
                 "offsets that end at the number of pairs " + std::to_string(P),
                 std::to_string(tiles[n_tiles]) + " and " + std::to_string(splats[C * N]));
+  // In float32 the kernels hold places in a list as float.
+  constexpr int64_t kMostFloat = 1 << 24;
+  for (int64_t k = 0; type == ScalarType::Float && P > kMostFloat && k < n_tiles; ++k)
+    check.require(int64_t(tiles[k + 1]) - tiles[k] <= kMostFloat, "tile_offsets",
+                  "at most 2^24 splats in a tile (float64 takes more)", std::to_string(tiles[k + 1] - tiles[k]));
   check_range(check, in.splat_ids, "splat_ids", P, C * N);
   check_range(check, in.slots, "slots", P, P);
   return in;

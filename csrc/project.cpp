@@ -48,8 +48,7 @@ Inputs checked(Checker& check, ScalarType type, const Tensor& means, const Optio
   in.viewmats = check(viewmats, "viewmats", type, {"C", 4, 4});
   in.intrinsics = check(intrinsics, "intrinsics", type, {"C", 4});
   in.N = check.size("N"), in.C = check.size("C");
-  check.require(in.N * in.C < (int64_t(1) << 31), "means", "fewer than 2^31 splats times cameras",
-                std::to_string(in.N * in.C));
+  check_rows(check, "means", in.C, in.N);
   check_image(check, width, height);
   check_response(check, response);
   check.require(near_plane > 0, "near", "a positive distance", std::to_string(near_plane));

@@ -11,6 +11,7 @@ struct Inputs {
 
 Inputs checked(Checker& check, ScalarType type, const Tensor& means, const Tensor& sh, const Tensor& viewmats,
                const Tensor& extents, int64_t degree) {
+  check_rows(check, "extents", extents);
   Inputs in{check(means, "means", type, {"N", 3}), check(sh, "sh", type, {"N", "K", 3}),
             check(viewmats, "viewmats", type, {"C", 4, 4}), check(extents, "extents", type, {"C", "N", 2})};
   check.require(degree >= 0 && degree <= 3, "degree", "0 to 3", std::to_string(degree));

@@ -175,6 +175,10 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
       find_rows(a, g, i, int(end - i < lanes_of<T> ? end - i : lanes_of<T>), spans, rows, counts);
   });
 
+  int64_t met = 0;
+  for (int64_t i = 0; i < CN; ++i) met += counts[i];
+  if (met > std::numeric_limits<int32_t>::max()) return met;  // the caller refuses, before anything is made for them
+
   // depth order of the splats that meet a tile, per camera
   int32_t* order = scratch.order.get<int32_t>(CN + 1);
   int64_t* visible = scratch.visible.get<int64_t>(a.C + 1);
@@ -191,7 +195,7 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
   // per tile and run, how many pairs; then where they go
   const int64_t runs_most = worker_count();
   int64_t* places = scratch.places.get<int64_t>(a.C * runs_most * tiles + 1);
-  int64_t pairs = 0;
+  int64_t pairs = 0;  // met, in the end
   for (int64_t c = 0; c < a.C; ++c) {
     const Runs runs = runs_of(visible[c], runs_most);
     int64_t* table = places + c * runs_most * tiles;
@@ -205,7 +209,7 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
       }
     });
     for (int64_t t = 0; t < tiles; ++t) {
-      if (pairs <= std::numeric_limits<int32_t>::max()) a.tile_offsets[c * tiles + t] = int32_t(pairs);
+      a.tile_offsets[c * tiles + t] = int32_t(pairs);
       for (int64_t run = 0; run < runs.count; ++run) {
         const int64_t count = table[run * tiles + t];
         table[run * tiles + t] = pairs;
@@ -213,7 +217,6 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
       }
     }
   }
-  if (pairs > std::numeric_limits<int32_t>::max()) return pairs;  // the caller refuses
   a.tile_offsets[a.C * tiles] = int32_t(pairs);
   int32_t sum = 0;
   for (int64_t i = 0; i <= CN; ++i) {
