@@ -26,10 +26,10 @@ EMULATION := $(shell find emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu'
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo build test lint bench emulation clean distclean
+.PHONY: help demo build test test-isas lint bench emulation clean distclean
 
 help: ## list the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.built ## train the bundled scene, measure it on held-out views, render a video
 	$(PY) train.py $(DEMO_SCENE) -m $(DEMO_OUTPUT) -r $(DEMO_RESOLUTION) --iterations $(DEMO_ITERATIONS) --max-splats $(DEMO_SPLATS) --overwrite
@@ -43,6 +43,15 @@ build: $(VENV)/.built ## install what is pinned and compile the kernels, in .ven
 
 test: $(VENV)/.test $(VENV)/.built ## run all tests
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# What follows depends on neither the kernels for the CPU nor torch's: compilers, archives, and the emulated GPU.
+NO_ISA := $(addprefix --ignore=tests/test_,cuda.py cuda_compile.py emulated.py emulation.py gpu_host_code.py \
+  gpu_tools.py list_counts.py packaging.py planted_bugs.py sanitizers.py)
+NARROWER = $(PY) -m pytest -q $(NO_ISA) -k "not cuda- and not emulat and not ptx" $(PYTEST_ARGS)
+
+test-isas: $(VENV)/.test $(VENV)/.built ## run the tests of numerical results as on processors with fewer instructions
+	SPLATRENDER_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 $(NARROWER)
+	SPLATRENDER_ISA=portable ATEN_CPU_CAPABILITY=default $(NARROWER)
 
 lint: $(VENV)/.lint ## check style, types, layers of the package, and format of the C++
 	$(PY) -m ruff check .
