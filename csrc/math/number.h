@@ -88,8 +88,8 @@ SR_INLINE float difference_of_products(float a, float b, float c, float d) {
 SR_INLINE float power_of_two(float x) { return std::exp2(x); }
 SR_INLINE double power_of_two(double x) { return std::exp2(x); }
 
-// Exponents below this one count as this one in power_and_complement. Its power is nothing beside 1, but two of them and
-// the transmittance at which a pixel is full (1e-4) still multiply to a normal number: what a walk front to back
+// Exponents below this one count as this one in power_and_complement. Its power is nothing beside 1, but two of them
+// and the transmittance at which a pixel is full (1e-4) still multiply to a normal number: what a walk front to back
 // multiplies, the walk back divides out again, without 0/0.
 template <class S>
 constexpr double kLeastExponent = sizeof(S) == 4 ? -56 : -454;
