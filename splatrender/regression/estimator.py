@@ -36,7 +36,9 @@ from splatrender.regression.storage import read_content, write_content
 
 AUTO_SPLATS = 400  # what "auto" searches up to
 FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
-STARTS = 4  # at most, of which the best grown one is searched further
+STARTS = 2  # at most, of which the best grown one is searched further
+SCARCE = 4  # numbers of data for each of the model, below which data tell minima apart badly:
+STARTS_OF_SCARCE = 4  # then more starts, which are cheap there
 SPACING = 0.3  # least scale over the mean spacing: smaller splats describe single samples
 LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
 FORMAT = "splatrender-regressor-2"
@@ -249,9 +251,10 @@ class SplatRegressor:
             return watch.best(descend([train], start, options, generator, watch))
         budget = min(budget, affordable)
         first = min(FIRST_SPLATS, max(1, budget // 2))
+        scarce = count * outputs < SCARCE * budget * each
         starts = [
             initial_measure(train.points, first, outputs, generator, self.parent)
-            for _ in range(STARTS)
+            for _ in range(STARTS_OF_SCARCE if scarce else STARTS)
         ]
         signal = float(train.target.square().mean().sqrt())
         solver = SolverOptions(

@@ -137,6 +137,7 @@ class _State:
         current: the one that the next round changes: beyond `best` on a plateau of growth.
         prior: with the ridge that belongs to them.
         score: of the best.
+        rounds: of this search, its start included.
         idle: rounds without progress.
         stalled: whether growth was given up before the budget was reached.
     """
@@ -145,6 +146,7 @@ class _State:
     current: Minimum
     prior: Prior
     score: float
+    rounds: int = 1
     idle: int = 0
     stalled: bool = False
 
@@ -186,7 +188,7 @@ class _Search:
         """Whether there is to be another round."""
         return not (
             self.stopped
-            or len(self.history) > self.options.rounds
+            or state.rounds > self.options.rounds
             or self.seconds() > self.options.seconds
             or state.idle >= self.options.patience
         )
@@ -232,7 +234,8 @@ class _Search:
                 stalled = True
                 best = self.adapt_prior(self.descend(best.measure, options.iterations, 1e-3))
             current = best
-        state = _State(best, current, self.prior, self.score(best), idle, stalled)
+        score, rounds = self.score(best), state.rounds + 1
+        state = _State(best, current, self.prior, score, rounds, idle, stalled)
         self.report(replace(entry, kept=kept), state, rival)
         return state
 
