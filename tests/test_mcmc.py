@@ -42,7 +42,8 @@ def picture(splats: Splats, size: int = 48) -> torch.Tensor:
     splats = splats.detach()
     intrinsics = torch.tensor([[1.0 * size, 1.0 * size, size / 2, size / 2]])
     arguments = (splats.means, splats.quats, splats.scales, splats.opacities, splats.sh)
-    return rasterize(*arguments, torch.eye(4)[None], intrinsics, size, size)[0][0]
+    lens = (torch.eye(4)[None], intrinsics, size, size)
+    return rasterize(*arguments, *lens, sh_degree=splats.degree)[0][0]
 
 
 class TestShared:

@@ -88,7 +88,7 @@ def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None)
     """
     dtype = dtype or tensor.dtype
     plain = tensor.requires_grad or torch.compiler.is_compiling()
-    if device.type != "cpu" and tensor.device.type == "cpu" and not plain:
+    if device.type not in ("cpu", "meta") and tensor.device.type == "cpu" and not plain:
         return tensor.to(dtype).pin_memory().to(device, non_blocking=True)
     return tensor.to(device, dtype)
 
