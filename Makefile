@@ -17,6 +17,8 @@ DEMO_SPLATS ?= 50000
 DEMO_PATH ?= interpolate
 DEMO_FRAMES ?= 90
 PYTEST_ARGS ?=
+# A process for each core, eight at most, on one thread each.
+PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 BENCH_ARGS ?=
 
 PY := $(VENV)/bin/python
@@ -42,12 +44,12 @@ demo: $(VENV)/.built ## train the bundled scene, measure it on held-out views, r
 build: $(VENV)/.built ## install what is pinned and compile the kernels, in .venv
 
 test: $(VENV)/.test $(VENV)/.built ## run all tests
-	$(PY) -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 # What follows depends on neither the kernels for the CPU nor torch's: compilers, archives, and the emulated GPU.
 NO_ISA := $(addprefix --ignore=tests/test_,cuda.py cuda_compile.py emulated.py emulation.py gpu_host_code.py \
   gpu_tools.py list_counts.py packaging.py planted_bugs.py sanitizers.py)
-NARROWER = $(PY) -m pytest -q $(NO_ISA) -k "not cuda- and not emulat and not ptx" $(PYTEST_ARGS)
+NARROWER = $(PYTEST) -q $(NO_ISA) -k "not cuda- and not emulat and not ptx" $(PYTEST_ARGS)
 
 test-isas: $(VENV)/.test $(VENV)/.built ## run the tests of numerical results as on processors with fewer instructions
 	SPLATRENDER_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 $(NARROWER)

@@ -16,6 +16,7 @@ CXX, and MAX_JOBS, the number of compilers at a time (default: the number of CPU
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import importlib.util
 import json
@@ -80,6 +81,13 @@ def build(kind: str) -> Path:
     Example:
         >>> torch.ops.load_library(build("emulated"))
     """
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    with (OUTPUT / f".{kind}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a second process waits for what the first one compiles
+        return _build(kind)
+
+
+def _build(kind: str) -> Path:
     toys = kind.startswith("toys")
     variant = kind.removeprefix("toys").removeprefix("-") if toys else kind
     if variant in SANITIZERS:
