@@ -211,8 +211,8 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
 
     \b
     Examples:
-      train.py scenes/fox -m output/fox
-      train.py scenes/fox -m output/fox -r 4 --iterations 2000     a quick look
+      train.py scenes/still_life -m output/still_life
+      train.py scenes/still_life -m output/still_life -r 4 --iterations 2000     a quick look
     """
     scene = one_of("scene", scene, source)
     if scene is None:

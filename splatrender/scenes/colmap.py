@@ -88,7 +88,7 @@ def read_model(folder: str | Path, need_points: bool = True) -> ColmapModel:
             missing, faulty, or of an unknown model; no photo has a valid pose.
 
     Example:
-        >>> read_model("scenes/fox/sparse/0").points.shape  # doctest: +SKIP
+        >>> read_model("scenes/still_life/sparse/0").points.shape  # doctest: +SKIP
         (8208, 3)
     """
     folder = Path(folder)

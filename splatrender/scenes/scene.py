@@ -163,7 +163,7 @@ def load_scene(
         InputError: something is missing or broken; the message names the file.
 
     Example:
-        >>> scene = load_scene("scenes/fox", resolution=2)  # doctest: +SKIP
+        >>> scene = load_scene("scenes/still_life", resolution=2)  # doctest: +SKIP
         >>> len(scene.train), len(scene.test)  # doctest: +SKIP
         (43, 7)
     """
