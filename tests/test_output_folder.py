@@ -26,7 +26,13 @@ from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.lock import locked_folder
 from splatrender.io.manifest import HOUR, Manifest, register
 from splatrender.scenes.scene import Scene
-from splatrender.training import Interrupted, TrainingDiverged, TrainingOutOfMemory, train
+from splatrender.training import (
+    Interrupted,
+    TrainingDeviceFault,
+    TrainingDiverged,
+    TrainingOutOfMemory,
+    train,
+)
 from splatrender.training import run as run_module
 from splatrender.training.flow_picture import read_flow
 from splatrender.training.folder import OutputFolder
@@ -74,6 +80,25 @@ class TestOverwrite:
         with pytest.raises(TrainingDiverged, match="no checkpoint was written yet"):
             train(options(short, **anew), replace(scene, train=black))
         assert content(short) == before
+
+    def test_a_fault_of_the_gpu_names_the_error_and_what_is_kept(
+        self, scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        settings: dict[str, Any] = {"iterations": 6, "checkpoint_interval": 2}
+        step, calls = run_module.Run.step, []
+
+        def fail(run: Any) -> Any:
+            calls.append(run)
+            if len(calls) == 4:
+                raise RuntimeError("shade: shade_kernel: CUDA error 700 (an illegal access)\nmore")
+            return step(run)
+
+        monkeypatch.setattr(run_module.Run, "step", fail)
+        expected = r"iteration 4: shade: shade_kernel: CUDA error 700 \(an illegal access\)\. .*"
+        with pytest.raises(TrainingDeviceFault, match=expected + "checkpoint is kept in"):
+            train(options(tmp_path / "a", **settings), scene)
+        monkeypatch.undo()
+        assert train(options(tmp_path / "a", **settings), scene).results["iterations"] == 6
 
     def test_what_an_earlier_run_wrote_goes_and_nothing_else(
         self, scene: Scene, short: Path

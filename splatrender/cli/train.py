@@ -224,7 +224,11 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
     loaded()
     try:
         result = training.train(training.TrainOptions(source=scene, model=model, **options))
-    except (training.TrainingDiverged, training.TrainingOutOfMemory) as error:
+    except (
+        training.TrainingDeviceFault,
+        training.TrainingDiverged,
+        training.TrainingOutOfMemory,
+    ) as error:
         raise click.ClickException(str(error)) from error
     if options["quiet"]:  # the one line that is the answer, for logs and scripts
         click.echo(result.summary)

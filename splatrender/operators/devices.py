@@ -122,3 +122,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     words = ("out of memory", "not enough memory", "can't allocate memory")
     told = isinstance(error, RuntimeError) and any(part in str(error) for part in words)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or told
+
+
+def is_device_fault(error: BaseException) -> bool:
+    """Whether an exception of torch or of the kernels reports a fault of CUDA.
+
+    Such a fault, for example an illegal memory access, fails every later call in the process.
+
+    Example:
+        >>> is_device_fault(RuntimeError("shade: shade_kernel: CUDA error 700 (illegal access)"))
+        True
+    """
+    return isinstance(error, RuntimeError) and "CUDA error" in str(error)

@@ -25,6 +25,7 @@ from splatrender.memory import keep_freed_memory
 from splatrender.operators.devices import (
     choose_device,
     device_name,
+    is_device_fault,
     is_out_of_memory,
     synchronize,
 )
@@ -45,6 +46,7 @@ from splatrender.training.report import (
 )
 from splatrender.training.run import (
     Run,
+    TrainingDeviceFault,
     TrainingDiverged,
     TrainingOutOfMemory,
 )
@@ -80,6 +82,7 @@ def train(
         WriteError: a file could not be written; the last checkpoint is kept.
         TrainingOutOfMemory: memory was not enough; a torch.OutOfMemoryError that says what to
             lower, raised after the run was saved.
+        TrainingDeviceFault: a kernel failed on the GPU; the last checkpoint is kept.
         TrainingDiverged: a number became infinite or NaN; the last checkpoint is kept.
         Interrupted: Ctrl-C, SIGTERM or SIGHUP came; a SystemExit with code 130, 143 or 129 whose
             message says how to resume.
@@ -304,6 +307,12 @@ def _step(run: Run, folder: OutputFolder) -> StepReport | None:
     try:
         return run.step()
     except (RuntimeError, MemoryError) as error:
+        if is_device_fault(error):
+            raise TrainingDeviceFault(
+                f"iteration {run.state.iteration + 1}: {str(error).splitlines()[0].rstrip('.')}. "
+                f"The GPU cannot be used any more in this process; {_kept(folder)}; "
+                f"{_resume(run.options)}"
+            ) from error
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "out of memory"

@@ -41,6 +41,10 @@ class TrainingOutOfMemory(torch.OutOfMemoryError):
     """Memory was not enough for a step; the message says what to lower and what was saved."""
 
 
+class TrainingDeviceFault(RuntimeError):  # noqa: N818, as above
+    """A kernel failed on the GPU; the message names CUDA's error and what was saved before."""
+
+
 class Run:
     """A run in progress.
 
