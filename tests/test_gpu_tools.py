@@ -39,7 +39,7 @@ def figures(folder: Path) -> list[dict[str, Any]]:
 
 def test_stages_run_in_order_and_are_reported(environment: dict[str, str], tmp_path: Path) -> None:
     command = ["bash", str(FOLDER / "run.sh")]
-    settings = {**environment, "STAGES": "load smoke scaling", "BUDGET": "100"}
+    settings = {**environment, "STAGES": "load smoke scaling", "BUDGET": "280"}
     done = subprocess.run(command, env=settings, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     summary = (tmp_path / "summary.txt").read_text()
