@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import platform
 from dataclasses import replace
 from typing import Any
 
@@ -346,6 +348,8 @@ def test_lists_of_any_length(kernel_in_any_order: Backend, count: int, dtype: to
     args = blend_args(prints)
     assert args[5].diff().tolist() == [count, 0, 0, 0]
     stable = stable_pixels(prints, GAUSSIAN)
+    unfused = os.environ.get("SPLATRENDER_ISA") == "portable" and platform.machine() == "x86_64"
+    growth = max(1.0, count / tolerances.WALK) ** 0.5 if unfused else 1.0
     assert_stage_equals_reference(
         kernel_in_any_order.blend,
         reference.blend,
@@ -354,7 +358,7 @@ def test_lists_of_any_length(kernel_in_any_order: Backend, count: int, dtype: to
         inputs=INPUTS,
         dtype=dtype,
         masks={RADIANCE: stable[..., None], TRANSMITTANCE: stable},
-        gradient_floor=tolerances.FLOAT32_FLOOR * max(1.0, count / tolerances.WALK) ** 0.5,
+        gradient_floor=tolerances.FLOAT32_FLOOR * growth,
     )
 
 
