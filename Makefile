@@ -24,7 +24,7 @@ BENCH_ARGS ?=
 PY := $(VENV)/bin/python
 PIP := $(PY) -m pip --disable-pip-version-check install
 CSRC := $(shell find csrc -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
-EMULATION := $(shell find emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
+EMULATION := $(shell find tools/emulation -name '*.cpp' -o -name '*.h' -o -name '*.cu' -o -name '*.cuh')
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -47,8 +47,7 @@ test: $(VENV)/.test $(VENV)/.built ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
 # What follows depends on neither the kernels for the CPU nor torch's: compilers, archives, and the emulated GPU.
-NO_ISA := $(addprefix --ignore=tests/test_,cuda.py cuda_compile.py emulated.py emulation.py gpu_host_code.py \
-  gpu_tools.py list_counts.py packaging.py planted_bugs.py sanitizers.py)
+NO_ISA := --ignore=tests/cuda --ignore=tests/project/test_packaging.py
 NARROWER = $(PYTEST) -q $(NO_ISA) -k "not cuda- and not emulat and not ptx" $(PYTEST_ARGS)
 
 test-isas: $(VENV)/.test $(VENV)/.built ## run the tests of numerical results as on processors with fewer instructions
@@ -63,14 +62,14 @@ lint: $(VENV)/.lint ## check style, types, layers of the package, and format of 
 	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC) $(EMULATION)
 
 bench: $(VENV)/.built ## measure the speed of the kernels
-	$(PY) benchmarks/raster.py $(BENCH_ARGS)
+	$(PY) -m benchmarks.render.raster $(BENCH_ARGS)
 
 emulation: $(VENV)/.test ## compile the CUDA kernels for the CPU, as the tests do when they first need them
-	$(PY) emulation/build.py emulated ptx
+	$(PY) -m tools.emulation.build emulated ptx
 
 clean: ## remove what was compiled, and caches
 	rm -rf build *.egg-info splatrender/_C*.so $(VENV)/.built .pytest_cache .mypy_cache .ruff_cache
-	find splatrender tests benchmarks scenes -name __pycache__ -prune -exec rm -rf {} +
+	find splatrender tests benchmarks tools -name __pycache__ -prune -exec rm -rf {} +
 
 distclean: clean ## also remove the environment and the demo's output
 	rm -rf $(VENV) $(DEMO_OUTPUT)

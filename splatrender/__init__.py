@@ -13,14 +13,15 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from splatrender import _extension
+from splatrender import _extension, _moved
 
 __version__ = "0.1.0"
 
 _extension.require_built()
+_moved.install()
 
 _HOMES = {
-    "Camera": "splatrender.camera",
+    "Camera": "splatrender.model.camera",
     "InputError": "splatrender.errors",
     "InputWarning": "splatrender.errors",
     "RenderOptions": "splatrender.operators.render",

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_backends import (
+from helpers.backends import (
     BACKENDS,
     KERNELS,
     KERNELS_IN_ANY_ORDER,
@@ -20,7 +20,7 @@ from helpers_backends import (
     opened_backend,
 )
 
-REPOSITORY = Path(__file__).resolve().parent.parent
+REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -1,5 +1,5 @@
 // Scan, radix sort, and the state of the device. On the GPU the first two are CUB's, compiled once in prims.cu because
-// its headers take longer to compile than all kernels together; in emulation plain loops, in emulation/prims.cpp.
+// its headers take longer to compile than all kernels together; in emulation plain loops, in tools/emulation/prims.cpp.
 #pragma once
 #include "context.h"
 

@@ -1,5 +1,5 @@
 // What a kernel file needs of CUDA, and nothing of torch: the words of device code, launches that return a Status,
-// and the two copies that the stages make. With SPLATRENDER_EMULATED the same words come from emulation/simt.h, and
+// and the two copies that the stages make. With SPLATRENDER_EMULATED the same words come from tools/emulation/simt.h, and
 // the kernels run as plain C++ on the CPU.
 //
 // Rules that keep a kernel provable without a GPU: __syncthreads and its _count, _and, _or forms; warp intrinsics with
@@ -8,7 +8,7 @@
 #pragma once
 #include "context.h"
 #ifdef SPLATRENDER_EMULATED
-#include "../../emulation/simt.h"
+#include "simt.h"
 #else
 #include <cuda_runtime.h>
 #endif

@@ -17,7 +17,7 @@ def plot_flow(model: str, out: str | None) -> None:
     MODEL is the output folder of `train`. The picture shows mass, births, deaths, teleports, what
     removals cost and births gain, predicted against realised changes, and the loss over time.
     """
-    from splatrender.training.flow_picture import plot_flow as draw  # here: --help stays quick
+    from splatrender.plots.flow import plot_flow as draw  # here: --help stays quick
 
     loaded()
     target = None if out is None else expand_home("--out", out)

@@ -154,7 +154,7 @@ def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
     """
     from splatrender.io.lock import locked_folder
     from splatrender.regression.job import RegressJob, run  # here: --help need not load torch
-    from splatrender.training.interruption import InterruptionGuard
+    from splatrender.runtime.interruption import InterruptionGuard
 
     loaded()
     if target.startswith("~"):

@@ -1,10 +1,16 @@
 """How the measure of splats moves: births, deaths and noise between the optimizer's steps."""
 
-from splatrender.flow.adc import ADC, AbsADC
-from splatrender.flow.mcmc import MCMC
 from splatrender.flow.state import Moments, SeenFootprints, TrainingView, TrainState
-from splatrender.flow.strategy import STRATEGIES, NoStrategy, StepReport, Strategy, create_strategy
-from splatrender.flow.wfr_strategy import WFR, Scheme
+from splatrender.flow.strategies.adc import ADC, AbsADC
+from splatrender.flow.strategies.base import (
+    STRATEGIES,
+    NoStrategy,
+    StepReport,
+    Strategy,
+    create_strategy,
+)
+from splatrender.flow.strategies.exchange import WFR, Scheme
+from splatrender.flow.strategies.mcmc import MCMC
 
 __all__ = [
     "ADC",

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from splatrender.camera import Camera
 from splatrender.model import Splats
+from splatrender.model.camera import Camera
 from splatrender.operators.render import DEFAULTS, RenderOptions
 
 MORTON_BITS = 16  # per axis; 2^-16 of the scene is finer than any splat that matters

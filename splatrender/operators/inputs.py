@@ -17,7 +17,7 @@ from torch import Tensor
 from splatrender.arguments import described, dtype_name, require_integer, require_tensors
 from splatrender.errors import InputError
 from splatrender.model.splats import MAX_DEGREE
-from splatrender.operators.devices import send
+from splatrender.runtime.devices import send
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -17,12 +17,11 @@ from splatrender.arguments import (
     require_number,
     require_type,
 )
-from splatrender.camera import Camera
 from splatrender.errors import InputError
+from splatrender.model.camera import Camera
 from splatrender.model.splats import MAX_DEGREE, Splats, optical_depths
 from splatrender.operators.bin import bin_splats
 from splatrender.operators.blend import ABSGRAD_CHANNELS, blend
-from splatrender.operators.devices import send
 from splatrender.operators.inputs import (
     UNSET,
     SceneTensors,
@@ -35,6 +34,7 @@ from splatrender.operators.inputs import (
 from splatrender.operators.plausible import SPLATS, check_numbers, wanted
 from splatrender.operators.project import RESPONSES, project, response_number
 from splatrender.operators.shade import shade
+from splatrender.runtime.devices import send
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ def render(
         InputWarning: numbers are implausible, with `RenderOptions(check=True)`.
 
     Example:
-        >>> from splatrender.camera import Camera
+        >>> from splatrender.model.camera import Camera
         >>> camera = Camera(torch.eye(4), 100.0, 100.0, 32.0, 24.0, 64, 48)
         >>> render(Splats.random(10, seed=0), camera).radiance.shape
         torch.Size([1, 48, 64, 3])

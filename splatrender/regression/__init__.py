@@ -1,7 +1,7 @@
 """Regression and physics-informed fitting with splats."""
 
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.levenberg import LevenbergOptions, levenberg_marquardt
+from splatrender.regression.lm import LevenbergOptions, levenberg_marquardt
 from splatrender.regression.prior import Prior
 from splatrender.regression.solver import (
     Round,

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.flow.wfr import WFROptions, wfr_step
+from splatrender.flow.step import WFROptions, wfr_step
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition
 from splatrender.regression.linearise import residuals_of

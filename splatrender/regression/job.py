@@ -22,9 +22,9 @@ from splatrender.errors import InputError
 from splatrender.io.json_files import write_json
 from splatrender.io.packages import pyplot
 from splatrender.model import SplatMeasure
-from splatrender.regression import pictures
+from splatrender.plots import regression as plots
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.pde import (
+from splatrender.regression.problems.allen_cahn import (
     STEADY_ROUNDS,
     Marching,
     PdeFit,
@@ -32,9 +32,9 @@ from splatrender.regression.pde import (
     fit_steady,
     with_images,
 )
+from splatrender.regression.problems.table import Table, read_table
+from splatrender.regression.problems.tasks import TASKS, Task, task
 from splatrender.regression.solver import Round
-from splatrender.regression.table import Table, read_table
-from splatrender.regression.tasks import TASKS, Task, task
 
 Array = NDArray[np.float64]
 MOST_FRAMES = 80  # of the animation
@@ -129,7 +129,7 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
     """
     if job.threads:
         torch.set_num_threads(job.threads)
-    draw = pictures.have_matplotlib() if job.pictures is None else job.pictures
+    draw = plots.have_matplotlib() if job.pictures is None else job.pictures
     if draw or job.animation:
         pyplot()  # better now than after the fit
     watcher = watcher or Silent()
@@ -157,13 +157,13 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
     }
     outcome.save(out / "model.pt")
     if draw:
-        pictures.draw_fit(out / "fit.png", shown)
+        plots.draw_fit(out / "fit.png", shown)
         drawn = outcome.drawn or outcome.measures
-        pictures.draw_splats(out / "splats.png", drawn, shown, results["splats"], outcome.slabs)
-        pictures.draw_history(out / "loss.png", outcome.history, shown.title)
+        plots.draw_splats(out / "splats.png", drawn, shown, results["splats"], outcome.slabs)
+        plots.draw_history(out / "loss.png", outcome.history, shown.title)
     if job.animation:
         frames = outcome.frames[:: max(1, math.ceil(len(outcome.frames) / MOST_FRAMES))]
-        pictures.draw_animation(out / "animation.gif", frames, shown, outcome.slabs)
+        plots.draw_animation(out / "animation.gif", frames, shown, outcome.slabs)
     write_json(out / "results.json", results)  # last: a folder with results is complete
     return results
 
@@ -193,7 +193,7 @@ def errors(predicted: Array, truth: Array) -> dict[str, float]:
 
 def _run_task(
     job: RegressJob, problem: Task, watcher: Watcher
-) -> tuple[_Outcome, pictures.Shown, dict[str, Any]]:
+) -> tuple[_Outcome, plots.Shown, dict[str, Any]]:
     grid = problem.grid()
     data = None
     if problem.is_pde:
@@ -212,7 +212,7 @@ def _run_task(
         first = len(np.unique(grid.x[:, 0]))
         second = len(grid.x) // first
         shape = (first, second) if problem.truth else (second, first)
-    shown = pictures.Shown(
+    shown = plots.Shown(
         problem.title, problem.inputs, grid.x, grid.y, fit, shape,
         None if data is None else (data.x, data.y),
     )  # fmt: skip
@@ -223,9 +223,7 @@ def _run_task(
     return outcome, shown, measured
 
 
-def _run_table(
-    job: RegressJob, watcher: Watcher
-) -> tuple[_Outcome, pictures.Shown, dict[str, Any]]:
+def _run_table(job: RegressJob, watcher: Watcher) -> tuple[_Outcome, plots.Shown, dict[str, Any]]:
     if job.samples is not None:
         raise InputError("samples: expected with a task only, found with a file")
     if not 0 < job.holdout < 1:
@@ -239,7 +237,7 @@ def _run_table(
     outcome = _fit_samples(job, splats, table.x[train], y[train], title, watcher, names)
     fit = outcome.predict(table.x[test])
     flat = (fit[:, 0], y[test][:, 0]) if fit.ndim == 2 else (fit, y[test])
-    shown = pictures.Shown(title, table.inputs, table.x[test], flat[1], flat[0])
+    shown = plots.Shown(title, table.inputs, table.x[test], flat[1], flat[0])
     inside = errors(outcome.predict(table.x[train]), y[train])["rmse"]
     measured = {
         **errors(fit, y[test]),

@@ -11,7 +11,7 @@ import numpy as np
 
 from splatrender.errors import InputError
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.table import read_columns
+from splatrender.regression.problems.table import read_columns
 
 
 def predict_table(model: str | os.PathLike[str], table: str | os.PathLike[str]) -> str:

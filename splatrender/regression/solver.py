@@ -23,8 +23,8 @@ from splatrender.flow.birth_death import choose_deaths, removal_cost_refitted, s
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition, identity, operator_rows, unpack
 from splatrender.regression.amplitudes import as_peaks, project
-from splatrender.regression.levenberg import LevenbergOptions, Minimum, levenberg_marquardt
 from splatrender.regression.linearise import Design, design_of, is_linear, loss_of
+from splatrender.regression.lm import LevenbergOptions, Minimum, levenberg_marquardt
 from splatrender.regression.prior import Prior
 
 LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other

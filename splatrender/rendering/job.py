@@ -17,17 +17,17 @@ from tqdm import tqdm
 
 from splatrender import paths
 from splatrender.arguments import MOST_PIXELS, require_integer
-from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.cameras import load_cameras
 from splatrender.io.home import expand_home
 from splatrender.io.manifest import register
 from splatrender.io.video import check_rate, encoder, video_writer
 from splatrender.model import Splats
-from splatrender.operators.devices import choose_device, is_out_of_memory
+from splatrender.model.camera import Camera
 from splatrender.operators.render import Rendering, RenderOptions, render
 from splatrender.rendering.frames import FrameFolder
 from splatrender.rendering.trained import Trained, open_model
+from splatrender.runtime.devices import choose_device, is_out_of_memory
+from splatrender.scenes.cameras import load_cameras
 from splatrender.scenes.scene import load_scene
 from splatrender.scenes.similarity import Similarity
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import torch
 
-from splatrender.camera import Camera
 from splatrender.errors import InputError
-from splatrender.io.cameras import load_cameras
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.io.json_files import read_json
 from splatrender.model import Splats
+from splatrender.model.camera import Camera
 from splatrender.model.ply import read_ply
+from splatrender.scenes.cameras import load_cameras
 from splatrender.scenes.similarity import Similarity
 
 

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from splatrender.arguments import require_path
-from splatrender.camera import Camera
 from splatrender.errors import InputError
+from splatrender.model.camera import Camera
 from splatrender.model.ply import read_ply, write_ply
 from splatrender.model.splats import Splats
 from splatrender.scenes.colmap import ColmapModel, read_model

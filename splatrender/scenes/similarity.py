@@ -9,9 +9,9 @@ from typing import overload
 import numpy as np
 import torch
 
-from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.io.json_files import read_json, write_json
+from splatrender.model.camera import Camera
 from splatrender.model.ply import offset_for
 from splatrender.model.splats import Splats
 from splatrender.scenes.extent import camera_extent

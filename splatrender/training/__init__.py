@@ -1,6 +1,6 @@
 """From a scene folder to trained splats: `train(TrainOptions(source, model))`."""
 
-from splatrender.training.interruption import Interrupted
+from splatrender.runtime.interruption import Interrupted
 from splatrender.training.loop import train
 from splatrender.training.options import TrainOptions
 from splatrender.training.report import TrainResult

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from splatrender.camera import Camera
 from splatrender.flow import TrainingView
-from splatrender.operators.devices import send
+from splatrender.model.camera import Camera
+from splatrender.runtime.devices import send
 
 CPU = torch.device("cpu")
 PHOTO_SHARE = 0.25  # of the memory that is free on a GPU, for photos: splats need the rest

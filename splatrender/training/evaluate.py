@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.camera import Camera
 from splatrender.flow import TrainingView
 from splatrender.io.images import to_uint8
 from splatrender.metrics import psnr, ssim
+from splatrender.model.camera import Camera
 
 
 @dataclass(frozen=True)

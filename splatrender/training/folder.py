@@ -26,11 +26,9 @@ from typing import Any
 
 from torch import Tensor
 
-from splatrender.camera import Camera
 from splatrender.errors import InputError, WriteError
 from splatrender.flow import StepReport
 from splatrender.io.atomic import write_text
-from splatrender.io.cameras import write_cameras_json
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.io.json_files import json_text, read_json, write_json
 from splatrender.io.lock import NAME as LOCK
@@ -38,7 +36,9 @@ from splatrender.io.lock import locked_folder
 from splatrender.io.manifest import NAME as MANIFEST
 from splatrender.io.manifest import Manifest
 from splatrender.model import Splats
+from splatrender.model.camera import Camera
 from splatrender.model.ply import write_ply
+from splatrender.scenes.cameras import write_cameras_json
 from splatrender.scenes.similarity import Similarity
 from splatrender.training.evaluate import Evaluation
 

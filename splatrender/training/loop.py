@@ -21,20 +21,20 @@ from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.images import to_uint8
 from splatrender.io.packages import require_package
 from splatrender.io.progress import Progress
-from splatrender.memory import keep_freed_memory
-from splatrender.operators.devices import (
+from splatrender.runtime.devices import (
     choose_device,
     device_name,
     is_device_fault,
     is_out_of_memory,
     synchronize,
 )
+from splatrender.runtime.interruption import Interrupted, InterruptionGuard
+from splatrender.runtime.malloc import keep_freed_memory
 from splatrender.scenes.scene import Scene, load_scene
 from splatrender.training.coverage import warn_of_blind_views
 from splatrender.training.evaluate import Evaluation, evaluate
 from splatrender.training.folder import OutputFolder
 from splatrender.training.identity import difference, identity_of_folder, identity_of_scene
-from splatrender.training.interruption import Interrupted, InterruptionGuard
 from splatrender.training.options import TrainOptions
 from splatrender.training.report import (
     Overview,

@@ -11,9 +11,9 @@ from typing import Any
 from splatrender.arguments import require_number, require_type
 from splatrender.errors import InputError
 from splatrender.flow import create_strategy
+from splatrender.flow.schedules import LearningRates
 from splatrender.io.home import expand_home
-from splatrender.operators.devices import BACKENDS
-from splatrender.schedules import LearningRates
+from splatrender.runtime.devices import BACKENDS
 
 # options that change how a run is watched and not what it computes: free to differ on resuming
 INCIDENTAL = (

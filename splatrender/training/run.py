@@ -10,21 +10,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.camera import Camera
 from splatrender.errors import InputError
 from splatrender.flow import Moments, SeenFootprints, StepReport, TrainState, create_strategy
+from splatrender.flow.schedules import downscale_at, sh_degree_at
+from splatrender.flow.transports.wasserstein import create_optimizer
 from splatrender.model import Splats
-from splatrender.operators.devices import choose_device, read
+from splatrender.model.camera import Camera
 from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
+from splatrender.runtime.devices import choose_device, read
+from splatrender.runtime.stopwatch import Stopwatch
 from splatrender.scenes.scene import Scene
-from splatrender.schedules import downscale_at, sh_degree_at
 from splatrender.training.data import Sample, Samples
 from splatrender.training.identity import identity_of_scene
 from splatrender.training.initial import initial_splats
 from splatrender.training.options import TrainOptions
-from splatrender.training.stopwatch import Stopwatch
-from splatrender.training.wasserstein import create_optimizer
 
 MORTON_INTERVAL = 1000  # iterations between spatial sorts: births scatter memory slowly
 FINITE_INTERVAL = 100  # iterations between searches for broken splats

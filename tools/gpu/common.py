@@ -20,9 +20,8 @@ TOY = os.environ.get("GPU_TOY", "") == "1"
 OUT = Path(os.environ.get("OUT") or ROOT / "output" / "gpu")
 SCENE = ROOT / "scenes" / "still_life"
 
-for folder in ("", "benchmarks", "tests"):  # a build in place is enough; both are script folders
-    if str(ROOT / folder) not in sys.path:
-        sys.path.append(str(ROOT / folder))
+if str(ROOT / "tests") not in sys.path:
+    sys.path.append(str(ROOT / "tests"))  # for its helpers and tolerances
 
 
 def record(stage: str, **figures: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 
-from common import DEVICE, record
+from tools.gpu.common import DEVICE, record
 
 NO_STREAM = 42
 EXPECTED = [[0, 1, 1], [0], [0], [0, 1]]  # offsets of two tiles, ids, slots, offsets of one splat
@@ -16,7 +16,7 @@ def main() -> int:
     import torch
 
     import splatrender.operators  # noqa: F401  (loads the kernels)
-    from splatrender.operators.devices import missing_for_cuda
+    from splatrender.runtime.devices import missing_for_cuda
 
     seconds = time.perf_counter() - start
     print(f"torch {torch.__version__}, CUDA {torch.version.cuda}, imports in {seconds:.1f} s")

@@ -6,11 +6,11 @@ import time
 from pathlib import Path
 
 import torch
-from common import DEVICE, OUT, TOY, record, wait
-from training_step import ITERATIONS, START, crowded, synthetic_scene
 
+from benchmarks.render.training_step import ITERATIONS, START, crowded, synthetic_scene
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
+from tools.gpu.common import DEVICE, OUT, TOY, record, wait
 
 STEPS, SECONDS = 500, 20  # whichever comes first
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
-from common import DEVICE, TOY, wait
-from kernels import Kernels
-from timing import Laps
-from workloads import make_workload
+
+from benchmarks.render.kernels import Kernels
+from benchmarks.render.timing import Laps
+from benchmarks.render.workloads import make_workload
+from tools.gpu.common import DEVICE, TOY, wait
 
 
 def main() -> None:

@@ -8,15 +8,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from common import DEVICE, OUT, SCENE, TOY, record, wait
-from kernels import Kernels
-from timing import Laps
 from torch.profiler import ProfilerActivity, profile
-from training_step import ITERATIONS, START, scene_for
-from workloads import Workload, make_workload
 
+from benchmarks.render.kernels import Kernels
+from benchmarks.render.timing import Laps
+from benchmarks.render.training_step import ITERATIONS, START, scene_for
+from benchmarks.render.workloads import Workload, make_workload
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
+from tools.gpu.common import DEVICE, OUT, SCENE, TOY, record, wait
 
 ROWS = 32  # kernels that are printed
 # Iterations with full pictures. No sweep of wfr is among them; adc acts in the first half only.

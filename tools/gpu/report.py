@@ -1,4 +1,4 @@
-"""Makes one Markdown page of the results of `run.sh`: python tools/gpu/report.py FOLDER FILE.md."""
+"""Makes one Markdown page of the results of `run.sh`: python -m tools.gpu.report FOLDER FILE.md."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def write(folder: Path) -> str:
     figures = read(folder)
     parts = [
         f"# Results on {_device(figures)}\n\nMade by `bash tools/gpu/run.sh` and "
-        "`python tools/gpu/report.py`.\n",
+        "`python -m tools.gpu.report`.\n",
         _block("Stages", _text(folder / "summary.txt")),
         _smoke(figures),
         _block("Tests", _tail(folder / "tests.txt", r"passed|failed|^FAILED|^ERROR|^SKIPPED")),

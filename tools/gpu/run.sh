@@ -5,7 +5,7 @@
 #     bash tools/gpu/run.sh                        ten minutes; results in output/gpu
 #     BUDGET=400 bash tools/gpu/run.sh             ends after 400 seconds
 #     STAGES="load smoke speed" bash tools/gpu/run.sh
-#     python tools/gpu/report.py output/gpu docs/results/gpu/NAME.md      one page of the results
+#     python -m tools.gpu.report output/gpu docs/results/gpu/NAME.md      one page of the results
 #
 # Environment: OUT (folder of the results), PY (python with torch), BUDGET [s], STAGES, WHEELS (a folder of wheels to
 # install beside, for a machine without a network). GPU_DEVICE=cpu GPU_TOY=1 rehearses it without a GPU.
@@ -64,15 +64,15 @@ machine() {
 run_load() {
   [ -d "${WHEELS:-}" ] && "$PY" -m pip install -q --no-index --no-deps --target "$scratch/site" "$WHEELS"/*.whl
   machine 2>&1 | tee -a "$SUMMARY"
-  stage load 60 smoke.txt "$PY" tools/gpu/load.py && return
+  stage load 60 smoke.txt "$PY" -m tools.gpu.load && return
   tail -n 5 "$OUT/smoke.txt" | tee -a "$SUMMARY"
   report "building the extension here"
   stage build 150 smoke.txt env SPLATRENDER_CUDA=1 SPLATRENDER_CUDA_ARCHS="${ARCHS:-90}" "$PY" setup.py build_ext --inplace
-  stage load-again 60 smoke.txt "$PY" tools/gpu/load.py
+  stage load-again 60 smoke.txt "$PY" -m tools.gpu.load
 }
 
 run_smoke() {
-  stage smoke 60 smoke.txt "$PY" tools/gpu/smoke.py
+  stage smoke 60 smoke.txt "$PY" -m tools.gpu.smoke
   grep -E 'WRONG|^smoke' "$OUT/smoke.txt" | tail -n 30 | tee -a "$SUMMARY"
 }
 
@@ -84,12 +84,12 @@ run_sanitizer() {
     [ "$(left)" -ge 60 ] || { report "sanitizer $tool: SKIPPED, $(left) s left"; continue; }
     stage "sanitizer $tool" 75 sanitizer.txt \
       env GPU_TOY=1 OUT="$scratch" $([ $tool = memcheck ] && echo PYTORCH_NO_CUDA_MEMORY_CACHING=1) \
-      compute-sanitizer --tool $tool --print-limit 20 --error-exitcode 9 "$PY" tools/gpu/smoke.py
+      compute-sanitizer --tool $tool --print-limit 20 --error-exitcode 9 "$PY" -m tools.gpu.smoke
   done
   grep -E 'SUMMARY' "$OUT/sanitizer.txt" | tee -a "$SUMMARY"
 }
 
-OOM=tests/test_cuda.py::test_out_of_memory_is_told_as_torch_tells_it
+OOM=tests/cuda/test_cuda.py::test_out_of_memory_is_told_as_torch_tells_it
 run_tests() {
   local options=(-p no:cacheprovider -q --tb=short --durations=12 --maxfail=60 --deselect "$OOM")
   has xdist && options+=(-n 7)
@@ -103,12 +103,11 @@ run_tests() {
 run_speed() {
   local device=$GPU_DEVICE
   [ "$device" = cuda ] || device=emulated
-  stage speed 80 speed.txt "$PY" benchmarks/raster.py --device $device --repeats $([ "$GPU_TOY" = 1 ] && echo 1 || echo 15) \
+  stage speed 80 speed.txt "$PY" -m benchmarks.render.raster --device $device --repeats $([ "$GPU_TOY" = 1 ] && echo 1 || echo 15) \
     --json "$scratch/speed.json" $([ "$GPU_TOY" = 1 ] && echo --toy --workloads W0b --steps 1)
   "$PY" - "$scratch/speed.json" <<'PYTHON'
 import json, sys
-sys.path.insert(0, "tools/gpu")
-from common import record
+from tools.gpu.common import record
 record("speed", **json.load(open(sys.argv[1])))
 PYTHON
 }
@@ -121,15 +120,14 @@ run_train() {
       --iterations $ITERATIONS --max-splats $SPLATS --strategy $strategy --backend "$GPU_DEVICE" --quiet
     "$PY" - "$scratch/$strategy/results.json" <<'PYTHON' 2>&1 | tee -a "$SUMMARY"
 import json, sys
-sys.path.insert(0, "tools/gpu")
-from common import record
+from tools.gpu.common import record
 names = ("strategy", "psnr", "ssim", "splats", "seconds", "peak_device_memory_mb", "device")
 results = json.load(open(sys.argv[1]))
 record("train", **{name: results[name] for name in names})
 print({name: results[name] for name in names})
 PYTHON
   done
-  wanted train 25 && stage "sweep parts" 40 train.txt "$PY" tools/gpu/sweep_parts.py
+  wanted train 25 && stage "sweep parts" 40 train.txt "$PY" -m tools.gpu.sweep_parts
 }
 
 run_ncu() {
@@ -149,7 +147,7 @@ l1tex__data_pipe_lsu_wavefronts_mem_shared.sum
 l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum
 l1tex__data_pipe_lsu_wavefronts.avg.pct_of_peak_sustained_elapsed
 METRICS
-)" "$PY" tools/gpu/one_pass.py
+)" "$PY" -m tools.gpu.one_pass
 }
 
 wanted load 20 && { run_load || { report "nothing can run: the end"; exit 1; }; }
@@ -158,10 +156,10 @@ wanted tests 60 && run_tests
 wanted oom 20 && stage oom 40 tests.txt "$PY" -m pytest -p no:cacheprovider -q --tb=short "$OOM"
 # from here on alone on the GPU: times count
 wanted speed 30 && run_speed
-wanted profile 30 && stage profile 75 speed.txt "$PY" tools/gpu/profile_kernels.py
+wanted profile 30 && stage profile 75 speed.txt "$PY" -m tools.gpu.profile_kernels
 wanted train 30 && run_train
 wanted ncu 40 && run_ncu
-wanted million 40 && stage million 80 train.txt "$PY" tools/gpu/million.py
-wanted scaling 25 && stage scaling 45 speed.txt "$PY" benchmarks/raster.py \
+wanted million 40 && stage million 80 train.txt "$PY" -m tools.gpu.million
+wanted scaling 25 && stage scaling 45 speed.txt "$PY" -m benchmarks.render.raster \
   $([ "$GPU_TOY" = 1 ] && echo "--toy --workloads W0b" || echo "--workloads W1") --threads 1 2 4 8 16 --scalar-repeats 0 --steps 0 --repeats 3
-report "the end; python tools/gpu/report.py $OUT FILE.md makes one page of it"
+report "the end; python -m tools.gpu.report $OUT FILE.md makes one page of it"

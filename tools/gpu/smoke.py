@@ -13,11 +13,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from common import DEVICE, TOY, record, wait
 from torch import Tensor
-from workloads import Workload, make_workload
 
 import splatrender.operators  # noqa: F401  (loads the kernels)
+from benchmarks.render.workloads import Workload, make_workload
+from tools.gpu.common import DEVICE, TOY, record, wait
 
 OPS = torch.ops.splatrender
 GAUSSIAN = 0  # the response

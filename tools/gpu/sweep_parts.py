@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from common import DEVICE, OUT, SCENE, TOY, record, wait
-from training_step import scene_for
 
+from benchmarks.render.training_step import scene_for
 from splatrender.flow import WFR
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
+from tools.gpu.common import DEVICE, OUT, SCENE, TOY, record, wait
 
 Result = TypeVar("Result")
 VIEWS, ROUNDS = 24, 2

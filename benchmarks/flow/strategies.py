@@ -1,0 +1,272 @@
+"""Strategies of density control: same scenes, seeds, starts, iterations and budgets for all.
+
+    python -m benchmarks.flow.strategies                                the whole table: hours
+    python -m benchmarks.flow.strategies --resolution 4 --iterations 1500 --budgets 2500
+    python -m benchmarks.flow.strategies --strategies wfr --variants ablations
+    python -m benchmarks.flow.strategies --strategies wfr --variants sensitivity
+    python -m benchmarks.flow.strategies --strategies wfr --variants prices
+    python -m benchmarks.flow.strategies --strategies wfr,mcmc --variants half  half the iterations
+    python -m benchmarks.flow.strategies --strategies adc --variants baselines  ADC with fewer rules
+
+Every run is kept in the folder of --cache and never done twice: a benchmark that was stopped goes
+on where it was. A run is known by its options; delete the folder after a change of the code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import statistics
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+
+from splatrender.flow import STRATEGIES, WFR, Scheme, TrainingView, TrainState
+from splatrender.flow.views.footprints import residual_of
+from splatrender.flow.views.probes import Probes
+from splatrender.flow.views.sweep import Sweep
+from splatrender.io.json_files import read_json, write_json
+from splatrender.training import TrainOptions, train
+from splatrender.training.options import TRANSPORTS
+
+BUNDLED = Path(__file__).resolve().parents[2] / "scenes" / "still_life"
+ABLATIONS: dict[str, tuple[str, dict[str, Any]]] = {
+    "no births and deaths": ("none", {}),
+    "no ray probes": ("wfr", {"shares": (0.95, 0.0, 0.05)}),
+    "no child probes": ("wfr", {"shares": (0.0, 0.95, 0.05)}),
+    "no probes anywhere": ("wfr", {"shares": (0.55, 0.45, 0.0)}),
+    "no twins": ("wfr", {"twins": False}),
+    "quadratic removal cost": ("wfr quadratic", {}),
+    "no neighbourhoods": ("wfr", {"neighbourhood": 0.0}),
+    "no significance": ("wfr", {"significance": 0.0}),
+    "no price of mass": ("wfr", {"mass": 0.0}),
+    "noise": ("wfr", {"noise": 1.0}),
+}
+NUMBERS = (
+    "sweeps", "views", "probes", "turnover", "growth", "significance", "neighbourhood", "mass",
+)  # fmt: skip
+PRICES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+KINDS = ("none", "ablations", "sensitivity", "prices", "half", "baselines")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the table.
+
+    Attributes:
+        label: of the line.
+        strategy: name of the strategy.
+        change: arguments of the strategy other than the standard ones; for wfr, of its scheme.
+        price: of a splat.
+        effort: part of the iterations.
+        transport: what moves splats.
+    """
+
+    label: str
+    strategy: str
+    change: dict[str, Any] | None = None
+    price: float | None = None
+    effort: float = 1.0
+    transport: str = "adam"
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run."""
+
+    scene: str
+    label: str
+    strategy: str
+    change: dict[str, Any] | None
+    price: float | None
+    transport: str
+    budget: int
+    seed: int
+    iterations: int
+    resolution: int
+    random_init: bool
+
+    @property
+    def key(self) -> str:
+        text = json.dumps(asdict(replace(self, label="")), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+class QuadraticWFR(WFR):
+    """Removal costs by the quadratic model in the optical mass m: -m ∂F/∂m + 1/2 m² Σ |∂C/∂m|².
+
+    Both terms follow from the gradient of F in the opacity o and from the exact cost, because
+    without `beer_lambert` radiance is affine in each opacity alone.
+    """
+
+    name = "wfr quadratic"
+
+    def judge(self, state: TrainState, probes: Probes, views: Sequence[TrainingView]) -> Sweep:
+        found = super().judge(state, probes, views)
+        quadratic = []
+        for view, exact in zip(views, found.costs, strict=True):
+            splats = state.splats.detach()
+            splats.opacity_logits.requires_grad_()
+            with torch.enable_grad():
+                picture = state.render(splats, view.camera).radiance[0]
+                loss = 0.5 * residual_of(picture, view).square().sum()
+                (slope,) = torch.autograd.grad(loss, splats.opacity_logits)
+            o = splats.opacities.detach()
+            slope = slope / (o * (1 - o))
+            curvature = 2 * (exact + o * slope) / o.square()
+            m = -torch.log1p(-o)
+            quadratic.append(-m * (1 - o) * slope + 0.5 * (m * (1 - o)).square() * curvature)
+        return replace(found, costs=torch.stack(quadratic))
+
+
+def variants(kind: str) -> list[Entry]:
+    """Lines besides the plain strategies."""
+    if kind == "ablations":
+        pieces = [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
+        return pieces + [Entry(f"wfr, {name}", "wfr", transport=name) for name in TRANSPORTS[1:]]
+    if kind == "prices":
+        return [Entry(f"wfr, price {price:g}", "wfr", price=price) for price in PRICES]
+    if kind == "half":
+        return [Entry(f"{n}, half the iterations", n, effort=0.5) for n in ("wfr", "mcmc")]
+    if kind == "baselines":
+        return [
+            Entry("adc, no resets", "adc", {"resets": False}),
+            Entry("adc, no pruning of large splats", "adc", {"prune_large": False}),
+        ]
+    if kind == "sensitivity":
+        entries = []
+        for name in NUMBERS:
+            value = getattr(Scheme(), name)
+            for word, factor in (("half", 0.5), ("double", 2)):
+                change = {name: type(value)(value * factor)}
+                entries.append(Entry(f"wfr, {word} {name}", "wfr", change))
+        for word, factor in (("half", 0.5), ("double", 2)):
+            masses = tuple(m * factor for m in Scheme().masses)
+            entries.append(Entry(f"wfr, {word} masses", "wfr", {"masses": masses}))
+        return entries
+    return []
+
+
+def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
+    """The figures of a run, from the cache if it was done before."""
+    file = cache / f"{job.key}.json"
+    if file.exists():
+        return read_json(file)
+    name = job.strategy
+    STRATEGIES[QuadraticWFR.name] = QuadraticWFR
+    if job.change:
+        name = f"{job.strategy} {job.key}"
+        if job.strategy == WFR.name:
+            STRATEGIES[name] = partial(WFR, scheme=replace(Scheme(), **job.change))
+        else:
+            STRATEGIES[name] = partial(STRATEGIES[job.strategy], **job.change)
+    with tempfile.TemporaryDirectory() as folder:
+        options = TrainOptions(
+            job.scene, Path(folder) / "run", resolution=job.resolution, iterations=job.iterations,
+            max_splats=job.budget, strategy=name, price=job.price, transport=job.transport,
+            seed=job.seed, random_init=job.random_init, checkpoint_interval=0, threads=threads,
+            quiet=True, test_iterations=(max(1, job.iterations // 2),),
+        )  # fmt: skip
+        results = train(options).results
+    half = results["history"][0]
+    figures = {
+        **asdict(job),
+        **{k: results[k] for k in ("psnr", "ssim", "splats", "seconds", "cpu_seconds", "threads")},
+        "psnr_half": half["psnr"],
+    }
+    write_json(file, figures)
+    return figures
+
+
+def mean_and_error(values: Sequence[float]) -> str:
+    """`mean ± standard error`, or the value alone."""
+    if len(values) == 1:
+        return f"{values[0]:.2f}      "
+    error = statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.mean(values):.2f} ±{error:.2f}"
+
+
+def print_table(rows: list[dict[str, Any]]) -> None:
+    """One line for each scene, budget and strategy: means over seeds."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault((row["scene"], row["budget"], row["label"]), []).append(row)
+    width = max(len(label) for _, _, label in groups)
+    before: tuple[str, int] | None = None
+    for (scene, budget, label), runs in groups.items():
+        if (scene, budget) != before:
+            before = scene, budget
+            click.echo(f"\n{Path(scene).name}, at most {budget:,} splats")
+            click.echo(
+                f"{'strategy':<{width}}  PSNR [dB]      half-way       SSIM    splats   wall [s]"
+                "  CPU [s]  seeds"
+            )
+        mean = {k: statistics.mean(r[k] for r in runs) for k in runs[0] if _is_figure(runs[0][k])}
+        click.echo(
+            f"{label:<{width}}  {mean_and_error([r['psnr'] for r in runs])}    "
+            f"{mean_and_error([r['psnr_half'] for r in runs])}    {mean['ssim']:.4f} "
+            f"{mean['splats']:8,.0f} {mean['seconds']:10.1f} {mean['cpu_seconds']:8.1f} "
+            f"{len(runs):6}"
+        )
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in value.split(","))
+    except ValueError:
+        raise click.BadParameter(f"expected numbers like 1,2,3, found {value!r}") from None
+
+
+@click.command()
+@click.option("--scenes", default=str(BUNDLED), show_default=True, help="Folders, with commas.")
+@click.option("--strategies", default="wfr,mcmc,adc,none", show_default=True)
+@click.option("--variants", "kind", default="none",
+              type=click.Choice(KINDS), help="Also run variants.")  # fmt: skip
+@click.option("--budgets", default="10000,30000,60000", callback=_numbers, show_default=True)
+@click.option("--seeds", default="0,1,2", callback=_numbers, show_default=True)
+@click.option("--iterations", default=7000, show_default=True)
+@click.option("-r", "--resolution", default=2, show_default=True)
+@click.option("--random-init", is_flag=True)
+@click.option("--threads", default=0, help="CPU threads of a run; 0: one for each core.")
+@click.option("--cache", default="output/strategies", show_default=True)
+def main(
+    scenes: str, strategies: str, kind: str, budgets: tuple[int, ...], seeds: tuple[int, ...],
+    iterations: int, resolution: int, random_init: bool, threads: int, cache: str,
+) -> None:  # fmt: skip
+    """Train every strategy on every scene, at every budget, with every seed; print one table."""
+    folder = Path(cache)
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = [Entry(name, name) for name in strategies.split(",") if name] + variants(kind)
+    jobs = [
+        Job(str(Path(scene).resolve()), entry.label, entry.strategy, entry.change, entry.price,
+            entry.transport, budget, seed, round(entry.effort * iterations), resolution,
+            random_init)
+        for scene in scenes.split(",")
+        for budget in budgets
+        for seed in seeds  # seeds outside: a stopped table is complete for some of them
+        for entry in entries
+    ]  # fmt: skip
+    rows = []
+    for number, job in enumerate(jobs, start=1):
+        row = run_job(job, folder, threads) | {"label": job.label}
+        rows.append(row)
+        click.echo(
+            f"[{number}/{len(jobs)}] {Path(job.scene).name} {job.budget} seed {job.seed} "
+            f"{job.label}: {row['psnr']:.2f} dB, {row['seconds']:.0f} s",
+            err=True,
+        )
+    print_table(rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,160 @@
+"""Splines and kernels, from scipy and scikit-learn."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+import numpy as np
+from scipy.interpolate import (
+    CubicSpline,
+    LSQBivariateSpline,
+    RBFInterpolator,
+)
+from scipy.optimize import least_squares
+
+from benchmarks.regression.peers.problem import Array, Deadline, Fitted, Method, Problem
+
+
+def cubic_spline(knots: int) -> Method:
+    """Interpolation at equidistant knots of the truth."""
+
+    def fit(problem: Problem) -> Fitted:
+        truth = problem.task.truth
+        assert truth is not None
+        t = np.linspace(0, 1, knots)
+        spline = CubicSpline(t, truth(t[:, None]))
+        return Fitted(lambda x: spline(x[:, 0]), knots, "values of the truth at its own knots")
+
+    return fit
+
+
+def free_knot_spline(parameters: int) -> Method:
+    """Piecewise linear, continuous, with knots and values fitted: half of the numbers each.
+
+    Knots start at equal shares of the truth's total variation, the classical choice, or
+    equidistant; values are solved for, gaps between knots are moved by least squares.
+    """
+
+    def fit(problem: Problem) -> Fitted:
+        data, count = problem.samples, parameters // 2
+        order = np.argsort(data.x[:, 0])
+        x, y = data.x[order, 0], data.y[order]
+        length = np.concatenate([[0], np.cumsum(np.abs(np.diff(y)))])
+        equal = np.interp(np.linspace(0, length[-1], count), length, x)[1:-1]
+        best = None
+        for start in (equal, np.linspace(0, 1, count)[1:-1]):
+            knots = _move_knots(start, x, y, Deadline(problem.seconds))
+            values = _hat_fit(knots, x, y)[0]
+            full = np.concatenate([[0], knots, [1]])
+            fitted = Fitted(lambda p, f=full, v=values: np.interp(p[:, 0], f, v), parameters)
+            error = problem.rmse(fitted.predict)
+            if best is None or error < best[0]:
+                best = (error, fitted)
+        assert best is not None
+        return best[1]
+
+    return fit
+
+
+def _hat_fit(knots: Array, x: Array, y: Array) -> tuple[Array, Array]:
+    """Values at the knots by least squares, and the residual."""
+    full = np.concatenate([[0], knots, [1]])
+    cell = np.clip(np.searchsorted(full, x, side="right") - 1, 0, len(full) - 2)
+    share = (x - full[cell]) / np.maximum(full[cell + 1] - full[cell], 1e-12)
+    design = np.zeros((len(x), len(full)))
+    rows = np.arange(len(x))
+    design[rows, cell] = 1 - share
+    design[rows, cell + 1] += share
+    values = np.linalg.lstsq(design, y, rcond=1e-10)[0]
+    return values, design @ values - y
+
+
+def _move_knots(start: Array, x: Array, y: Array, deadline: Deadline) -> Array:
+    """Knots as a softmax of gaps, moved by trust-region least squares until the time is over."""
+    gaps = np.diff(np.concatenate([[0], start, [1]]))
+    logs = np.log(np.maximum(gaps, 1e-6))
+    best = [np.inf, start]
+
+    def knots_of(z: Array) -> Array:
+        parts = np.exp(z - z.max())
+        return np.cumsum(parts / parts.sum())[:-1]
+
+    def residual(z: Array) -> Array:
+        r = _hat_fit(knots_of(z), x, y)[1]
+        loss = float(r @ r)
+        if loss < best[0]:
+            best[:] = [loss, knots_of(z)]
+        if deadline.over:
+            raise TimeoutError
+        return r
+
+    with contextlib.suppress(TimeoutError):
+        least_squares(residual, logs, max_nfev=30)
+    return best[1]
+
+
+def rbf_interpolation(centres: int) -> Method:
+    """Cubic radial functions through equidistant values of the truth."""
+
+    def fit(problem: Problem) -> Fitted:
+        truth = problem.task.truth
+        assert truth is not None
+        t = np.linspace(0, 1, centres)[:, None]
+        best = None
+        for kernel, scale in (
+            ("cubic", 1.0), ("thin_plate_spline", 1.0), ("quintic", 1.0),
+            *(("gaussian", centres / s) for s in (2.0, 3.0, 4.0, 6.0)),
+        ):  # fmt: skip
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                try:
+                    spline = RBFInterpolator(t, truth(t), kernel=kernel, epsilon=scale)
+                except np.linalg.LinAlgError:
+                    continue
+            fitted = Fitted(spline, centres, f"{kernel}, best of 7 kernels, values of the truth")
+            error = problem.rmse(fitted.predict)
+            if best is None or error < best[0]:
+                best = (error, fitted)
+        assert best is not None
+        return best[1]
+
+    return fit
+
+
+def bivariate_spline(parameters: int) -> Method:
+    """Tensor cubic splines by least squares; the number of knots is the best up to `parameters`."""
+
+    def fit(problem: Problem) -> Fitted:
+        data, best = problem.samples, None
+        for side in range(5, int(np.sqrt(parameters)) + 1):
+            inner = np.linspace(0, 1, side - 2)[1:-1]  # side = inner + 4 coefficients
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                spline = LSQBivariateSpline(
+                    *data.x.T, data.y, inner, inner, bbox=[0, 1, 0, 1], kx=3, ky=3
+                )
+            fitted = Fitted(lambda x, s=spline: s.ev(*x.T), side**2, f"{side} x {side}")
+            error = problem.rmse(fitted.predict)
+            if best is None or error < best[0]:
+                best = (error, fitted)
+        assert best is not None
+        return best[1]
+
+    return fit
+
+
+def kernel_ridge(problem: Problem) -> Fitted:
+    """Gaussian kernel ridge regression, width and ridge by three-fold cross-validation."""
+    from sklearn.kernel_ridge import KernelRidge
+    from sklearn.model_selection import GridSearchCV, KFold
+
+    data = problem.samples
+    folds = KFold(3, shuffle=True, random_state=problem.seed)
+    grid = {
+        "alpha": [1e-4, 1e-3, 1e-2, 1e-1],
+        "gamma": [5.0, 20.0, 80.0, 200.0],
+    }
+    search = GridSearchCV(KernelRidge(kernel="rbf"), grid, cv=folds).fit(data.x, data.y)
+    note = ", ".join(f"{k} {v:g}" for k, v in search.best_params_.items())
+    return Fitted(search.predict, len(data.x), note)

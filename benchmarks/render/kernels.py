@@ -1,0 +1,88 @@
+"""splatrender's own kernels on a workload, stage by stage, without autograd."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import torch
+from torch import Tensor
+
+import splatrender.operators  # noqa: F401  (loads the kernels)
+from benchmarks.render.scalar import EPS2D, NEAR
+from benchmarks.render.timing import Laps
+from benchmarks.render.workloads import Workload
+
+DEGREE = 3
+GAUSSIAN = 0  # the response
+BLOCK_PIXELS = 16  # the kernels blend blocks of 4x4 pixels
+ops = torch.ops.splatrender
+
+
+def instruction_set() -> str:
+    """What the kernels use: SPLATRENDER_ISA where it is set, otherwise the best of this CPU."""
+    best = {"AVX512": "avx512", "AVX2": "avx2"}
+    capability = torch.backends.cpu.get_cpu_capability()
+    return os.environ.get("SPLATRENDER_ISA") or best.get(capability, "portable")
+
+
+class Kernels:
+    """The stages on one workload.
+
+    Attributes:
+        radiance: [H,W,3] of the last forward pass.
+        gradients: of the last backward pass, by the names of the workload's tensors; viewmats and
+            intrinsics are among them.
+    """
+
+    def __init__(self, workload: Workload) -> None:
+        self.workload = workload
+        self.radiance = torch.empty(0)
+        self.gradients: dict[str, Tensor] = {}
+        self._pairs = 0
+        self._hits = torch.empty(0, dtype=torch.int16)
+        zeros = workload.means.new_zeros
+        self._background = zeros(1, 3)
+        self._grad_transmittance = zeros(1, workload.height, workload.width)
+        self._grad_depths = zeros(1, len(workload))
+
+    def run(self, laps: Laps) -> None:
+        """One forward and one backward pass, timed by stage."""
+        w, stage = self.workload, laps.measure
+        splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
+        size = (w.width, w.height)
+        options = (*size, NEAR, math.inf, EPS2D, False, GAUSSIAN)
+        means2d, conics, depths, peaks, extents = stage("project", ops.project, *splats, *options)
+        direction = (w.means, w.sh, w.viewmats, extents)
+        emission = stage("shade", ops.shade, *direction, DEGREE)
+        bins = stage("bin", ops.bin, means2d, conics, depths, peaks, extents, *size)
+        shape = (means2d, conics, peaks, emission, self._background, *bins)
+        radiance, transmittance, _, hits, last = stage(
+            "blend", ops.blend, *shape, *size, GAUSSIAN, False, False
+        )
+        incoming = (w.grad_radiance, self._grad_transmittance)
+        to_means2d, to_conics, to_peaks, to_emission, _ = stage(
+            "blend_backward", ops.blend_backward,
+            *shape, transmittance, hits, last, *incoming, *size, GAUSSIAN, False,
+        )  # fmt: skip
+        by_color, to_sh, _ = stage(
+            "shade_backward", ops.shade_backward, *direction, emission, to_emission, DEGREE
+        )
+        to_means, to_quats, to_scales, _, to_opacities, *_ = stage(
+            "project_backward", ops.project_backward,
+            *splats, extents, to_means2d, to_conics, self._grad_depths, to_peaks, *options,
+        )  # fmt: skip
+        self.radiance = radiance[0]
+        self.gradients = {
+            "means": to_means + by_color,
+            "quats": to_quats,
+            "scales": to_scales,
+            "opacities": to_opacities,
+            "sh": to_sh,
+        }
+        self._pairs, self._hits = len(bins[1]), hits
+
+    def counts(self) -> dict[str, int]:
+        """Of the last pass: pairs of splat and tile; of splat and pixel in blocks it changed."""
+        blocks = sum(int(((self._hits.int() >> bit) & 1).sum()) for bit in range(16))
+        return {"pairs": self._pairs, "evaluations": BLOCK_PIXELS * blocks}

@@ -1,0 +1,72 @@
+"""Old names of modules, importable for one release with a DeprecationWarning."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.abc
+import importlib.machinery
+import sys
+import warnings
+from collections.abc import Sequence
+from types import ModuleType
+
+MOVED = {
+    "camera": "model.camera",
+    "flow.adc": "flow.strategies.adc",
+    "flow.exchange": "flow.line_search",
+    "flow.footprints": "flow.views.footprints",
+    "flow.mcmc": "flow.strategies.mcmc",
+    "flow.neighbourhood": "flow.views.neighbourhood",
+    "flow.probes": "flow.views.probes",
+    "flow.strategy": "flow.strategies.base",
+    "flow.sweep": "flow.views.sweep",
+    "flow.transport": "flow.transports.velocity",
+    "flow.twins": "model.splitting",
+    "flow.wfr": "flow.step",
+    "flow.wfr_strategy": "flow.strategies.exchange",
+    "io.cameras": "scenes.cameras",
+    "memory": "runtime.malloc",
+    "operators.devices": "runtime.devices",
+    "paths": "rendering.trajectories",
+    "regression.etdrk4": "regression.problems.etdrk4",
+    "regression.levenberg": "regression.lm",
+    "regression.pde": "regression.problems.allen_cahn",
+    "regression.pictures": "plots.regression",
+    "regression.table": "regression.problems.table",
+    "regression.tasks": "regression.problems.tasks",
+    "schedules": "flow.schedules",
+    "training.flow_picture": "plots.flow",
+    "training.interruption": "runtime.interruption",
+    "training.optimizer": "flow.transports.adam",
+    "training.stopwatch": "runtime.stopwatch",
+    "training.wasserstein": "flow.transports.wasserstein",
+}
+
+
+class _Finder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a module by its old name, last of all finders."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> importlib.machinery.ModuleSpec | None:
+        """Return a spec for old names only."""
+        old = name.removeprefix("splatrender.")
+        if old == name or old not in MOVED:
+            return None
+        return importlib.machinery.ModuleSpec(name, self)
+
+    def exec_module(self, module: ModuleType) -> None:
+        """Put the module of the new name in the place of `module`."""
+        new = f"splatrender.{MOVED[module.__name__.removeprefix('splatrender.')]}"
+        warnings.warn(
+            f"{module.__name__} has moved to {new}; the old name ends with the next release",
+            DeprecationWarning,
+            stacklevel=2,  # frames of the import system do not count
+        )
+        sys.modules[module.__name__] = importlib.import_module(new)
+
+
+def install() -> None:
+    """Make old names importable."""
+    if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
+        sys.meta_path.append(_Finder())

@@ -1,0 +1,1 @@
+"""Strategies: rules by which splats are born, split, relocated and removed."""

@@ -1,0 +1,1 @@
+"""Transports: rules by which splats move between births and deaths."""

@@ -1,0 +1,81 @@
+"""Which births, or which deaths, may happen together: those that touch different pixels.
+
+What two of them change together is not the sum of what each would change alone where their
+footprints overlap, behind one another in depth just as side by side.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from splatrender.runtime.devices import send
+
+LEVELS = 10  # sizes are told apart by powers of two, from half a pixel on
+SMALLEST = 0.5  # px
+LAST = torch.iinfo(torch.int64).max  # order of nobody
+
+
+def apart(
+    places: Tensor, sizes: Tensor, weights: Tensor, pictures: Tensor, factor: float
+) -> Tensor:
+    """Rows that are the first of their neighbourhood in the views that count most for them.
+
+    In a view a neighbourhood is a cell of a lattice as large as the footprint: `factor` standard
+    deviations, rounded to a power of two. A row is first there if no row that is preferred has
+    its centre in the cell and is at most as large, and no larger one that is preferred has this
+    row's centre in its own cell. A row is kept if it is first in views that hold at least half of
+    its weight.
+
+    Args:
+        places: [V, K, 2] centres of footprints in V views [px]; rows in order of preference.
+        sizes: [V, K] standard deviations [px], 0 where a view does not see the row.
+        weights: [V, K] how much a view counts for a row, >= 0.
+        pictures: [V, 2] width and height of the views [px], on the CPU.
+        factor: side of the cells, in standard deviations; 0 keeps all rows.
+
+    Returns:
+        int64 rows that are kept, in order.
+
+    Example:
+        >>> places = torch.tensor([[[1.0, 1.0], [1.2, 1.1], [9.0, 9.0]]])
+        >>> picture = torch.tensor([[16, 16]])
+        >>> apart(places, torch.ones(1, 3), torch.ones(1, 3), picture, factor=2.0).tolist()
+        [0, 2]
+    """
+    count = sizes.shape[1]
+    if factor <= 0 or count == 0:
+        return torch.arange(count, device=sizes.device)
+    view, order = (sizes > 0).nonzero(as_tuple=True)  # what the views see, view by view
+    level = (sizes / SMALLEST).clamp(min=1).log2().round().clamp(max=LEVELS - 1)
+    place, level = places[view, order], level[view, order]
+    alone = torch.ones_like(view, dtype=torch.bool)
+    for at in range(LEVELS):  # of all views at once, for each look at what there is is a wait
+        cell, cells = _cells(place, view, factor * SMALLEST * 2.0**at, pictures)
+        larger = _least(order, cell, cells, level == at)
+        smaller = _least(order, cell, cells, level <= at)
+        alone &= ((level > at) | (larger >= order)) & ((level != at) | (smaller >= order))
+    first = torch.zeros_like(sizes)
+    first[view, order] = alone.to(first.dtype)
+    kept = (first * weights).sum(dim=0) >= 0.5 * weights.sum(dim=0)
+    return kept.nonzero()[:, 0]
+
+
+def _cells(place: Tensor, view: Tensor, side: float, pictures: Tensor) -> tuple[Tensor, int]:
+    """Number [P] of the cell of its view in which each place [P, 2] is, and how many there are.
+
+    Beyond the border of a picture all share a cell.
+    """
+    sizes = (pictures / side).floor().long() + 3  # of the lattices, with one cell beyond each end
+    cells = sizes.prod(dim=1)
+    first = send(cells.cumsum(dim=0) - cells, view.device)[view]
+    last = send(sizes - 2, view.device)[view]
+    column, row = (torch.floor(place / side).long().clamp_(min=-1).minimum(last) + 1).unbind(dim=1)
+    return first + row * (last[:, 0] + 2) + column, int(cells.sum())
+
+
+def _least(order: Tensor, cell: Tensor, cells: int, part: Tensor) -> Tensor:
+    """[P] the least `order` among those of `part` in the cell of each."""
+    least = torch.full((cells,), LAST, device=order.device)
+    least.scatter_reduce_(0, cell, torch.where(part, order, LAST), "amin")
+    return least[cell]

@@ -1,0 +1,1 @@
+"""Problems that ship with the package: functions, tables and differential equations."""

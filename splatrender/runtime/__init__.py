@@ -1,0 +1,1 @@
+"""The process: devices, interruption, timing and memory."""

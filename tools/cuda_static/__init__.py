@@ -1,0 +1,1 @@
+"""Analysis of compiled CUDA kernels, without a GPU."""

@@ -1,0 +1,161 @@
+"""How much work a picture's tile lists are for the CUDA kernels, counted on the CPU backend."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from benchmarks.render.workloads import Workload
+from splatrender.operators.bin import bin_splats
+from splatrender.operators.project import project
+from splatrender.operators.shade import shade
+
+TILE, QUADRANT, WARP = 16, 8, 32
+STRETCH = 128  # entries that a block fetches at once going forward; backward it is a warp's
+SUMMED = 8  # splats that a warp sums up together going backward
+CHUNK = 1 << 20  # pairs at a time
+
+
+@dataclass(frozen=True)
+class ListCounts:
+    """Counts of one picture.
+
+    Attributes:
+        size: of the picture [px]. splats, visible, pixels, pairs: how many.
+        tile_passes: of a radix sort by tile, 8 bits each.
+        forward_entries, backward_entries: pairs of splat and tile that a block fetches.
+        pairs_hit: those that changed a pixel.
+        forward_pixels, backward_pixels: pairs of splat and pixel that warps go through.
+        chunk_pixels: backward_pixels, every 8 splats that a warp sums up together counted in full.
+        block_pixels: those in 4x4 blocks that were changed.
+    """
+
+    size: tuple[int, int]
+    splats: int
+    visible: int
+    pixels: int
+    pairs: int
+    tile_passes: int
+    forward_entries: int
+    backward_entries: int
+    pairs_hit: int
+    forward_pixels: int
+    backward_pixels: int
+    chunk_pixels: int
+    block_pixels: int
+
+
+def count_lists(workload: Workload) -> ListCounts:
+    """Render the workload on the CPU and count what the CUDA kernels would go through.
+
+    Forward, a warp goes through the entries whose ellipse meets its quadrant of 8x8 pixels, 32
+    entries of the list at a time until its pixels are opaque. Backward through those that changed
+    one.
+
+    Args:
+        workload: splats and camera.
+
+    Returns:
+        The counts.
+    """
+    w, size = workload, (workload.width, workload.height)
+    splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
+    means2d, conics, depths, peaks, extents = project(
+        *splats, *size, near=0.01, far=math.inf, eps2d=0.3, antialiased=False, response=0
+    )
+    emission = shade(w.means, w.sh, w.viewmats, extents, 3)
+    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
+    tile_offsets, splat_ids = bins[:2]
+    shape = (means2d, conics, peaks, emission, torch.zeros(1, 3))
+    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False, False)
+    lengths = tile_offsets.diff()
+    columns, rows = -(-size[0] // TILE), -(-size[1] // TILE)
+    reach = _furthest(last[0], rows, columns)  # [tiles,4]
+    furthest = reach.amax(dim=1)
+    forward = torch.minimum(_round_up(furthest, STRETCH), lengths)
+    backward = torch.minimum(_round_up(furthest, WARP), lengths)
+    bits = hits.int() & 0xFFFF
+    quadrants = torch.stack([bits & (0x33 << s) != 0 for s in (0, 2, 8, 10)], dim=1)
+    blocks = sum(int((bits >> b & 1).sum()) for b in range(16))
+    batches = _ceil(furthest, WARP)
+    in_batch = torch.zeros(int(batches.sum()), 4, dtype=torch.int64)  # hits of each quadrant
+    first_batch = batches.cumsum(0) - batches
+    met = missed = 0
+    for begin in range(0, len(splat_ids), CHUNK):
+        k = torch.arange(begin, min(begin + CHUNK, len(splat_ids)))
+        tile = torch.searchsorted(tile_offsets.long(), k, right=True) - 1
+        before = _round_up(reach[tile], WARP) > (k - tile_offsets[tile])[:, None]
+        splat = splat_ids[k].long()
+        corner = torch.stack([tile % columns, tile // columns], dim=1) * TILE + 0.5
+        offset = corner - means2d[0, splat]
+        here = _meets(offset, conics[0, splat], peaks[0, splat]) & before
+        met += int(here.sum())
+        missed += int((quadrants[k] & ~here).sum())
+        from_behind = furthest[tile] - 1 - (k - tile_offsets[tile])
+        seen = from_behind >= 0
+        batch = (first_batch[tile] + from_behind // WARP)[seen]
+        in_batch.index_add_(0, batch, quadrants[k][seen].long())
+    if missed > 1e-4 * met:  # a few lie on the edge to within rounding
+        raise AssertionError(f"{missed} quadrants were changed by splats that do not meet them")
+    return ListCounts(
+        size=size,
+        splats=len(w),
+        visible=int((extents[0, :, 0] > 0).sum()),
+        pixels=size[0] * size[1],
+        pairs=len(splat_ids),
+        tile_passes=-(-(rows * columns - 1).bit_length() // 8),
+        forward_entries=int(forward.sum()),
+        backward_entries=int(backward.sum()),
+        pairs_hit=int((bits != 0).sum()),
+        forward_pixels=QUADRANT**2 * met,
+        backward_pixels=QUADRANT**2 * int(quadrants.sum()),
+        chunk_pixels=QUADRANT**2 * SUMMED * int(_ceil(in_batch, SUMMED).sum()),
+        block_pixels=16 * blocks,
+    )
+
+
+def _ceil(x: Tensor, step: int) -> Tensor:
+    return (x + step - 1) // step
+
+
+def _round_up(x: Tensor, step: int) -> Tensor:
+    return _ceil(x, step) * step
+
+
+def _furthest(last: Tensor, rows: int, columns: int) -> Tensor:
+    """The most entries that a pixel of each quadrant went through: [H,W] -> [tiles,4]."""
+    padded = torch.zeros(rows * TILE, columns * TILE, dtype=torch.int64)
+    padded[: last.shape[0], : last.shape[1]] = last
+    cut = padded.reshape(rows, 2, QUADRANT, columns, 2, QUADRANT).amax(dim=(2, 5))
+    return cut.permute(0, 2, 1, 3).reshape(rows * columns, 4)
+
+
+def _meets(offset: Tensor, conics: Tensor, peaks: Tensor) -> Tensor:
+    """Whether the ellipse of the cut-off meets each quadrant's pixel centres' rectangle.
+
+    Args:
+        offset: [P,2] from the splat's centre to the tile's first pixel centre [px].
+        conics: [P,3]. peaks: [P].
+
+    Returns:
+        [P,4].
+    """
+    xx, xy, yy = conics.double().unbind(1)
+    level = 2 * (255 * peaks.double()).log()
+    found = []
+    for shift in ((0, 0), (QUADRANT, 0), (0, QUADRANT), (QUADRANT, QUADRANT)):
+        left, top = (offset.double() + torch.tensor(shift)).unbind(1)
+        right, bottom = left + QUADRANT - 1, top + QUADRANT - 1
+        inside = (left <= 0) & (right >= 0) & (top <= 0) & (bottom >= 0)
+        least = torch.full_like(level, math.inf)
+        for x in (left, right):  # the least of the quadratic on a side of fixed x, then of fixed y
+            y = (-xy * x / yy).clamp(top, bottom)
+            least = torch.minimum(least, xx * x * x + 2 * xy * x * y + yy * y * y)
+        for y in (top, bottom):
+            x = (-xy * y / xx).clamp(left, right)
+            least = torch.minimum(least, xx * x * x + 2 * xy * x * y + yy * y * y)
+        found.append(inside | (least <= level))
+    return torch.stack(found, dim=1)

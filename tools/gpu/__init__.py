@@ -1,0 +1,1 @@
+"""A run of all checks on a GPU, and its report."""
