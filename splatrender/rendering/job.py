@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from splatrender import paths
 from splatrender.arguments import MOST_PIXELS, require_integer
 from splatrender.errors import InputError
 from splatrender.io.home import expand_home
@@ -24,6 +23,7 @@ from splatrender.io.video import check_rate, encoder, video_writer
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.operators.render import Rendering, RenderOptions, render
+from splatrender.rendering import trajectories
 from splatrender.rendering.frames import FrameFolder
 from splatrender.rendering.trained import Trained, open_model
 from splatrender.runtime.devices import choose_device, is_out_of_memory
@@ -237,14 +237,14 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
             )
         cameras = load_cameras(path)
         if job.frames is not None and job.frames != len(cameras):
-            cameras = paths.interpolate(cameras, job.frames)
+            cameras = trajectories.interpolate(cameras, job.frames)
         return cameras, Path(path).stem
     frames = job.frames or FRAMES
     if model.cameras:
         if path == "orbit":
-            return paths.orbit(model.cameras, frames), path
+            return trajectories.orbit(model.cameras, frames), path
         in_order = sorted(model.cameras, key=lambda camera: _natural(camera.name))
-        return paths.interpolate(in_order, frames), path
+        return trajectories.interpolate(in_order, frames), path
     if path == "interpolate":
         raise InputError(
             f"{job.model}: expected cameras.json to interpolate between cameras, found none"
@@ -252,7 +252,9 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
     center, radius = _ball(model.splats)
     width = job.width or (job.height * 16 // 9 if job.height else DEFAULT_WIDTH)
     height = job.height or width * 9 // 16
-    return paths.orbit_sphere(center, radius, frames, width=width, height=max(1, height)), path
+    return trajectories.orbit_sphere(
+        center, radius, frames, width=width, height=max(1, height)
+    ), path
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
@@ -336,7 +338,7 @@ def _similarity(model: Trained) -> Similarity:
 
 def _ball(splats: Splats) -> tuple[Tensor, float]:
     """A ball that holds most splats: their places, and at least one of them with its skirts."""
-    center, radius = paths.bounding_sphere(splats.means)
+    center, radius = trajectories.bounding_sphere(splats.means)
     return center, max(radius, 3 * float(splats.scales.amax(dim=1).median()))
 
 

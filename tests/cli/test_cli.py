@@ -19,7 +19,6 @@ import pytest
 import torch
 from PIL import Image
 
-from splatrender import paths
 from splatrender.cli.main import cli, main, run
 from splatrender.cli.render import render as render_command
 from splatrender.cli.train import train as train_command
@@ -31,7 +30,7 @@ from splatrender.model.camera import Camera
 from splatrender.model.ply import write_ply
 from splatrender.operators import devices
 from splatrender.operators.render import render
-from splatrender.rendering import RenderJob
+from splatrender.rendering import RenderJob, trajectories
 from splatrender.rendering import job as render_job
 from splatrender.scenes import Similarity
 from splatrender.scenes.cameras import write_cameras_json
@@ -94,7 +93,7 @@ def make_model(root: Path, shift: float = 0.0) -> Path:
     for i, (camera, near) in enumerate(zip(cameras, world_cameras(), strict=True)):
         radiance = render(splats, near, background=(0.1, 0.2, 0.3)).radiance[0]
         write_image(root / "scene/images" / camera.name, radiance)
-        quat = paths.quat_from_rotation(camera.viewmat[:3, :3]).tolist()
+        quat = trajectories.quat_from_rotation(camera.viewmat[:3, :3]).tolist()
         pose = " ".join(map(str, [*quat, *camera.viewmat[:3, 3].tolist()]))
         images.append(f"{i + 1} {pose} {i + 1} {camera.name}\n\n")
         lens = f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}"

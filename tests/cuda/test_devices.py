@@ -142,7 +142,7 @@ def test_random_numbers_are_drawn_on_the_device_of_their_generator() -> None:
     """A generator of a GPU refuses to fill tensors of the CPU, which no CPU run would notice."""
     folder = Path(flow.__file__).parent
     checked = 0
-    for name in ("adc", "mcmc", "probes", "twins", "exchange", "wfr_strategy"):
+    for name in ("strategies/adc", "strategies/mcmc", "strategies/exchange", "views/probes"):
         for node in ast.walk(ast.parse((folder / f"{name}.py").read_text())):
             if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
                 continue

@@ -351,7 +351,7 @@ def test_too_many_threads_are_refused(plain: Toys) -> None:
 )
 def test_unknown_ptx_is_an_error(line: str, words: str) -> None:
     build_module()  # makes the folder importable
-    translate = importlib.import_module("ptx_to_cpp").translate
+    translate = importlib.import_module("tools.emulation.ptx_to_cpp").translate
     ptx = f".visible .entry _Z1kv()\n{{\n.reg .b32 %r<4>;\n\n{line}\nret;\n}}\n"
     with pytest.raises(ValueError) as caught:
         translate(ptx, "k.ptx")

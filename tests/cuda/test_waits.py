@@ -44,7 +44,9 @@ def test_wasserstein_waits_for_the_number_of_visible_splats(
     pretended: dict[str, Any], transport: str
 ) -> None:
     ((place, count),) = pretended["steps"][transport].items()
-    assert place.startswith("training/wasserstein.py") and count == 5  # once in each of five steps
+    assert (
+        place.startswith("flow/transports/wasserstein.py") and count == 5
+    )  # once in each of five steps
 
 
 def test_a_sweep_waits_as_often_for_many_views_as_for_few(pretended: dict[str, Any]) -> None:
@@ -55,8 +57,10 @@ def test_a_sweep_waits_as_often_for_many_views_as_for_few(pretended: dict[str, A
         counts = Counter[str]()
         for place, count in places.items():
             counts[place.partition(":")[0]] += count
-        assert counts.pop("flow/footprints.py") <= 3 * int(views)  # along rays of 150 splats by 64
-        assert counts.pop("flow/exchange.py") <= 1 + 3 * trials
+        assert counts.pop("flow/views/footprints.py") <= 3 * int(
+            views
+        )  # along rays of 150 splats by 64
+        assert counts.pop("flow/line_search.py") <= 1 + 3 * trials
         others.append(counts.total())
     assert others[0] == others[1] <= ONCE, pretended["sweeps"]
 
@@ -78,47 +82,48 @@ WAITING = {
     "allclose", "repeat_interleave", "synchronize", "tensor", "as_tensor", "from_numpy", "quantile",
 }  # fmt: skip
 FILES = {
-    "flow": "adc exchange footprints mcmc neighbourhood probes state strategy sweep twins "
-    "wfr_strategy",
-    "model": "draws quaternions",
-    "operators": "adam bin blend devices flow_statistics loss project render shade",
-    "training": "data optimizer run wasserstein",
+    "flow": "line_search state",
+    "flow/strategies": "adc base exchange mcmc",
+    "flow/transports": "adam wasserstein",
+    "flow/views": "footprints neighbourhood probes sweep",
+    "model": "draws quaternions splitting",
+    "operators": "adam bin blend flow_statistics loss project render shade",
+    "runtime": "devices",
+    "training": "data run",
 }
 ALLOWED = {
     "no number of a device": """
-        flow/mcmc.py MCMC.recall int, flow/mcmc.py MCMC._grow int,
-        flow/neighbourhood.py _cells int,
-        flow/sweep.py sweep tensor, flow/sweep.py _best_births tensor,
-        flow/wfr_strategy.py WFR.__init__ int, flow/wfr_strategy.py WFR._alone tensor,
-        flow/wfr_strategy.py WFR._report int,
-        flow/wfr_strategy.py histograms tolist 2, flow/wfr_strategy.py histograms float 2,
-        flow/wfr_strategy.py histograms histogram,
-        training/data.py Samples.next tolist, training/data.py Samples.recall int,
-        training/data.py _free_room int""",
-    "on a CPU only": "flow/mcmc.py diffuse nonzero",
+        flow/strategies/mcmc.py MCMC.recall int, flow/strategies/mcmc.py MCMC._grow int,
+        flow/views/neighbourhood.py _cells int, flow/views/sweep.py sweep tensor,
+        flow/views/sweep.py _best_births tensor, flow/strategies/exchange.py WFR.__init__ int,
+        flow/strategies/exchange.py WFR._alone tensor, flow/strategies/exchange.py WFR._report
+        int, flow/strategies/exchange.py histograms tolist 2, flow/strategies/exchange.py
+        histograms float 2, flow/strategies/exchange.py histograms histogram, training/data.py
+        Samples.next tolist, training/data.py Samples.recall int, training/data.py _free_room
+        int""",
+    "on a CPU only": "flow/strategies/mcmc.py diffuse nonzero",
     "at births, which are a hundred iterations apart": """
-        flow/adc.py ADC._densify nonzero, flow/adc.py ADC._prune nonzero,
-        flow/mcmc.py MCMC._relocate nonzero, flow/mcmc.py _divide unique, model/draws.py draw int,
-        model/draws.py draw_distinct bool""",
+        flow/strategies/adc.py ADC._densify nonzero, flow/strategies/adc.py ADC._prune nonzero,
+        flow/strategies/mcmc.py MCMC._relocate nonzero, flow/strategies/mcmc.py _divide unique,
+        model/draws.py draw int, model/draws.py draw_distinct bool""",
     "once or twice in a sweep": """
-        flow/exchange.py descend float, flow/neighbourhood.py apart nonzero 2,
-        flow/probes.py _those nonzero, flow/wfr_strategy.py WFR._divide int,
-        flow/wfr_strategy.py WFR._choose nonzero 2, flow/wfr_strategy.py WFR._choose float,
-        flow/wfr_strategy.py histograms cpu, flow/wfr_strategy.py _some tolist,
-        operators/devices.py read tolist""",
+        flow/line_search.py descend float, flow/views/neighbourhood.py apart nonzero 2,
+        flow/views/probes.py _those nonzero, flow/strategies/exchange.py WFR._divide int,
+        flow/strategies/exchange.py WFR._choose nonzero 2, flow/strategies/exchange.py
+        WFR._choose float, flow/strategies/exchange.py histograms cpu,
+        flow/strategies/exchange.py _some tolist, runtime/devices.py read tolist""",
     "once for each part of an exchange that is tried": """
-        flow/exchange.py error_of tolist, flow/exchange.py _others nonzero,
-        flow/exchange.py _half float""",
-    "once for each view and 64 splats of a ray": "flow/footprints.py draw_on_rays nonzero",
+        flow/line_search.py error_of tolist, flow/line_search.py _others nonzero,
+        flow/line_search.py _half float""",
+    "once for each view and 64 splats of a ray": "flow/views/footprints.py draw_on_rays nonzero",
     "once in each step, which the documentation says": """
-        training/wasserstein.py WassersteinOptimizer.step nonzero""",
+        flow/transports/wasserstein.py WassersteinOptimizer.step nonzero""",
     "every tenth or hundredth iteration": """
         training/run.py Run._read_losses tolist, training/run.py _mean_square float,
         training/run.py Run._check_finite int""",
     "at the beginning or the end": """
-        training/run.py Run.__init__ tensor, training/run.py Run.recall cpu 2,
-        model/draws.py _refused float, model/draws.py _refused int,
-        operators/devices.py synchronize synchronize""",
+        training/run.py Run.__init__ tensor, training/run.py Run.recall cpu 2, model/draws.py
+        _refused float, model/draws.py _refused int, runtime/devices.py synchronize synchronize""",
 }
 
 

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from splatrender import paths
 from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.camera import Camera
+from splatrender.rendering import trajectories
 from splatrender.scenes.cameras import load_cameras, write_cameras_json
 
 UP = (0.0, -1.0, 0.0)
@@ -48,7 +48,7 @@ def misses(cameras: list[Camera], target: Tensor) -> Tensor:
 
 def test_orbit_of_a_ring_is_the_ring() -> None:
     target = (5.0, 2.0, -1.0)
-    path = paths.orbit(ring(around(12), target), 90)
+    path = trajectories.orbit(ring(around(12), target), 90)
     assert len(path) == 90
     offset = centers(path) - torch.tensor(target, dtype=torch.float64)
     torch.testing.assert_close(offset[:, 1], torch.full((90,), -1.0, dtype=torch.float64))
@@ -64,7 +64,7 @@ def test_orbit_follows_an_oval_capture() -> None:
     oval = [
         Camera.look_at((4 * math.cos(a), -1, 2 * math.sin(a)), (0, 0, 0), UP) for a in around(24)
     ]
-    path = centers(paths.orbit(oval, 60))
+    path = centers(trajectories.orbit(oval, 60))
     assert torch.cdist(path, centers(oval)).min(dim=1).values.max() < 0.6
     assert path[:, 0].max() > 3.5 and path[:, 2].max() < 2.4
 
@@ -73,14 +73,16 @@ def test_orbit_ignores_cameras_that_are_far_out() -> None:
     angles = [2 * math.pi * n / 17 for n in range(17)]
     cameras = ring(angles)
     far = Camera.look_at(tuple((33 * cameras[5].center).tolist()), (0, 0, 0))
-    plain = paths.orbit([*cameras[:5], *cameras[6:]], 8)
-    for one, other in zip(plain, paths.orbit([*cameras[:5], far, *cameras[6:]], 8), strict=True):
+    plain = trajectories.orbit([*cameras[:5], *cameras[6:]], 8)
+    for one, other in zip(
+        plain, trajectories.orbit([*cameras[:5], far, *cameras[6:]], 8), strict=True
+    ):
         assert torch.equal(one.viewmat, other.viewmat)
 
 
 def test_orbit_ignores_a_few_odd_cameras() -> None:
     odd = [Camera.look_at((2, 0, 2), (9, 0, 9), UP), Camera.look_at((1, 0, 2), (0, -9, 3), UP)]
-    path = paths.orbit(ring(around(20)) + odd, 30)
+    path = trajectories.orbit(ring(around(20)) + odd, 30)
     assert misses(path, torch.zeros(3, dtype=torch.float64)).max() < 0.1
     radius = centers(path)[:, [0, 2]].norm(dim=1)
     assert radius.min() > 2.7 and radius.max() < 3.3
@@ -88,7 +90,7 @@ def test_orbit_ignores_a_few_odd_cameras() -> None:
 
 def test_a_capture_from_one_side_is_not_left() -> None:
     given = ring([math.radians(a) for a in range(-50, 51, 5)])
-    path = centers(paths.orbit(given, 40))
+    path = centers(trajectories.orbit(given, 40))
     azimuths = torch.atan2(path[:, 2], path[:, 0]).rad2deg()
     assert azimuths.abs().max() <= 50.01
     assert azimuths.min() < -40 and azimuths.max() > 40
@@ -101,7 +103,7 @@ def test_parallel_cameras_give_a_path_among_them() -> None:
         for x in range(-2, 3)
         for y in range(-1, 2)
     ]
-    path = paths.orbit(grid, 40)
+    path = trajectories.orbit(grid, 40)
     assert centers(path)[:, 0].abs().max() < 1.1
     assert centers(path)[:, 1].abs().max() < 0.6
     assert (centers(path)[:, 2] + 4).abs().max() < 0.3
@@ -115,8 +117,8 @@ def test_a_room_seen_from_its_middle_is_flown_through() -> None:
         )
         for a in around(10)
     ]
-    path = paths.orbit(outward, 30)
-    torch.testing.assert_close(centers(path), centers(paths.interpolate(outward, 30)))
+    path = trajectories.orbit(outward, 30)
+    torch.testing.assert_close(centers(path), centers(trajectories.interpolate(outward, 30)))
 
 
 def test_pictures_upside_down_or_looking_straight_down() -> None:
@@ -125,16 +127,16 @@ def test_pictures_upside_down_or_looking_straight_down() -> None:
         for x in range(4)
         for z in range(4)
     ]
-    for path in (paths.orbit(down, 10), paths.orbit(down[:1], 5)):
+    for path in (trajectories.orbit(down, 10), trajectories.orbit(down[:1], 5)):
         assert all(camera.viewmat.isfinite().all() for camera in path)
         assert forward(path)[:, 1].min() > 0.5
     flipped = [Camera.look_at(c.center, (0, 0, 0), (0, 1, 0)) for c in ring(around(8))]
-    assert all(camera.viewmat[1, 1] < -0.9 for camera in paths.orbit(flipped, 8))
+    assert all(camera.viewmat[1, 1] < -0.9 for camera in trajectories.orbit(flipped, 8))
 
 
 def test_interpolation_meets_the_cameras_and_is_smooth() -> None:
     given = ring([0.0, 0.3, 0.4, 1.0, 1.2, 2.0])
-    path = paths.interpolate(given, 400)
+    path = trajectories.interpolate(given, 400)
     for camera in (0, -1):
         torch.testing.assert_close(path[camera].viewmat, given[camera].viewmat, atol=1e-9, rtol=0)
     for camera in given:
@@ -149,7 +151,7 @@ def test_interpolation_meets_the_cameras_and_is_smooth() -> None:
 
 
 def test_closed_interpolation_comes_back() -> None:
-    path = centers(paths.interpolate(ring(around(8)), 80, closed=True))
+    path = centers(trajectories.interpolate(ring(around(8)), 80, closed=True))
     steps = (path - path.roll(1, 0)).norm(dim=1)
     assert steps.max() < 1.2 * steps.min()
     assert (path[:, [0, 2]].norm(dim=1) - 3).abs().max() < 0.06
@@ -157,43 +159,43 @@ def test_closed_interpolation_comes_back() -> None:
 
 def test_interpolation_takes_the_short_way_round() -> None:
     tilted = [Camera.look_at((0, 0, 0), (math.cos(a), 0, math.sin(a)), UP) for a in (3.0, 3.3)]
-    path = forward(paths.interpolate(tilted, 9))
+    path = forward(trajectories.interpolate(tilted, 9))
     assert (path @ forward(tilted)[0]).min() > math.cos(0.31)
 
 
 def test_one_camera_or_one_place() -> None:
     alone = ring([0.5])
-    for path in (paths.interpolate(alone, 3), paths.interpolate(alone * 4, 3)):
+    for path in (trajectories.interpolate(alone, 3), trajectories.interpolate(alone * 4, 3)):
         assert len(path) == 3
         for camera in path:
             torch.testing.assert_close(camera.viewmat, alone[0].viewmat, atol=1e-9, rtol=0)
-    assert len(paths.interpolate(ring([0, 1]), 1)) == 1
-    assert len(paths.orbit(ring([0, 1]), 4)) == 4
+    assert len(trajectories.interpolate(ring([0, 1]), 1)) == 1
+    assert len(trajectories.orbit(ring([0, 1]), 4)) == 4
 
 
 def test_size_and_lens_are_the_commonest() -> None:
     cameras = ring(around(5))
     cameras[0] = cameras[0].resized(80, 60)
-    for path in (paths.orbit(cameras, 3), paths.interpolate(cameras, 3)):
+    for path in (trajectories.orbit(cameras, 3), trajectories.interpolate(cameras, 3)):
         assert {(camera.width, camera.height, camera.fx) for camera in path} == {
             (800, 600, cameras[1].fx)
         }
 
 
 def test_no_cameras_or_frames_are_refused() -> None:
-    for make in (paths.orbit, paths.interpolate):
+    for make in (trajectories.orbit, trajectories.interpolate):
         with pytest.raises(InputError, match="expected at least one camera"):
             make([], 3)
         with pytest.raises(InputError, match="frames: expected at least 1, found 0"):
             make(ring([0.0]), 0)
     with pytest.raises(InputError, match=r"^radius: expected a finite number > 0, found 0.0"):
-        paths.orbit_sphere(torch.zeros(3), 0.0)
+        trajectories.orbit_sphere(torch.zeros(3), 0.0)
 
 
 @pytest.mark.parametrize(("width", "height"), [(960, 540), (300, 600)])
 def test_orbit_of_a_ball_shows_all_of_it(width: int, height: int) -> None:
     center = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)
-    path = paths.orbit_sphere(center, 2.0, 12, width=width, height=height)
+    path = trajectories.orbit_sphere(center, 2.0, 12, width=width, height=height)
     directions = torch.nn.functional.normalize(torch.randn(500, 3, dtype=torch.float64), dim=1)
     points = center + 2.0 * directions
     for camera in path:
@@ -209,9 +211,9 @@ def test_orbit_of_a_ball_shows_all_of_it(width: int, height: int) -> None:
 def test_bounding_sphere_forgets_outliers() -> None:
     points = torch.randn(1000, 3).clamp(-2, 2) + 10
     points[:50] = 1e6
-    center, radius = paths.bounding_sphere(points)
+    center, radius = trajectories.bounding_sphere(points)
     assert (center - 10).norm() < 0.5 and 1 < radius < 4
-    assert paths.bounding_sphere(torch.zeros(1, 3))[1] > 0
+    assert trajectories.bounding_sphere(torch.zeros(1, 3))[1] > 0
 
 
 def test_quaternions_of_rotations() -> None:
@@ -219,7 +221,7 @@ def test_quaternions_of_rotations() -> None:
     half_turns = torch.eye(4, dtype=torch.float64)
     for quat in torch.cat([quats, half_turns]):
         rotation = rotations_from_quats(quat)
-        again = rotations_from_quats(paths.quat_from_rotation(rotation))
+        again = rotations_from_quats(trajectories.quat_from_rotation(rotation))
         torch.testing.assert_close(again, rotation)
 
 
@@ -289,8 +291,8 @@ def test_rounded_rotations_far_from_the_origin_keep_the_camera_in_place(tmp_path
 
 def test_bounding_sphere_far_from_the_origin_is_as_large_as_near() -> None:
     points = torch.randn(200, 3, dtype=torch.float64)
-    center, radius = paths.bounding_sphere(points)
-    far_center, far_radius = paths.bounding_sphere(points + 1e7)
+    center, radius = trajectories.bounding_sphere(points)
+    far_center, far_radius = trajectories.bounding_sphere(points + 1e7)
     assert far_radius == pytest.approx(radius, rel=1e-6)
     torch.testing.assert_close(far_center - 1e7, center, atol=1e-6, rtol=0)
 

@@ -21,7 +21,7 @@ BEST_SETS = {  # what torch may call the best set of a machine that runs the bui
 
 def run_with(isa: str) -> subprocess.CompletedProcess[str]:
     """`helpers/isa.py` in a process of its own."""
-    folders = [str(SCRIPT.parents[2]), os.environ.get("PYTHONPATH", "")]
+    folders = [str(SCRIPT.parents[2]), str(SCRIPT.parents[1]), os.environ.get("PYTHONPATH", "")]
     environment = {
         **os.environ,
         "SPLATRENDER_ISA": isa,
