@@ -28,10 +28,10 @@ from splatrender.io.images import write_image
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.ply import write_ply
-from splatrender.operators import devices
 from splatrender.operators.render import render
 from splatrender.rendering import RenderJob, trajectories
 from splatrender.rendering import job as render_job
+from splatrender.runtime import devices
 from splatrender.scenes import Similarity
 from splatrender.scenes.cameras import write_cameras_json
 
