@@ -14,7 +14,7 @@ from helpers.training import assert_same, options, ring_scene
 from splatrender import flow
 from splatrender.errors import InputError
 from splatrender.io.checkpoint import load_checkpoint
-from splatrender.operators import devices
+from splatrender.runtime import devices
 from splatrender.runtime.devices import is_out_of_memory
 from splatrender.scenes.scene import Scene
 from splatrender.training import TrainingOutOfMemory, train

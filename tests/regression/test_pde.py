@@ -13,7 +13,7 @@ import torch
 from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import identity, operator_rows
-from splatrender.regression import pde
+from splatrender.regression.problems import allen_cahn as pde
 from splatrender.regression.problems.tasks import task
 from splatrender.regression.solver import Round
 
@@ -85,7 +85,7 @@ def test_images_that_are_left_out_are_nothing(
 
 def test_windows_and_images_are_drawn(first_window: pde.PdeFit, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from splatrender.regression import pictures
+    from splatrender.plots import regression as pictures
 
     grid = task("allen-cahn").grid()
     shown = pictures.Shown("", ("x", "t"), grid.x, grid.y, grid.y, (201, 512))

@@ -15,8 +15,8 @@ import pytest
 from PIL import Image
 
 from splatrender.cli.main import main
+from splatrender.plots import regression as pictures
 from splatrender.regression import job as job_module
-from splatrender.regression import pictures
 from splatrender.regression.estimator import SplatRegressor
 from splatrender.regression.job import RegressJob, errors, run
 from splatrender.regression.problems.allen_cahn import PdeFit
