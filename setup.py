@@ -61,7 +61,7 @@ def torch_folder() -> Path:
     spec = PathFinder.find_spec("torch") or PathFinder.find_spec("torch", places)
     if spec is None or spec.origin is None:
         raise SystemExit(
-            "splatrender: torch >= 2.10 must be installed before the extension is built, found none. "
+            "splatrender: torch >= 2.10 must be installed before the extension is built, got none. "
             "CPU: pip install torch --index-url https://download.pytorch.org/whl/cpu; if it is installed and the tool "
             "hides it: --no-build-isolation"
         )
@@ -78,7 +78,7 @@ def cuda_compiler() -> str | None:
     """nvcc, if the CUDA kernels shall be built."""
     wish = os.environ.get("SPLATRENDER_CUDA", "")
     if wish not in ("", "0", "1"):
-        raise SystemExit(f"splatrender: SPLATRENDER_CUDA: expected 0 or 1, found {wish!r}")
+        raise SystemExit(f"splatrender: SPLATRENDER_CUDA: expected 0 or 1, got {wish!r}")
     nvcc = None if wish == "0" else find_nvcc()
     if wish == "1" and nvcc is None:
         raise SystemExit(
@@ -111,7 +111,7 @@ def cuda_architectures() -> list[str]:
         if not re.fullmatch(r"\d{2,3}[af]?", number) or int(re.sub(r"\D", "", number)) < 75:
             raise SystemExit(
                 "splatrender: SPLATRENDER_CUDA_ARCHS: expected architectures from 75 on such as 80,90; "
-                f"found {word!r}"
+                f"got {word!r}"
             )
     return numbers
 

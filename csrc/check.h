@@ -100,7 +100,7 @@ class Checker {
     if (!ok) fail(name, want, found);
   }
   [[noreturn]] void fail(const char* name, const std::string& want, const std::string& found) const {
-    throw std::runtime_error(op_ + ": " + name + ": expected " + want + ", found " + found);
+    throw std::runtime_error(op_ + ": " + name + ": expected " + want + ", got " + found);
   }
 
  private:
@@ -130,7 +130,7 @@ class Checker {
 inline ScalarType float_type(const Tensor& t, const char* op, const char* name) {
   const ScalarType s = t.scalar_type();
   if (s != ScalarType::Float && s != ScalarType::Double)
-    throw std::runtime_error(std::string(op) + ": " + name + ": expected float32 or float64, found " + dtype_text(s));
+    throw std::runtime_error(std::string(op) + ": " + name + ": expected float32 or float64, got " + dtype_text(s));
   return s;
 }
 

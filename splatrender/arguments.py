@@ -31,7 +31,7 @@ def require_type(name: str, value: Any, kind: type[T]) -> T:
         'x'
     """
     if not isinstance(value, kind):
-        raise InputError(f"{name}: expected {_article(kind.__name__)}, found {described(value)}")
+        raise InputError(f"{name}: expected {_article(kind.__name__)}, got {described(value)}")
     return value
 
 
@@ -54,7 +54,7 @@ def require_integer(name: str, value: Any, least: int, most: int) -> int:
             whole = None
     if whole is None or not least <= whole <= most:
         raise InputError(
-            f"{name}: expected an integer from {least} to {most}, found {described(value)}"
+            f"{name}: expected an integer from {least} to {most}, got {described(value)}"
         )
     return whole
 
@@ -76,7 +76,7 @@ def require_number(
             number = math.nan
     if not math.isfinite(number) or number < least or (open_ and number == least):
         bound = "" if least == -math.inf else f" {'>' if open_ else '>='} {least:g}"
-        raise InputError(f"{name}: expected a finite number{bound}, found {described(value)}")
+        raise InputError(f"{name}: expected a finite number{bound}, got {described(value)}")
     return number
 
 
@@ -91,7 +91,7 @@ def require_flag(name: str, value: Any) -> bool:
     if type(value).__module__ == "numpy":
         scalar = value.ndim == 0
     if not scalar or value not in (0, 1):
-        raise InputError(f"{name}: expected True or False, found {described(value)}")
+        raise InputError(f"{name}: expected True or False, got {described(value)}")
     return bool(value)
 
 
@@ -103,7 +103,7 @@ def require_path(name: str, value: Any) -> Path:
         'scene'
     """
     if not isinstance(value, str | os.PathLike):
-        raise InputError(f"{name}: expected a path, found {described(value)}")
+        raise InputError(f"{name}: expected a path, got {described(value)}")
     return Path(value).expanduser()
 
 
@@ -125,11 +125,11 @@ def require_tensors(optional: Mapping[str, Tensor | None] = _NONE, **tensors: Te
         if tensor is None and name in optional:
             continue
         if not isinstance(tensor, Tensor):
-            raise InputError(f"{name}: expected a torch tensor, found {described(tensor)}")
+            raise InputError(f"{name}: expected a torch tensor, got {described(tensor)}")
         if device is None:
             device = tensor.device
         if tensor.device != device:
-            raise InputError(f"{name}: expected device {device}, found device {tensor.device}")
+            raise InputError(f"{name}: expected device {device}, got device {tensor.device}")
 
 
 def described(value: Any) -> str:

@@ -43,7 +43,7 @@ def rotations_from_quats(quats: torch.Tensor) -> torch.Tensor:
     """
     require_tensors(quats=quats)
     if quats.shape[-1:] != (4,) or not quats.is_floating_point():
-        raise InputError(f"quats: expected floating point [..., 4], found {described(quats)}")
+        raise InputError(f"quats: expected floating point [..., 4], got {described(quats)}")
     w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
     rows = (
         1 - 2 * (y * y + z * z),

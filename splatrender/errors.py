@@ -29,9 +29,9 @@ class WriteError(OSError):
 
     Example:
         >>> print(WriteError("out/a.png", "No space left on device"))
-        out/a.png: expected to write this file, found: No space left on device
+        out/a.png: expected to write this file, got: No space left on device
     """
 
     def __init__(self, path: str | os.PathLike[str], reason: str, hint: str = "") -> None:
         self.path, self.reason, self.hint = os.fspath(path), reason, hint
-        super().__init__(f"{self.path}: expected to write this file, found: {reason}{hint}")
+        super().__init__(f"{self.path}: expected to write this file, got: {reason}{hint}")

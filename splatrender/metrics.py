@@ -59,7 +59,7 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
     """
     image, target = _checked(image, target, mask)
     if image.ndim != 3:
-        raise InputError(f"image: expected shape [H, W, 3], found {list(image.shape)}")
+        raise InputError(f"image: expected shape [H, W, 3], got {list(image.shape)}")
     with torch.no_grad():
         return float(photometric_loss(image, target, mask, ssim_weight=1.0).ssim)
 
@@ -68,15 +68,15 @@ def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
     """Both pictures as float64 in 0..1."""
     require_tensors({"mask": mask}, image=image, target=target)
     if image.ndim < 1 or image.shape[-1] != 3 or not image.numel():
-        raise InputError(f"image: expected shape [..., 3], found {list(image.shape)}")
+        raise InputError(f"image: expected shape [..., 3], got {list(image.shape)}")
     if target.shape != image.shape:
         raise InputError(
-            f"target: expected the shape of image, {list(image.shape)}, found {list(target.shape)}"
+            f"target: expected the shape of image, {list(image.shape)}, got {list(target.shape)}"
         )
     if mask is not None and mask.shape != image.shape[:-1]:
-        raise InputError(f"mask: expected shape {list(image.shape[:-1])}, found {list(mask.shape)}")
+        raise InputError(f"mask: expected shape {list(image.shape[:-1])}, got {list(mask.shape)}")
     if mask is not None and not bool((mask != 0).any()):
-        raise InputError("mask: expected a pixel that counts, found none")
+        raise InputError("mask: expected a pixel that counts, got none")
     return _unit("image", image), _unit("target", target)
 
 
@@ -85,4 +85,4 @@ def _unit(name: str, picture: Tensor) -> Tensor:
         return picture.double() / 255
     if picture.is_floating_point():
         return picture.detach().double().clamp(0, 1)
-    raise InputError(f"{name}: expected uint8 or a floating dtype, found {picture.dtype}")
+    raise InputError(f"{name}: expected uint8 or a floating dtype, got {picture.dtype}")

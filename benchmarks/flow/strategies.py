@@ -224,7 +224,7 @@ def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in value.split(","))
     except ValueError:
-        raise click.BadParameter(f"expected numbers like 1,2,3, found {value!r}") from None
+        raise click.BadParameter(f"expected numbers like 1,2,3, got {value!r}") from None
 
 
 @click.command()

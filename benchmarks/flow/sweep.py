@@ -42,7 +42,7 @@ def main(
     """Print CPU milliseconds of a step and of a swept view, and their ratio for 32 views."""
     if iterations <= 2 * rounds * BLOCK:
         expected = f"expected more than {2 * rounds * BLOCK} with {rounds} rounds"
-        raise click.BadParameter(f"{expected}, found {iterations}", param_hint="--iterations")
+        raise click.BadParameter(f"{expected}, got {iterations}", param_hint="--iterations")
     torch.set_num_threads(threads)
     with tempfile.TemporaryDirectory() as folder:  # named in the options, never written to
         options = TrainOptions(

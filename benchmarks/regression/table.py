@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     ]
     unknown = [c for c in chosen if c not in labels and c != "rates"]
     if unknown or not rows:
-        parser.error(f"--tasks, --methods: expected some of {', '.join(labels)}; found {unknown}")
+        parser.error(f"--tasks, --methods: expected some of {', '.join(labels)}; got {unknown}")
     torch.set_num_threads(options.threads)
     seeds = options.seeds or (1 if options.quick else 5)
     cache = options.cache or options.out / "cache"

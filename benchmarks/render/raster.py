@@ -157,7 +157,7 @@ def check_agreement(name: str, figures: dict[str, float]) -> None:
     # leaves out: such pixels are rare, and their difference is bounded
     same = figures["part that differs by 1e-3"] <= MAX_DIFFERENT
     if not (same and figures["largest difference"] < 2 / 255 and cosine > 0.9999):
-        raise SystemExit(f"{name}: expected equal pictures and gradients, found {figures}")
+        raise SystemExit(f"{name}: expected equal pictures and gradients, got {figures}")
 
 
 def print_workload(name: str, figures: dict[str, Any], toy: bool) -> None:

@@ -29,7 +29,7 @@ def build() -> Path:
     """
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
-        raise SystemExit(f"raster.py: expected a C++ compiler (CXX or g++), found no {compiler!r}")
+        raise SystemExit(f"raster.py: expected a C++ compiler (CXX or g++), got no {compiler!r}")
     key = hashlib.sha256(SOURCE.read_bytes() + repr((compiler, FLAGS)).encode()).hexdigest()[:16]
     library = CACHE / f"scalar_raster_{key}.so"
     if not library.exists():

@@ -27,7 +27,7 @@ static Kernels choose() {
 #endif
   if (isa.empty() || isa == "portable") return make_kernels_portable();
   throw std::runtime_error(
-      "SPLATRENDER_ISA: expected portable, avx2 or avx512, and one that this CPU has; found " + isa);
+      "SPLATRENDER_ISA: expected portable, avx2 or avx512, and one that this CPU has; got " + isa);
 }
 
 const Kernels& kernels() {

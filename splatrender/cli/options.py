@@ -102,7 +102,7 @@ class IterationList(click.ParamType):
         try:
             return tuple(int(part) for part in str(value).split(",") if part.strip())
         except ValueError:
-            self.fail(f"expected whole numbers like 1000,7000, found {value!r}", param, ctx)
+            self.fail(f"expected whole numbers like 1000,7000, got {value!r}", param, ctx)
 
 
 NAMED = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
@@ -127,7 +127,7 @@ class Color(click.ParamType):
             color = ()
         if len(color) != 3 or not all(0 <= part <= 1 for part in color):
             self.fail(
-                f"expected black, white or three numbers from 0 to 1 like 1,0.5,0, found {value!r}",
+                f"expected black, white or three numbers from 0 to 1 like 1,0.5,0, got {value!r}",
                 param,
                 ctx,
             )
@@ -164,5 +164,5 @@ def one_of(name: str, given: str | None, other: str | None) -> str | None:
         click.UsageError: there are two and they differ.
     """
     if given is not None and other is not None and given != other:
-        raise click.UsageError(f"expected one {name}, found two: {given} and {other}")
+        raise click.UsageError(f"expected one {name}, got two: {given} and {other}")
     return given if given is not None else other

@@ -48,7 +48,7 @@ class SplatCount(click.ParamType):
         if value == "auto" or (isinstance(value, int) and value > 0):
             return value
         if not str(value).isdecimal() or int(value) < 1:
-            self.fail(f"expected a whole number from 1 on, or auto, found {value!r}", param, ctx)
+            self.fail(f"expected a whole number from 1 on, or auto, got {value!r}", param, ctx)
         return int(value)
 
 

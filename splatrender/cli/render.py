@@ -148,7 +148,7 @@ def render(out: str | None, model: str | None, **options: Any) -> None:
     """
     model = one_of("model", out, model)
     if model is None:
-        raise click.UsageError("expected a model folder or a .ply file as MODEL, found none")
+        raise click.UsageError("expected a model folder or a .ply file as MODEL, got none")
     import torch  # here, as --help need not load it
 
     from splatrender.rendering import RenderJob, render_model

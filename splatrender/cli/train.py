@@ -216,7 +216,7 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
     """
     scene = one_of("scene", scene, source)
     if scene is None:
-        raise click.UsageError("expected a scene folder as SCENE or behind --source, found none")
+        raise click.UsageError("expected a scene folder as SCENE or behind --source, got none")
     if model is None:
         model = str(Path("output") / Path(scene).resolve().name)
     from splatrender import training  # here, so that --help need not load torch

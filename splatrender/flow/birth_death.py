@@ -175,7 +175,7 @@ def steepest_atoms(
     """
     if candidates.shape[0] != residual.shape[0]:
         raise InputError(
-            f"candidates: expected {residual.shape[0]} rows, found {candidates.shape[0]}"
+            f"candidates: expected {residual.shape[0]} rows, got {candidates.shape[0]}"
         )
     psi, r = candidates.clone(), residual
     scale = psi.square().sum(dim=0)
@@ -290,7 +290,7 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
     while int(info):
         jitter *= 10
         if not jitter < 1:
-            raise InputError("matrix: expected finite positive definite, found something else")
+            raise InputError("matrix: expected finite positive definite, got something else")
         lifted = matrix.clone()
         lifted.diagonal().add_(jitter * scale)
         lower, info = torch.linalg.cholesky_ex(lifted)

@@ -90,7 +90,7 @@ def place_error(path: Path, error: OSError) -> InputError | WriteError:
     """
     reason = error.strerror or str(error)
     if error.errno in WRONG_PLACE:
-        return InputError(f"{path}: expected a place for a file, found: {reason}")
+        return InputError(f"{path}: expected a place for a file, got: {reason}")
     return WriteError(path, reason)
 
 

@@ -72,19 +72,19 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "none"
-        raise InputError(f"{path}: expected a checkpoint file, found {found}")
+        raise InputError(f"{path}: expected a checkpoint file, got {found}")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch.load raises half a dozen kinds for damaged files
         first = (str(error) or type(error).__name__).splitlines()[0]
         raise InputError(
-            f"{path}: expected a whole {FORMAT}, found a damaged or foreign file: {first}"
+            f"{path}: expected a whole {FORMAT}, got a damaged or foreign file: {first}"
         ) from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise InputError(f"{path}: expected a {FORMAT}, found another kind of file")
+        raise InputError(f"{path}: expected a {FORMAT}, got another kind of file")
     if content.get("version") != VERSION:
         raise InputError(
-            f"{path}: expected version {VERSION} of a {FORMAT}, found {content.get('version')}; "
+            f"{path}: expected version {VERSION} of a {FORMAT}, got {content.get('version')}; "
             "resume with the release of splatrender that wrote it"
         )
     return content["state"]
@@ -95,13 +95,12 @@ def _check_plain(value: Any, where: str) -> None:
     if isinstance(value, dict):
         for key, item in value.items():
             if not isinstance(key, str | int):
-                raise InputError(f"{where}: expected keys of str or int, found {key!r}")
+                raise InputError(f"{where}: expected keys of str or int, got {key!r}")
             _check_plain(item, f"{where}[{key!r}]")
     elif isinstance(value, list | tuple):
         for i, item in enumerate(value):
             _check_plain(item, f"{where}[{i}]")
     elif type(value) not in (torch.Tensor, torch.nn.Parameter, int, float, str, bool, type(None)):
         raise InputError(
-            f"{where}: expected a tensor, number, string, list or dict, "
-            f"found {type(value).__name__}"
+            f"{where}: expected a tensor, number, string, list or dict, got {type(value).__name__}"
         )

@@ -27,4 +27,4 @@ def expand_home(name: str, path: str | os.PathLike[str]) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        raise InputError(f"{name}: expected a home folder for ~, found none for {path}") from None
+        raise InputError(f"{name}: expected a home folder for ~, got none for {path}") from None

@@ -69,10 +69,10 @@ def write_image(path: str | os.PathLike[str], picture: Tensor, quality: int = 95
     kind = FORMATS.get(path.suffix.lower())
     if kind is None:
         raise InputError(
-            f"{path}: expected a name ending in {', '.join(FORMATS)}, found {path.suffix!r}"
+            f"{path}: expected a name ending in {', '.join(FORMATS)}, got {path.suffix!r}"
         )
     if picture.dim() != 3 or picture.shape[2] != 3:
-        raise InputError(f"picture: expected shape (H, W, 3), found {tuple(picture.shape)}")
+        raise InputError(f"picture: expected shape (H, W, 3), got {tuple(picture.shape)}")
     options: dict[str, int] = {"quality": quality} if kind == "JPEG" else {"compress_level": 3}
     with atomic_write(path) as temporary:
         Image.fromarray(to_uint8(picture).numpy()).save(temporary, format=kind, **options)
@@ -165,7 +165,7 @@ def panel(pictures: Sequence[Tensor], captions: Sequence[str]) -> Tensor:
     """
     if not pictures or len(pictures) != len(captions):
         raise InputError(
-            f"panel: expected pictures with a caption each, found {len(pictures)} pictures "
+            f"panel: expected pictures with a caption each, got {len(pictures)} pictures "
             f"and {len(captions)} captions"
         )
     gap = 4

@@ -62,11 +62,11 @@ def read_json(path: str | os.PathLike[str]) -> Any:
     try:
         return json.loads(Path(path).read_bytes())  # bytes: json finds the encoding out
     except FileNotFoundError:
-        raise InputError(f"{path}: expected a JSON file, found none") from None
+        raise InputError(f"{path}: expected a JSON file, got none") from None
     except OSError as error:
-        raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
+        raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: expected JSON, found: {error}") from error
+        raise InputError(f"{path}: expected JSON, got: {error}") from error
 
 
 def _plain(value: Any) -> Any:

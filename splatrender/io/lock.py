@@ -40,7 +40,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
         WriteError: the disk does not take the file.
     """
     if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder to write to, found a file")
+        raise InputError(f"{folder}: expected a folder to write to, got a file")
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     path = folder / NAME
     try:
@@ -135,7 +135,7 @@ def _is_there(path: Path, handle: int) -> bool:
 def _refusal(path: Path, holder: dict[str, Any]) -> str:
     """The sentence on a folder that is taken."""
     who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
-    here = f"{path.parent}: expected no other run in this folder, found {who} at work there"
+    here = f"{path.parent}: expected no other run in this folder, got {who} at work there"
     if holder.get("host") == platform.node():
         return f"{here}; wait for its end, or choose another folder"
     return f"{here}; if it has ended, remove {path}"

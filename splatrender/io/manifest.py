@@ -47,7 +47,7 @@ class Manifest:
             return None  # somebody else's file of that name
         files = content.get("files")
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
-            raise InputError(f"{path}: expected a list of names as 'files', found another thing")
+            raise InputError(f"{path}: expected a list of names as 'files', got another thing")
         return cls(folder, [NAME, *files])
 
     def add(self, files: Iterable[str]) -> None:
@@ -83,7 +83,7 @@ class Manifest:
             except OSError as error:
                 raise InputError(
                     f"{self.folder / file}: expected a file of an earlier run that can be "
-                    f"removed, found: {error.strerror}"
+                    f"removed, got: {error.strerror}"
                 ) from error
         folders = {parent for file in self.files for parent in PurePosixPath(file).parents}
         for folder in sorted(folders - {PurePosixPath(".")}, key=lambda f: -len(f.parts)):

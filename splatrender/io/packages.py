@@ -1,4 +1,4 @@
-"""Packages that a command needs late, found missing or broken before it begins its work."""
+"""Packages that a command needs late, got missing or broken before it begins its work."""
 
 from __future__ import annotations
 
@@ -53,10 +53,10 @@ def message(module: str, error: BaseException | None = None, hint: str = "") -> 
     """
     use, name, install = PACKAGES[module]
     if error is None:
-        return f"{use}: expected the package {name}, found none; pip install {install}{hint}"
+        return f"{use}: expected the package {name}, got none; pip install {install}{hint}"
     reason = " ".join((str(error) or type(error).__name__).split())
     again = f"pip install --force-reinstall {install}"
-    return f"{use}: expected a package {name} that works, found: {reason:.200}; {again}{hint}"
+    return f"{use}: expected a package {name} that works, got: {reason:.200}; {again}{hint}"
 
 
 def pyplot() -> Any:

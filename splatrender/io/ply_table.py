@@ -75,15 +75,15 @@ def read_table(path: Path) -> PlyFile:
                 raise InputError(f"{path}: expected a PLY file, which begins with 'ply'")
         data: Any = plyfile.PlyData.read(str(path))
     except FileNotFoundError:
-        raise InputError(f"{path}: expected a .ply file, found none") from None
+        raise InputError(f"{path}: expected a .ply file, got none") from None
     except IsADirectoryError:
-        raise InputError(f"{path}: expected a .ply file, found a folder") from None
+        raise InputError(f"{path}: expected a .ply file, got a folder") from None
     except OSError as error:
-        raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
+        raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from error
     except InputError:
         raise
     except (plyfile.PlyParseError, ValueError) as error:
-        raise InputError(f"{path}: expected a whole PLY file, found: {error}") from error
+        raise InputError(f"{path}: expected a whole PLY file, got: {error}") from error
     elements = {element.name: np.asarray(element.data) for element in data.elements}
     return PlyFile(elements, list(data.comments))
 
@@ -111,10 +111,10 @@ def columns_of(
         if name not in available:
             raise InputError(
                 f"{path}: expected a property {name!r} as in 3D Gaussian splatting files, "
-                f"found only {some(available)}"
+                f"got only {some(available)}"
             )
         if table.dtype[name].hasobject:
-            raise InputError(f"{path}: expected a number as property {name!r}, found a list")
+            raise InputError(f"{path}: expected a number as property {name!r}, got a list")
         with np.errstate(over="ignore"):  # a double beyond float32 becomes infinite
             result[:, i] = table[name]
     return result
@@ -136,7 +136,7 @@ def rest_names(path: Path, table: np.ndarray) -> tuple[str, ...]:
     count = sum(name.startswith("f_rest_") for name in table.dtype.names or ())
     if count not in (0, 9, 24, 45):
         raise InputError(
-            f"{path}: expected 0, 9, 24 or 45 properties f_rest_* (degree 0 to 3), found {count}"
+            f"{path}: expected 0, 9, 24 or 45 properties f_rest_* (degree 0 to 3), got {count}"
         )
     return tuple(f"f_rest_{i}" for i in range(count))
 

@@ -48,7 +48,7 @@ def check_rate(fps: float) -> None:
         InputError: it is not within 0.01 to 1000.
     """
     if not 0.01 <= fps <= 1000:
-        raise InputError(f"fps: expected 0.01 to 1000 frames a second, found {fps}")
+        raise InputError(f"fps: expected 0.01 to 1000 frames a second, got {fps}")
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def video_writer(
     """
     path = Path(path)
     if path.suffix.lower() != ".mp4":
-        raise InputError(f"{path}: expected a name ending in .mp4, found {path.suffix!r}")
+        raise InputError(f"{path}: expected a name ending in .mp4, got {path.suffix!r}")
     check_rate(fps)
     write_frames = encoder().write_frames
     size: tuple[int, int] | None = None
@@ -106,7 +106,7 @@ def video_writer(
             )
             stream.send(None)
         if (width, height) != size:
-            raise InputError(f"frame: expected the size {size} of the first, found {width, height}")
+            raise InputError(f"frame: expected the size {size} of the first, got {width, height}")
         stream.send(_even(to_uint8(frame)).contiguous().numpy())
 
     with atomic_write(path) as temporary:
@@ -116,7 +116,7 @@ def video_writer(
             if stream is not None:
                 stream.close()  # waits for the encoder
         if stream is None:
-            raise InputError(f"{path}: expected frames for a video, found none")
+            raise InputError(f"{path}: expected frames for a video, got none")
         if not _is_whole(temporary):  # ffmpeg ends without a word where the disk is full
             raise OSError("the encoder stopped before the end of the video")
 

@@ -60,7 +60,7 @@ class Camera:
             value, focal = getattr(self, field), field in ("fx", "fy")
             if isinstance(value, torch.Tensor) and value.requires_grad:
                 raise InputError(
-                    f"{label}{field}: expected a number, found a tensor that asks for a gradient "
+                    f"{label}{field}: expected a number, got a tensor that asks for a gradient "
                     "(a camera passes gradients to poses alone; rasterize also to intrinsics)"
                 )
             least = 0.0 if focal else -math.inf
@@ -106,7 +106,7 @@ class Camera:
         """
         motion = _tensor("twist", twist)
         if motion.shape != (6,) or not bool(motion.detach().isfinite().all()):
-            raise InputError(f"twist: expected 6 finite numbers, found {motion.tolist()}")
+            raise InputError(f"twist: expected 6 finite numbers, got {motion.tolist()}")
         vx, vy, vz, x, y, z = motion.unbind()
         zero = torch.zeros_like(x)
         rows = (zero, -z, y, vx, z, zero, -x, vy, -y, x, zero, vz, zero, zero, zero, zero)
@@ -169,7 +169,7 @@ class Camera:
             [0.0, 0.0, 2.0]
         """
         if not 0.0 < require_number("look_at: fov_x", fov_x) < 180.0:
-            raise InputError(f"look_at: fov_x: expected within (0, 180) degrees, found {fov_x}")
+            raise InputError(f"look_at: fov_x: expected within (0, 180) degrees, got {fov_x}")
         width = require_integer("look_at: width", width, 1, MOST_PIXELS)
         height = require_integer("look_at: height", height, 1, MOST_PIXELS)
         start, end, above = (
@@ -178,14 +178,14 @@ class Camera:
         )
         for part, value in (("eye", start), ("target", end), ("up", above)):
             if value.shape != (3,):
-                raise InputError(f"look_at: {part}: expected shape [3], found {list(value.shape)}")
+                raise InputError(f"look_at: {part}: expected shape [3], got {list(value.shape)}")
         forward = end - start
         right = torch.linalg.cross(forward, above)
         smallest = 1e-9 * forward.detach().norm() * above.detach().norm()
         if not bool(right.detach().norm() > smallest):
             raise InputError(
                 f"look_at: eye, target, up: expected points that span a frame, "
-                f"found eye {start.tolist()}, target {end.tolist()}, up {above.tolist()}"
+                f"got eye {start.tolist()}, target {end.tolist()}, up {above.tolist()}"
             )
         forward = forward / forward.norm()
         right = right / right.norm()
@@ -202,7 +202,7 @@ def _tensor(name: str, value: Sequence[float] | torch.Tensor) -> torch.Tensor:
     try:
         return torch.as_tensor(value).to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
-        raise InputError(f"{name}: expected numbers, found {described(value)}") from None
+        raise InputError(f"{name}: expected numbers, got {described(value)}") from None
 
 
 def _rigid(name: str, value: torch.Tensor) -> torch.Tensor:
@@ -210,18 +210,18 @@ def _rigid(name: str, value: torch.Tensor) -> torch.Tensor:
     viewmat = _tensor(name, value)
     plain = viewmat.detach()
     if plain.shape != (4, 4):
-        raise InputError(f"{name}: expected shape [4, 4], found {list(plain.shape)}")
+        raise InputError(f"{name}: expected shape [4, 4], got {list(plain.shape)}")
     if not bool(plain.isfinite().all()):
-        raise InputError(f"{name}: expected finite numbers, found {plain.tolist()}")
+        raise InputError(f"{name}: expected finite numbers, got {plain.tolist()}")
     rotation = plain[:3, :3]
     # Rigid or nothing: `center` and the projection both rely on W⁻¹ = Wᵀ.
     gram, one = rotation @ rotation.T, torch.eye(3, dtype=torch.float64)
     if not (torch.allclose(gram, one, atol=1e-4) and float(torch.det(rotation)) > 0):
         found = rotation.tolist()
-        raise InputError(f"{name}: expected a rotation as its first 3x3 numbers, found {found}")
+        raise InputError(f"{name}: expected a rotation as its first 3x3 numbers, got {found}")
     if not torch.allclose(plain[3], plain.new_tensor([0.0, 0.0, 0.0, 1.0]), atol=1e-6):
         raise InputError(
-            f"{name}: expected 0, 0, 0, 1 as the last row, found {plain[3].tolist()} (points are "
+            f"{name}: expected 0, 0, 0, 1 as the last row, got {plain[3].tolist()} (points are "
             "columns here, p_camera = viewmat p_world: transpose a matrix that is meant for rows)"
         )
     return viewmat

@@ -46,10 +46,10 @@ def unpack(path: Path, elements: dict[str, np.ndarray]) -> Splats:
     chunks, vertices = elements["chunk"], elements["vertex"]
     count = len(vertices)
     if count == 0:
-        raise InputError(f"{path}: expected at least one splat, found an empty file")
+        raise InputError(f"{path}: expected at least one splat, got an empty file")
     if len(chunks) * CHUNK < count:
         raise InputError(
-            f"{path}: expected {-(-count // CHUNK)} chunks for {count} splats, found {len(chunks)}"
+            f"{path}: expected {-(-count // CHUNK)} chunks for {count} splats, got {len(chunks)}"
         )
 
     def words(name: str) -> np.ndarray:
@@ -113,7 +113,7 @@ def _rest(path: Path, elements: dict[str, np.ndarray], count: int) -> np.ndarray
         return np.zeros((count, 0), dtype=np.float32)
     table = elements["sh"]
     if len(table) != count:
-        raise InputError(f"{path}: expected {count} rows of harmonics, found {len(table)}")
+        raise InputError(f"{path}: expected {count} rows of harmonics, got {len(table)}")
     codes = columns_of(path, table, rest_names(path, table))
     unit = np.where(codes == 0, 0, np.where(codes == 255, 1, (codes + 0.5) / 256))
     return ((unit - 0.5) * 2 * SH_RANGE).astype(np.float32)

@@ -95,6 +95,6 @@ def draw_distinct(weights: Tensor, count: int, generator: torch.Generator | None
 def _refused(weights: Tensor, count: int) -> InputError:
     smallest, largest = (float(end) for end in weights.aminmax())
     return InputError(
-        f"weights: expected finite numbers >= 0, at least {count} of them > 0; found "
+        f"weights: expected finite numbers >= 0, at least {count} of them > 0; got "
         f"{int((weights > 0).sum())} such among {len(weights)} from {smallest} to {largest}"
     )

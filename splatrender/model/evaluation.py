@@ -39,7 +39,7 @@ class Field:
     def laplacian(self) -> Tensor:
         """[n, p] Σ_j ∂²f/∂x_j²."""
         if self.hessian is None:
-            raise InputError("order: expected 2 for the Laplacian, found less")
+            raise InputError("order: expected 2 for the Laplacian, got less")
         return self.hessian.diagonal(dim1=-2, dim2=-1).sum(dim=-1)
 
 
@@ -70,10 +70,10 @@ def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int =
     if points.dim() != 2 or points.shape[1] != measure.dims or points.dtype != measure.dtype:
         raise InputError(
             f"points: expected {measure.dtype} of shape (n, {measure.dims}), "
-            f"found {points.dtype} of shape {tuple(points.shape)}"
+            f"got {points.dtype} of shape {tuple(points.shape)}"
         )
     if order not in (0, 1, 2):
-        raise InputError(f"order: expected 0, 1 or 2, found {order}")
+        raise InputError(f"order: expected 0, 1 or 2, got {order}")
     inverses = measure.inverse_factors()
     amplitudes = measure.amplitudes
     count = len(points)

@@ -82,7 +82,7 @@ def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasur
         The k splats at t.
     """
     if len(start) != len(end):
-        raise InputError(f"end: expected {len(start)} splats as at the start, found {len(end)}")
+        raise InputError(f"end: expected {len(start)} splats as at the start, got {len(end)}")
     target = replace(end, factors=aligned(start.factors, end.factors))
     mixed = {
         name: (1 - time) * tensor + time * getattr(target, name) for name, tensor in start.items()
@@ -204,7 +204,7 @@ def split_twins(
         The twins.
     """
     if not 0 <= offset < 1:
-        raise InputError(f"offset: expected a number in [0, 1), found {offset}")
+        raise InputError(f"offset: expected a number in [0, 1), got {offset}")
     e = direction / direction.norm(dim=1, keepdim=True)
     along = (factors @ e[..., None])[..., 0]
     shrink = 1 - math.sqrt(1 - offset**2)
@@ -275,7 +275,7 @@ def measure_distance(one: SplatMeasure, other: SplatMeasure) -> float:
     if (one.dims, one.outputs) != (other.dims, other.outputs):
         raise InputError(
             f"other: expected {one.dims} inputs and {one.outputs} outputs, "
-            f"found {other.dims} and {other.outputs}"
+            f"got {other.dims} and {other.outputs}"
         )
     cost = bures_wasserstein(
         one.means[:, None], one.factors[:, None], other.means, other.factors

@@ -5,19 +5,19 @@ Legend: k splats, p outputs, d inputs, m mass, v weight, b mean, A factor, ρ pa
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
 from splatrender.model.parents import Gaussian, Parent
+from splatrender.model.record import Record
 
 
 @dataclass(frozen=True, eq=False)
-class SplatMeasure:
+class SplatMeasure(Record):
     """μ = Σ_i m_i δ_(v_i, A_i, b_i), which stands for the function f : R^d → R^p,
 
         f(x) = Σ_i m_i v_i ρ_i(x),      ρ_i(x) = N_i ρ(A_i⁻¹ (x − b_i)),
@@ -56,39 +56,20 @@ class SplatMeasure:
     normalised: bool = False
 
     def __post_init__(self) -> None:
-        for name, tensor in self.items():
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                kind = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise InputError(
-                    f"SplatMeasure.{name}: expected a floating-point tensor, found {kind}"
-                )
+        self.check_kinds()
         if self.means.dim() != 2 or self.means.shape[1] == 0:
             found = tuple(self.means.shape)
-            raise InputError(
-                f"SplatMeasure.means: expected shape (k, d) with d >= 1, found {found}"
-            )
+            raise InputError(f"SplatMeasure.means: expected shape (k, d) with d >= 1, got {found}")
         count, dims = self.means.shape
         outputs = self.weights.shape[-1] if self.weights.dim() == 2 else 1
-        expected = {
-            "mass": (count,),
-            "weights": (count, outputs),
-            "factors": (count, dims, dims),
-        }
-        for name, shape in expected.items():
-            found = tuple(getattr(self, name).shape)
-            if found != shape:
-                raise InputError(f"SplatMeasure.{name}: expected shape {shape}, found {found}")
-        for name, tensor in self.items():
-            for what in ("dtype", "device"):
-                if getattr(tensor, what) != getattr(self.means, what):
-                    raise InputError(
-                        f"SplatMeasure.{name}: expected {what} {getattr(self.means, what)} as of "
-                        f"means, found {getattr(tensor, what)}"
-                    )
+        self.check_shapes(
+            {
+                "mass": (count,),
+                "weights": (count, outputs),
+                "factors": (count, dims, dims),
+            }
+        )
         self.parent.check_dims(dims)
-
-    def __len__(self) -> int:
-        return self.means.shape[0]
 
     def __repr__(self) -> str:
         kind = "densities" if self.normalised else "peak 1"
@@ -129,16 +110,6 @@ class SplatMeasure:
         """[k, p] m v N, the splats' heights above zero."""
         return (self.mass * self.norms)[:, None] * self.weights
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that all tensors share."""
-        return self.means.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device that all tensors share."""
-        return self.means.device
-
     @classmethod
     def from_amplitudes(
         cls,
@@ -170,35 +141,10 @@ class SplatMeasure:
         weights = torch.where(mass[:, None] > 0, moments / safe, unit)
         return cls(mass, weights, means, factors, parent, normalised)
 
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors of the fields, in the order of declaration."""
-        return ((f.name, getattr(self, f.name)) for f in fields(self)[:4])
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> SplatMeasure:
-        """The measure whose tensors are those of this one after `function`."""
-        return self.with_tensors({name: function(tensor) for name, tensor in self.items()})
-
-    def with_tensors(self, tensors: dict[str, Tensor]) -> SplatMeasure:
-        """The measure with other tensors in the named fields, of the same parent and kind."""
-        merged = {**dict(self.items()), **tensors}
-        return SplatMeasure(**merged, parent=self.parent, normalised=self.normalised)
-
-    def to(self, *args: Any, **kwargs: Any) -> SplatMeasure:
-        """The same measure in another dtype or on another device (arguments of `Tensor.to`)."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
-
-    def detach(self) -> SplatMeasure:
-        """The same measure outside the autograd graph, sharing memory."""
-        return self.map(Tensor.detach)
-
-    def index(self, ids: Tensor) -> SplatMeasure:
-        """The splats chosen by integer ids [M] or by a boolean mask [k]."""
-        return self.map(lambda tensor: tensor[ids])
-
-    def finite(self) -> Tensor:
-        """[k] bool: whether every number of a splat is finite."""
-        masks = [t.isfinite().reshape(len(self), -1).all(dim=1) for _, t in self.items()]
-        return torch.stack(masks).all(dim=0)
+    @classmethod
+    def tensor_names(cls) -> tuple[str, ...]:
+        """Return the names of the tensors: all but the parent and the normalisation."""
+        return "mass", "weights", "means", "factors"
 
     def inverse_factors(self) -> Tensor:
         """[k, d, d] A⁻¹.
@@ -211,20 +157,14 @@ class SplatMeasure:
         if not bool(good.all()):
             first = int((~good).nonzero()[0, 0])
             raise InputError(
-                f"SplatMeasure.factors: expected invertible matrices, found a singular one "
+                f"SplatMeasure.factors: expected invertible matrices, got a singular one "
                 f"at splat {first}"
             )
         return inverses
 
-    @staticmethod
-    def cat(parts: Sequence[SplatMeasure]) -> SplatMeasure:
-        """All splats of several measures, in order; they must agree in all but their number."""
-        if not parts:
-            raise InputError("SplatMeasure.cat: expected at least one measure, found none")
+    @classmethod
+    def check_alike(cls, parts: Sequence[SplatMeasure]) -> None:
+        """Check that measures have one parent, normalisation, and numbers of inputs and outputs."""
         kinds = {(part.parent, part.normalised, part.dims, part.outputs) for part in parts}
         if len(kinds) > 1:
-            raise InputError("SplatMeasure.cat: expected one parent and shape, found several")
-        tensors = {
-            name: torch.cat([getattr(part, name) for part in parts]) for name, _ in parts[0].items()
-        }
-        return parts[0].with_tensors(tensors)
+            raise InputError("SplatMeasure.cat: expected one parent and shape, got several")

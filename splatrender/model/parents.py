@@ -161,7 +161,7 @@ class StudentT(Parent):
 
     def __post_init__(self) -> None:
         if self.degrees < 3:
-            raise InputError(f"degrees: expected a whole number >= 3, found {self.degrees}")
+            raise InputError(f"degrees: expected a whole number >= 3, got {self.degrees}")
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
         """As of `Parent`."""
@@ -220,7 +220,7 @@ class MexicanHat(Parent):
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
         """There is nothing to draw from."""
-        raise InputError("parent: expected a density to sample from, found mexican-hat (signed)")
+        raise InputError("parent: expected a density to sample from, got mexican-hat (signed)")
 
 
 class _Linear(Parent):
@@ -229,7 +229,7 @@ class _Linear(Parent):
     def check_dims(self, dims: int) -> None:
         """One dimension only."""
         if dims != 1:
-            raise InputError(f"parent: {self.name} exists in 1 dimension, found {dims}")
+            raise InputError(f"parent: {self.name} exists in 1 dimension, got {dims}")
 
 
 @dataclass(frozen=True)
@@ -318,7 +318,7 @@ def create_parent(name: str | Parent) -> Parent:
     if isinstance(name, Parent):
         return name
     if name not in PARENTS:
-        raise InputError(f"parent: expected one of {', '.join(PARENTS)}; found {name!r}")
+        raise InputError(f"parent: expected one of {', '.join(PARENTS)}; got {name!r}")
     return PARENTS[name]()
 
 

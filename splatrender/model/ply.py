@@ -176,7 +176,7 @@ def _written_offset(path: Path, comments: list[str]) -> Tensor | None:
     if offset.shape != (3,) or not bool(offset.isfinite().all()):
         raise InputError(
             f"{path}: expected 'comment offset X Y Z' with three numbers, "
-            f"found 'comment {lines[0]:.80}'"
+            f"got 'comment {lines[0]:.80}'"
         )
     return offset
 
@@ -188,7 +188,7 @@ def _usable(path: Path, splats: Splats) -> Splats:
     usable = ~(broken | invisible)
     if not usable.any():
         found = f"{int(broken.sum())} that are not finite, {int(invisible.sum())} of opacity 0"
-        raise InputError(f"{path}: expected splats of finite numbers, found {found}")
+        raise InputError(f"{path}: expected splats of finite numbers, got {found}")
     for mask, reason in ((broken, "not finite"), (invisible, "invisible (opacity 0)")):
         if mask.any():
             logger.warning(
@@ -213,10 +213,10 @@ def _warn_of_rounding(path: Path, splats: Splats) -> None:
 
 def _splats_from_vertices(path: Path, elements: dict[str, np.ndarray]) -> Splats:
     if "vertex" not in elements:
-        raise InputError(f"{path}: expected an element 'vertex', found {some(elements)}")
+        raise InputError(f"{path}: expected an element 'vertex', got {some(elements)}")
     table = elements["vertex"]
     if len(table) == 0:
-        raise InputError(f"{path}: expected at least one splat, found an empty file")
+        raise InputError(f"{path}: expected at least one splat, got an empty file")
     _refuse_flat_layout(path, table)
     means = torch.from_numpy(columns_of(path, table, MEAN, np.float64))
     splats = Splats(
@@ -238,7 +238,7 @@ def _refuse_flat_layout(path: Path, table: np.ndarray) -> None:
     names = table.dtype.names or ()
     if "scale_2" not in names and {"scale_0", "scale_1", "rot_0"} <= set(names):
         raise InputError(
-            f"{path}: expected 3D Gaussian splats with scale_0, scale_1 and scale_2, found the "
+            f"{path}: expected 3D Gaussian splats with scale_0, scale_1 and scale_2, got the "
             "flat discs of 2D Gaussian splatting (2DGS, no scale_2), which are not read; train "
             "the scene here, or add a property scale_2 of -20 to see the discs as thin splats"
         )

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -18,10 +17,10 @@ from splatrender.arguments import (
     require_integer,
     require_number,
     require_tensors,
-    require_type,
 )
 from splatrender.errors import InputError
 from splatrender.model.neighbors import nearest_distances
+from splatrender.model.record import Record
 
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic, 1 / (2 sqrt(pi))
 MAX_DEGREE = 3
@@ -50,7 +49,7 @@ def optical_depths(logits: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, eq=False)
-class Splats:
+class Splats(Record):
     """N Gaussian splats in the parameters that are optimised.
 
     Splat n stands for the Gaussian with mean `means[n]` and covariance A Aᵀ, A = R(q/|q|) diag(s),
@@ -85,36 +84,21 @@ class Splats:
     sh: Tensor
 
     def __post_init__(self) -> None:
-        for name, tensor in self.items():
-            if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
-                found = tensor.dtype if isinstance(tensor, Tensor) else type(tensor).__name__
-                raise InputError(f"Splats.{name}: expected a floating-point tensor, found {found}")
+        self.check_kinds()
         count = self.means.shape[0] if self.means.dim() else 0
-        expected = {
-            "means": (count, 3),
-            "quats": (count, 4),
-            "log_scales": (count, 3),
-            "opacity_logits": (count,),
-        }
-        for name, shape in expected.items():
-            found_shape = tuple(getattr(self, name).shape)
-            if found_shape != shape:
-                raise InputError(f"Splats.{name}: expected shape {shape}, found {found_shape}")
+        self.check_shapes(
+            {
+                "means": (count, 3),
+                "quats": (count, 4),
+                "log_scales": (count, 3),
+                "opacity_logits": (count,),
+            }
+        )
         shape = tuple(self.sh.shape)
         if len(shape) != 3 or shape[0] != count or shape[1] not in (1, 4, 9, 16) or shape[2] != 3:
             raise InputError(
-                f"Splats.sh: expected shape ({count}, K, 3) with K = 1, 4, 9 or 16, found {shape}"
+                f"Splats.sh: expected shape ({count}, K, 3) with K = 1, 4, 9 or 16, got {shape}"
             )
-        for name, tensor in self.items():
-            for kind in ("dtype", "device"):
-                found, wanted = getattr(tensor, kind), getattr(self.means, kind)
-                if found != wanted:
-                    raise InputError(
-                        f"Splats.{name}: expected {kind} {wanted} as of means, found {found}"
-                    )
-
-    def __len__(self) -> int:
-        return self.means.shape[0]
 
     def __repr__(self) -> str:
         return f"Splats({len(self):,} splats, degree {self.degree}, {self.dtype}, {self.device})"
@@ -139,47 +123,6 @@ class Splats:
         """Degree of the spherical harmonics, 0 to 3."""
         return math.isqrt(self.sh.shape[1]) - 1
 
-    @property
-    def dtype(self) -> torch.dtype:
-        """The dtype that all fields share."""
-        return self.means.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """The device that all fields share."""
-        return self.means.device
-
-    def items(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors of the fields, in the order of declaration."""
-        return ((field.name, getattr(self, field.name)) for field in fields(self))
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Splats:
-        """Splats whose fields are those of these splats after `function`."""
-        return Splats(**{name: function(tensor) for name, tensor in self.items()})
-
-    def to(self, *args: Any, **kwargs: Any) -> Splats:
-        """The same splats in another dtype or on another device (arguments of `Tensor.to`)."""
-        return self.map(lambda tensor: tensor.to(*args, **kwargs))
-
-    def detach(self) -> Splats:
-        """The same splats outside the autograd graph, sharing memory."""
-        return self.map(Tensor.detach)
-
-    def clone(self) -> Splats:
-        """A copy of the splats in memory of its own."""
-        return self.map(Tensor.clone)
-
-    def requires_grad_(self, requires_grad: bool = True) -> Splats:
-        """Ask autograd for gradients of every field (in place); returns the splats."""
-        return self.map(lambda tensor: tensor.requires_grad_(requires_grad))
-
-    def index(self, ids: Tensor) -> Splats:
-        """The splats chosen by integer ids [M] or by a boolean mask [N]."""
-        require_tensors(ids=ids)
-        if ids.dtype not in (torch.bool, torch.uint8, torch.int16, torch.int32, torch.int64):
-            raise InputError(f"ids: expected integers or a boolean mask, found {described(ids)}")
-        return self.map(lambda tensor: tensor[ids])
-
     def finite(self) -> Tensor:
         """[N] bool: whether every number of a splat is finite, or the end of its range.
 
@@ -198,19 +141,12 @@ class Splats:
         sh = torch.cat([sh, sh.new_zeros(len(self), size - sh.shape[1], 3)], dim=1)
         return Splats(self.means, self.quats, self.log_scales, self.opacity_logits, sh)
 
-    @staticmethod
-    def cat(parts: Sequence[Splats]) -> Splats:
-        """All splats of several sets, in order; they must agree in degree, dtype and device."""
-        parts = list(parts) if isinstance(parts, Iterable) else [parts]
-        for part in parts:
-            require_type("Splats.cat", part, Splats)
-        if not parts:
-            raise InputError("Splats.cat: expected at least one set of splats, found none")
+    @classmethod
+    def check_alike(cls, parts: Sequence[Splats]) -> None:
+        """Check that sets of splats agree in their degree of harmonics."""
         degrees = sorted({part.degree for part in parts})
         if len(degrees) > 1:
-            raise InputError(f"Splats.cat: expected one degree of harmonics, found {degrees}")
-        names = [field.name for field in fields(Splats)]
-        return Splats(**{n: torch.cat([getattr(part, n) for part in parts]) for n in names})
+            raise InputError(f"Splats.cat: expected one degree of harmonics, got {degrees}")
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Splats:
@@ -292,19 +228,19 @@ class Splats:
         """
         require_tensors(points=points)
         if not isinstance(colors, Tensor):
-            raise InputError(f"colors: expected a torch tensor, found {described(colors)}")
+            raise InputError(f"colors: expected a torch tensor, got {described(colors)}")
         if points.dim() != 2 or points.shape[1] != 3 or len(points) == 0:
             found = tuple(points.shape)
-            raise InputError(f"points: expected shape (P, 3) with P >= 1, found {found}")
+            raise InputError(f"points: expected shape (P, 3) with P >= 1, got {found}")
         if not points.is_floating_point() or not points.isfinite().all():
-            raise InputError("points: expected finite floating-point numbers, found others")
+            raise InputError("points: expected finite floating-point numbers, got others")
         if colors.shape != points.shape or colors.dtype != torch.uint8:
             raise InputError(
                 f"colors: expected uint8 of shape {tuple(points.shape)}, "
-                f"found {colors.dtype} of shape {tuple(colors.shape)}"
+                f"got {colors.dtype} of shape {tuple(colors.shape)}"
             )
         if not 0 < require_number("opacity", opacity) < 1:
-            raise InputError(f"opacity: expected a number between 0 and 1, found {opacity}")
+            raise InputError(f"opacity: expected a number between 0 and 1, got {opacity}")
         degree = require_integer("degree", degree, 0, MAX_DEGREE)
         device, count = points.device, len(points)
         scales = _initial_scales(points.detach().cpu().float()).to(device)

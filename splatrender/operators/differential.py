@@ -174,7 +174,7 @@ def partial(*axes: int, dims: int) -> LinearOperator:
         InputError: there are none or more than two axes, or one is out of range.
     """
     if len(axes) not in (1, 2) or not all(0 <= axis < dims for axis in axes):
-        raise InputError(f"axes: expected one or two in 0 ... {dims - 1}, found {axes}")
+        raise InputError(f"axes: expected one or two in 0 ... {dims - 1}, got {axes}")
     if len(axes) == 1:
         return LinearOperator((Term(gradient=tuple(float(j == axes[0]) for j in range(dims))),))
     rows = [[0.0] * dims for _ in range(dims)]
@@ -412,15 +412,15 @@ class Condition:
         require_tensors({"Condition.target": self.target}, **{"Condition.points": self.points})
         if self.points.dim() != 2 or len(self.points) == 0:
             found = tuple(self.points.shape)
-            raise InputError(f"Condition.points: expected shape (n, d), n >= 1, found {found}")
+            raise InputError(f"Condition.points: expected shape (n, d), n >= 1, got {found}")
         if self.target is not None and len(self.target) != len(self.points):
             raise InputError(
-                f"Condition.target: expected {len(self.points)} rows, found {len(self.target)}"
+                f"Condition.target: expected {len(self.points)} rows, got {len(self.target)}"
             )
         if self.residual is None and len(self.operators) != 1:
             raise InputError(
                 f"Condition.operators: expected one where there is no residual function, "
-                f"found {len(self.operators)}"
+                f"got {len(self.operators)}"
             )
 
     def __len__(self) -> int:

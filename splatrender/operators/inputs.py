@@ -22,7 +22,7 @@ from splatrender.runtime.devices import send
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_REFUSED = re.compile(r"\w+: .+: expected .+, found .+")  # as csrc/check.h writes it
+_REFUSED = re.compile(r"\w+: .+: expected .+, got .+")  # as csrc/check.h writes it
 _UNFIT = re.compile(  # as torch's dispatcher writes it
     r"splatrender::(\w+)\(\) Expected a value of type '(.+)' for argument '(\w+)' but .*"
     r"found type '(.+)'\.\n(?:.*\n)?Value: (.*)"
@@ -59,7 +59,7 @@ def _refusal(message: str) -> str | None:
         return None
     operator, wanted, name, kind, value = unfit.groups()
     found = value if kind in ("int", "float", "str", "NoneType") else kind
-    return f"{operator}: {name}: expected {_KINDS.get(wanted, wanted)}, found {found:.60}"
+    return f"{operator}: {name}: expected {_KINDS.get(wanted, wanted)}, got {found:.60}"
 
 
 _SHAPES: dict[str, tuple[str | int, ...]] = {
@@ -130,13 +130,13 @@ def require_scene(tensors: Mapping[str, Any]) -> None:
     if given not in (["quats", "scales"], ["factors"]):
         found = " and ".join(given) or "none of them"
         raise InputError(
-            f"quats, scales, factors: expected either quats and scales or factors, found {found}"
+            f"quats, scales, factors: expected either quats and scales or factors, got {found}"
         )
     kept = {name: t for name, t in tensors.items() if name in given or name not in shape}
     require_tensors(**kept)
     means, viewmats = kept["means"], kept["viewmats"]
     if means.dtype not in (torch.float32, torch.float64):
-        raise InputError(f"means: expected float32 or float64, found {dtype_name(means.dtype)}")
+        raise InputError(f"means: expected float32 or float64, got {dtype_name(means.dtype)}")
     sizes: dict[str | int, int] = {
         "N": means.shape[0] if means.dim() else 0,
         "C": viewmats.shape[0] if viewmats.dim() else 0,
@@ -157,7 +157,7 @@ def require_dtype(name: str, tensor: Tensor, means: Tensor | None, hint: str = "
         expected = "a floating-point dtype"
     else:
         return
-    raise InputError(f"{name}: expected {expected}, found {dtype_name(tensor.dtype)}{hint}")
+    raise InputError(f"{name}: expected {expected}, got {dtype_name(tensor.dtype)}{hint}")
 
 
 def _refuse_shape(name: str, found: tuple[int, ...], sizes: dict[str | int, int]) -> None:
@@ -165,7 +165,7 @@ def _refuse_shape(name: str, found: tuple[int, ...], sizes: dict[str | int, int]
     shape = _SHAPES[name]
     words = (f"{a}={sizes[a]}" if a in sizes and not first else str(a) for a in shape)
     hint = _hint(name, found, shape)
-    raise InputError(f"{name}: expected shape [{', '.join(words)}], found {list(found)}{hint}")
+    raise InputError(f"{name}: expected shape [{', '.join(words)}], got {list(found)}{hint}")
 
 
 def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> str:
@@ -199,15 +199,15 @@ def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
     for i, row in enumerate(lenses):
         if not (all(map(math.isfinite, row)) and row[0] > 0 and row[1] > 0):
             raise InputError(
-                f"intrinsics: expected finite numbers fx > 0, fy > 0, cx, cy, found {row} "
+                f"intrinsics: expected finite numbers fx > 0, fy > 0, cx, cy, got {row} "
                 f"of camera {i}"
             )
     for i, rows in enumerate(poses):
         if not all(math.isfinite(x) for row in rows for x in row):
-            raise InputError(f"viewmats: expected finite numbers, found {rows} of camera {i}")
+            raise InputError(f"viewmats: expected finite numbers, got {rows} of camera {i}")
         if max(abs(a - b) for a, b in zip(rows[3], (0, 0, 0, 1), strict=True)) > 1e-3:
             raise InputError(
-                f"viewmats: expected 0, 0, 0, 1 as the last row, found {rows[3]} of camera {i}: "
+                f"viewmats: expected 0, 0, 0, 1 as the last row, got {rows[3]} of camera {i}: "
                 "points are columns here, p_camera = viewmat p_world; transpose matrices for rows"
             )
 
@@ -229,17 +229,17 @@ def require_background(background: Tensor | Sequence[float] | None, scene: Scene
         values = torch.as_tensor(background)
     except (TypeError, ValueError, RuntimeError):
         raise InputError(
-            f"background: expected a tensor or {channels} numbers, found {described(background)}"
+            f"background: expected a tensor or {channels} numbers, got {described(background)}"
         ) from None
     if values.shape not in ((channels,), (cameras, channels)):
         raise InputError(
             f"background: expected [{channels}] or [{cameras}, {channels}], "
-            f"found {list(values.shape)}"
+            f"got {list(values.shape)}"
         )
     whole = not values.is_floating_point() and values.device.type == "cpu"
     if whole and values.numel() and int(values.max()) > 1:
         raise InputError(
-            f"background: expected colours in 0..1, found {values.tolist()} (divide by 255)"
+            f"background: expected colours in 0..1, got {values.tolist()} (divide by 255)"
         )
     return send(values, means.device, means.dtype).expand(cameras, channels)
 
@@ -272,7 +272,7 @@ def require_colors(
     if sh_degree is None:
         if not fits:
             raise InputError(
-                f"colors: expected [N, D] or [C, N, D] with N = {count} and C = {cameras}, found "
+                f"colors: expected [N, D] or [C, N, D] with N = {count} and C = {cameras}, got "
                 f"{found} (sh_degree makes them spherical harmonics [N, K, 3])"
             )
         return None
@@ -281,7 +281,7 @@ def require_colors(
     if not (len(found) == 3 and found[::2] == [count, 3] and least <= found[1] <= most):
         raise InputError(
             f"colors: expected harmonics [N, K, 3] with N = {count} and K from {least} "
-            f"(sh_degree {degree}) to {most}, found {found}"
+            f"(sh_degree {degree}) to {most}, got {found}"
         )
     return degree
 

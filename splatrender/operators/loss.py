@@ -119,7 +119,7 @@ def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]
 
 def _backward(ctx: Any, grad_loss: Tensor | None, *_: Any) -> tuple[Any, ...]:
     if not ctx.with_grad:
-        raise RuntimeError("photometric_loss: with_grad: expected True for a gradient, found False")
+        raise RuntimeError("photometric_loss: with_grad: expected True for a gradient, got False")
     if grad_loss is None:
         return (None,) * 5
     (grad,) = ctx.saved_tensors

@@ -115,7 +115,7 @@ def _require_finite(name: str, tensor: Tensor) -> None:
         return
     bad = ~tensor.isfinite().reshape(len(tensor), -1).all(dim=1)
     if bool(bad.any()):
-        raise InputError(f"{name}: expected finite numbers, found NaN or infinity in {_rows(bad)}")
+        raise InputError(f"{name}: expected finite numbers, got NaN or infinity in {_rows(bad)}")
 
 
 def _require_splats(scene: SceneTensors, response: str, names: Mapping[str, str]) -> None:
@@ -126,10 +126,10 @@ def _require_splats(scene: SceneTensors, response: str, names: Mapping[str, str]
         zero = scene.quats.norm(dim=1) == 0
         if bool(zero.any()):
             name = names.get("quats", "quats")
-            raise InputError(f"{name}: expected norms > 0, found 0 in {_rows(zero)}")
+            raise InputError(f"{name}: expected norms > 0, got 0 in {_rows(zero)}")
     if scene.scales is not None and bool((scene.scales < 0).any()):
         raise InputError(
-            f"{names.get('scales', 'scales')}: expected standard deviations >= 0, found "
+            f"{names.get('scales', 'scales')}: expected standard deviations >= 0, got "
             f"{_range(scene.scales)} (logarithms? scales.exp() makes scales of them)"
         )
     most = 1.0 if response == "gaussian" else torch.inf
@@ -137,7 +137,7 @@ def _require_splats(scene: SceneTensors, response: str, names: Mapping[str, str]
     if bool(((peaks < 0) | (peaks > most)).any()):
         expected = "opacities in 0..1" if response == "gaussian" else "extinctions >= 0"
         raise InputError(
-            f"{names.get('amplitudes', 'amplitudes')}: expected {expected}, found "
+            f"{names.get('amplitudes', 'amplitudes')}: expected {expected}, got "
             f"{_range(peaks)} (logits? amplitudes.sigmoid() makes opacities of them)"
         )
 
@@ -149,7 +149,7 @@ def _require_rotations(name: str, viewmats: Tensor) -> None:
     if bool(bad.any()):
         first = int(bad.nonzero()[0])
         raise InputError(
-            f"{name}: expected rotations as their first 3x3 numbers, found "
+            f"{name}: expected rotations as their first 3x3 numbers, got "
             f"{rotations[first].tolist()} of camera {first}"
         )
 
@@ -165,12 +165,12 @@ def _doubts_of_splats(
         if brightest > (MOST_HARMONIC if harmonic else MOST_COLOR):
             kind = "coefficients of colours" if harmonic else "colours"
             yield (
-                f"{names.get('colors', 'colors')}: expected {kind} in 0..1, found "
+                f"{names.get('colors', 'colors')}: expected {kind} in 0..1, got "
                 f"{_range(scene.colors)} (counted to 255? divide by 255)"
             )
     if channels == 3 and background.numel() and float(background.max()) > MOST_COLOR:
         yield (
-            f"background: expected a colour in 0..1, found up to {float(background.max()):g} "
+            f"background: expected a colour in 0..1, got up to {float(background.max()):g} "
             "(counted to 255? divide by 255)"
         )
     if scene.scales is not None and count >= 8:
@@ -178,14 +178,14 @@ def _doubts_of_splats(
         spread = float((scene.means - scene.means.median(dim=0).values).norm(dim=1).median())
         if 0 < 2 * spread < typical:
             yield (
-                f"{names.get('scales', 'scales')}: expected splats smaller than the scene, found a "
+                f"{names.get('scales', 'scales')}: expected splats smaller than the scene, got a "
                 f"median scale of {typical:.3g} where means are {spread:.3g} from their middle "
                 "(exp taken once too often? another unit of length?)"
             )
     logits = torch.logit(scene.amplitudes) if names is SPLATS else scene.amplitudes.new_zeros(0)
     if count >= 8 and len(logits) and 0 <= float(logits.min()) < float(logits.max()) <= 1:
         yield (
-            f"{names['amplitudes']}: expected logits, found {_range(logits)} "
+            f"{names['amplitudes']}: expected logits, got {_range(logits)} "
             "(opacities? torch.logit makes logits of them)"
         )
 
@@ -196,7 +196,7 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
     doubts: dict[str, str] = {}
     for i, row in enumerate(scene.intrinsics.tolist()):
         fx, fy, cx, cy = row
-        what = f"found fx, fy, cx, cy = {row} of camera {i} for a picture of {w}x{h}"
+        what = f"got fx, fy, cx, cy = {row} of camera {i} for a picture of {w}x{h}"
         if min(w, h) > 8 and (fx < max(2, w / 50) or fy < max(2, h / 50)):
             doubts.setdefault(
                 "focal",
@@ -244,7 +244,7 @@ def _doubts_of_poses(
     hint = max(shares, key=lambda key: float(shares[key].mean()))
     first = int(blind.nonzero()[0])
     told = (
-        f"{name}: expected world-to-camera poses that see splats, found {int(blind.sum())} of "
+        f"{name}: expected world-to-camera poses that see splats, got {int(blind.sum())} of "
         f"{len(blind)} cameras that see none, the first is {first}"
     )
     if 2 * int(blind.sum()) >= len(blind) and float((shares[hint] < BLIND).double().mean()) <= 0.1:

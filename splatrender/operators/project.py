@@ -27,7 +27,7 @@ def response_number(response: str) -> int:
     """
     if not isinstance(response, str) or response not in RESPONSES:
         known = " or ".join(map(repr, RESPONSES))
-        raise InputError(f"response: expected {known}, found {response!r}")
+        raise InputError(f"response: expected {known}, got {response!r}")
     return RESPONSES[response]
 
 

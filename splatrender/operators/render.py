@@ -66,7 +66,7 @@ class RenderOptions:
         if not (isinstance(self.far, float) and self.far == math.inf):
             require_number("far", self.far)
         if not self.near < self.far:
-            raise InputError(f"near, far: expected near < far, found {self.near}, {self.far}")
+            raise InputError(f"near, far: expected near < far, got {self.near}, {self.far}")
         require_number("eps2d", self.eps2d, least=0)
         for name in ("antialiased", "check"):
             object.__setattr__(self, name, require_flag(name, getattr(self, name)))
@@ -285,14 +285,12 @@ def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
         if not isinstance(item, Camera):
             has_one = isinstance(getattr(item, "camera", None), Camera)
             hint = ", which has one: pass its .camera" if has_one else ""
-            raise InputError(
-                f"cameras: expected a Camera or several, found {described(item)}{hint}"
-            )
+            raise InputError(f"cameras: expected a Camera or several, got {described(item)}{hint}")
     if not items:
-        raise InputError("cameras: expected at least one camera, found none")
+        raise InputError("cameras: expected at least one camera, got none")
     sizes = {(view.width, view.height) for view in items}
     if len(sizes) > 1:
-        raise InputError(f"cameras: expected one picture size, found {sorted(sizes)}")
+        raise InputError(f"cameras: expected one picture size, got {sorted(sizes)}")
     return items
 
 
@@ -311,7 +309,7 @@ def _draw(
     if absgrad and channels + depth > ABSGRAD_CHANNELS:
         raise InputError(
             f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "
-            f"found {channels + depth}"
+            f"got {channels + depth}"
         )
     response = RESPONSES[options.response]
     means2d, conics, depths, peaks, extents = project(

@@ -56,7 +56,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
         InputError: there is no such file, it is empty, or a line of it is not an object.
     """
     if not path.exists():
-        raise InputError(f"{path}: expected what a strategy did, a line a report; found no file")
+        raise InputError(f"{path}: expected what a strategy did, a line a report; got no file")
     reports = []
     text = path.read_bytes().decode("utf-8-sig", "replace")
     lines = text.split("\n")[:-1]  # behind the last end of a line is one that is being written
@@ -66,7 +66,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError):
             raise InputError(f"{path}: line {number}: expected a JSON object") from None
     if not reports:
-        raise InputError(f"{path}: expected at least one report, found none")
+        raise InputError(f"{path}: expected at least one report, got none")
     return reports
 
 

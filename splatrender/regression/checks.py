@@ -22,7 +22,7 @@ class NotFittedError(InputError, AttributeError):
     @staticmethod
     def create(name: str) -> Exception:
         """The error, of scikit-learn's class as well where that is loaded."""
-        message = f"{name} is not fitted yet: expected a call of `fit` before, found none"
+        message = f"{name} is not fitted yet: expected a call of `fit` before, got none"
         import sys
 
         module = sys.modules.get("sklearn.exceptions")
@@ -51,18 +51,18 @@ def check_inputs(
         if not all(isinstance(name, str) for name in names):
             names = None
     if hasattr(X, "tocsr"):
-        raise InputError("X: expected a dense array, found a sparse matrix")
+        raise InputError("X: expected a dense array, got a sparse matrix")
     array = _numbers(X, "X")
     if array.ndim == 1:
         raise InputError(
-            "X: Expected 2D array, found 1D array instead. Reshape your data either using "
+            "X: Expected 2D array, got 1D array instead. Reshape your data either using "
             "array.reshape(-1, 1) if it has a single feature or array.reshape(1, -1) if it is a "
             "single sample"
         )
     if array.ndim != 2:
-        raise InputError(f"X: expected 2 axes (n, d), found {array.ndim} (dim {array.ndim})")
+        raise InputError(f"X: expected 2 axes (n, d), got {array.ndim} (dim {array.ndim})")
     if array.shape[0] == 0:
-        raise InputError("X: expected a minimum of 1 sample, found array with 0 sample(s)")
+        raise InputError("X: expected a minimum of 1 sample, got array with 0 sample(s)")
     if array.shape[1] == 0:
         raise InputError(
             f"X: found array with 0 feature(s) (shape={array.shape}) while a minimum of 1 is "
@@ -86,10 +86,10 @@ def check_targets(y: Any, count: int) -> Array:
         raise InputError("y: fit requires y to be passed, but the target y is None")
     array = _numbers(y, "y")
     if array.ndim not in (1, 2) or array.size == 0:
-        raise InputError(f"y: expected shape (n,) or (n, p), found {array.shape}")
+        raise InputError(f"y: expected shape (n,) or (n, p), got {array.shape}")
     if len(array) != count:
         raise InputError(
-            f"y: expected {count} rows as X has, found {len(array)} (inconsistent lengths)"
+            f"y: expected {count} rows as X has, got {len(array)} (inconsistent lengths)"
         )
     if array.ndim == 2 and array.shape[1] == 1:
         import warnings
@@ -115,11 +115,11 @@ def check_weights(weights: Any, count: int) -> Array | None:
     if array.ndim == 0:
         array = np.full(count, float(array))
     if array.shape != (count,):
-        raise InputError(f"sample_weight: expected shape ({count},), found {array.shape}")
+        raise InputError(f"sample_weight: expected shape ({count},), got {array.shape}")
     if (array < 0).any():
-        raise InputError("sample_weight: expected weights >= 0, found a negative one")
+        raise InputError("sample_weight: expected weights >= 0, got a negative one")
     if not array.sum() > 0:
-        raise InputError("sample_weight: expected a positive weight, found zero for all samples")
+        raise InputError("sample_weight: expected a positive weight, got zero for all samples")
     return array
 
 
@@ -135,13 +135,13 @@ def _numbers(values: Any, name: str) -> Array:
         raise
     except (TypeError, ValueError) as error:
         if isinstance(error, TypeError):  # scikit-learn tells objects from strings by the class
-            raise InputTypeError(f"{name}: expected numbers, found others ({error})") from error
-        raise InputError(f"{name}: expected numbers, found others ({error})") from error
+            raise InputTypeError(f"{name}: expected numbers, got others ({error})") from error
+        raise InputError(f"{name}: expected numbers, got others ({error})") from error
     if not np.isfinite(array).all():
         where = np.argwhere(~np.isfinite(array))[0]
         place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
         raise InputError(
-            f"{name}: expected finite numbers, found NaN, inf or a number too large at {place} "
+            f"{name}: expected finite numbers, got NaN, inf or a number too large at {place} "
             f"(Input {name} contains NaN or infinity)"
         )
     return array

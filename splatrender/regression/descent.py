@@ -44,7 +44,7 @@ class DescentOptions:
 
     def __post_init__(self) -> None:
         if self.method not in METHODS:
-            raise InputError(f"method: expected one of {', '.join(METHODS)}, found {self.method!r}")
+            raise InputError(f"method: expected one of {', '.join(METHODS)}, got {self.method!r}")
 
 
 def condition_loss(measure: SplatMeasure, conditions: Sequence[Condition]) -> Tensor:

@@ -175,7 +175,7 @@ class SplatRegressor:
             used = torch.from_numpy(weights > 0)
             points, values = points[used], values[used]
         if len(points) < 2:
-            raise InputError("X: expected at least 2 samples, found 1 sample")
+            raise InputError("X: expected at least 2 samples, got 1 sample")
         weight = None if weights is None else torch.from_numpy(weights)[used]
         scaling = self._scaling = Scaling.of(points, values, weight)
         points, values = scaling.inputs(points), scaling.targets(values)
@@ -198,21 +198,20 @@ class SplatRegressor:
         if self.n_splats != "auto" and (
             not isinstance(self.n_splats, (int, np.integer)) or self.n_splats < 1
         ):
-            raise InputError(f"n_splats: expected 'auto' or at least 1, found {self.n_splats!r}")
+            raise InputError(f"n_splats: expected 'auto' or at least 1, got {self.n_splats!r}")
         if self.method != "levenberg" and self.method not in METHODS:
             known = ", ".join(("levenberg", *METHODS))
-            raise InputError(f"method: expected one of {known}; found {self.method!r}")
+            raise InputError(f"method: expected one of {known}; got {self.method!r}")
         if self.entropy and self.method != "wfr":
-            raise InputError(f"entropy: expected method 'wfr' with it, found {self.method!r}")
+            raise InputError(f"entropy: expected method 'wfr' with it, got {self.method!r}")
         if not 0 <= self.validation_fraction < 1:
             raise InputError(
-                f"validation_fraction: expected a number in [0, 1), found "
-                f"{self.validation_fraction}"
+                f"validation_fraction: expected a number in [0, 1), got {self.validation_fraction}"
             )
         names = ["selection", "shrinkage", "roughness", "mass_l1", "entropy"]
         for name in names + ["min_scale"] * (self.min_scale != "auto"):
             if not getattr(self, name) >= 0:
-                raise InputError(f"{name}: expected a number >= 0, found {getattr(self, name)}")
+                raise InputError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
         create_parent(self.parent).check_dims(1 if self.parent in ("box", "hat") else 2)
 
     def _seed(self) -> int:
@@ -299,7 +298,7 @@ class SplatRegressor:
         if names is not None and expected is not None and list(names) != list(expected):
             raise InputError(
                 f"X: The feature names should match those that were passed during fit: expected "
-                f"{list(expected)}, found {list(names)}"
+                f"{list(expected)}, got {list(names)}"
             )
         with torch.no_grad():
             inputs = self._scaling.inputs(torch.from_numpy(x))

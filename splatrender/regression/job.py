@@ -135,7 +135,7 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
     watcher = watcher or Silent()
     out = Path(job.out)
     if out.exists() and not out.is_dir():
-        raise InputError(f"{out}: expected a folder to write to, found a file")
+        raise InputError(f"{out}: expected a folder to write to, got a file")
     cpu, wall = time.process_time(), time.perf_counter()
     is_file = job.target not in TASKS and ("." in job.target or "/" in job.target)
     if is_file:
@@ -225,9 +225,9 @@ def _run_task(
 
 def _run_table(job: RegressJob, watcher: Watcher) -> tuple[_Outcome, plots.Shown, dict[str, Any]]:
     if job.samples is not None:
-        raise InputError("samples: expected with a task only, found with a file")
+        raise InputError("samples: expected with a task only, got with a file")
     if not 0 < job.holdout < 1:
-        raise InputError(f"holdout: expected a share between 0 and 1, found {job.holdout}")
+        raise InputError(f"holdout: expected a share between 0 and 1, got {job.holdout}")
     table = read_table(job.target, job.inputs, job.outputs)
     train, test = _split(table, job.holdout)
     splats = "auto" if job.splats is None else job.splats
@@ -296,11 +296,11 @@ def _fit_samples(
 def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
     splats = problem.splats if job.splats is None else job.splats
     if not isinstance(splats, int):
-        raise InputError(f"splats: expected a number for {problem.name}, found {splats!r}")
+        raise InputError(f"splats: expected a number for {problem.name}, got {splats!r}")
     for name, usual in (("method", "levenberg"), ("parent", "gaussian")):
         if getattr(job, name) != usual:
             raise InputError(
-                f"{name}: expected {usual} for {problem.name}, found {getattr(job, name)}"
+                f"{name}: expected {usual} for {problem.name}, got {getattr(job, name)}"
             )
     frames: list[tuple[Round, list[SplatMeasure]]] = []
     shown: dict[int, SplatMeasure] = {}

@@ -36,7 +36,7 @@ def predict_table(model: str | os.PathLike[str], table: str | os.PathLike[str]) 
     names = getattr(fitted, "feature_names_in_", None)
     if names is None:
         raise InputError(
-            f"{path}: expected a model that was fitted to a table, found one without names of "
+            f"{path}: expected a model that was fitted to a table, got one without names of "
             f"columns (SplatRegressor.load(...).predict(X) needs none)"
         )
     x = read_columns(table, list(names))

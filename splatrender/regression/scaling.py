@@ -50,7 +50,7 @@ class Scaling:
         if not bool(size.isfinite().all()):
             column = int((~size.isfinite()).nonzero()[0])
             raise InputError(
-                f"X: expected numbers whose range is finite, found {float(low[column]):g} to "
+                f"X: expected numbers whose range is finite, got {float(low[column]):g} to "
                 f"{float(high[column]):g} in column {column}"
             )
         largest = float(values.abs().max()) or 1.0

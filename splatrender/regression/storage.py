@@ -40,7 +40,7 @@ def read_content(path: str | os.PathLike[str], kind: str, what: str) -> dict[str
         if content["format"] != kind:
             raise KeyError("format")
     except FileNotFoundError:
-        raise InputError(f"{path}: expected {what}, found no file") from None
+        raise InputError(f"{path}: expected {what}, got no file") from None
     except Exception as error:  # whatever unpickling another file runs into
-        raise InputError(f"{path}: expected {what}, found something else") from error
+        raise InputError(f"{path}: expected {what}, got something else") from error
     return content

@@ -155,11 +155,11 @@ def _render_views(
     if source is None:
         raise InputError(
             f"{job.model}: expected the scene folder behind --source to render views of photos; "
-            "found no config.json that names it"
+            "got no config.json that names it"
         )
     if not Path(source).is_dir():
         raise InputError(
-            f"{source}: expected the scene folder of {job.model}, found none; if it has moved, "
+            f"{source}: expected the scene folder of {job.model}, got none; if it has moved, "
             "give its place behind --source"
         )
     known = ("images", "masks", "holdout", "eval")
@@ -175,7 +175,7 @@ def _render_views(
         splits = {views: splits[views]}
     if not any(splits.values()):
         raise InputError(
-            f"{job.model}: expected {views} views, found none: no photo was held out; "
+            f"{job.model}: expected {views} views, got none: no photo was held out; "
             "see --views train"
         )
     from splatrender.training.evaluate import score  # brings all of training: only if needed
@@ -233,7 +233,7 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
     if path not in ("orbit", "interpolate"):
         if Path(path).suffix.lower() != ".json":
             raise InputError(
-                f"path: expected none, orbit, interpolate or a .json file, found {path!r}"
+                f"path: expected none, orbit, interpolate or a .json file, got {path!r}"
             )
         cameras = load_cameras(path)
         if job.frames is not None and job.frames != len(cameras):
@@ -247,7 +247,7 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
         return trajectories.interpolate(in_order, frames), path
     if path == "interpolate":
         raise InputError(
-            f"{job.model}: expected cameras.json to interpolate between cameras, found none"
+            f"{job.model}: expected cameras.json to interpolate between cameras, got none"
         )
     center, radius = _ball(model.splats)
     width = job.width or (job.height * 16 // 9 if job.height else DEFAULT_WIDTH)
@@ -285,7 +285,7 @@ def _resized(camera: Camera, job: RenderJob) -> Camera:
         return camera
     if resolution < 1:
         raise InputError(
-            f"resolution: expected 1, 2, 4, 8, a width in pixels or -1, found {resolution}"
+            f"resolution: expected 1, 2, 4, 8, a width in pixels or -1, got {resolution}"
         )
     factor = 1 / resolution if resolution in (1, 2, 4, 8) else resolution / width
     return camera.resized(max(1, round(width * factor)), max(1, round(height * factor)))

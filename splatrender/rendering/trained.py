@@ -63,7 +63,7 @@ def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> T
         folder = output = model
     else:
         if iteration is not None:
-            raise InputError(f"iteration: expected a model folder to choose from, found {model}")
+            raise InputError(f"iteration: expected a model folder to choose from, got {model}")
         file, label, output = model, model.name.split(".")[0], model.parent / f"{model.stem}_render"
         folder = model.resolve().parent
         place = re.fullmatch(r"iteration_(\d+)", folder.name)
@@ -99,13 +99,13 @@ def _choose(folder: Path, iteration: int | None) -> tuple[Path | None, str]:
     if not saved:
         raise InputError(
             f"{folder}: expected point_cloud/iteration_N/point_cloud.ply or checkpoint.pt as "
-            "training writes them, found none"
+            "training writes them, got none"
         )
     if iteration is None:
         iteration = max(saved)
     if iteration not in saved:
         known = ", ".join(str(n) for n in sorted(saved))
-        raise InputError(f"{folder}: expected iteration {known}; found {iteration} asked for")
+        raise InputError(f"{folder}: expected iteration {known}; got {iteration} asked for")
     return saved[iteration], str(iteration)
 
 
@@ -115,7 +115,7 @@ def _from_checkpoint(
     """Splats in the world, and their iteration, of a run without a .ply file."""
     if similarity is None:
         raise InputError(
-            f"{folder}: expected scene.json beside checkpoint.pt, which has no .ply yet; found "
+            f"{folder}: expected scene.json beside checkpoint.pt, which has no .ply yet; got "
             "none; give the command of training again to resume"
         )
     path = folder / "checkpoint.pt"
@@ -123,9 +123,9 @@ def _from_checkpoint(
     try:
         found, splats = int(state["iteration"]), Splats(**state["splats"])
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: expected the state of a training run, found {error}") from error
+        raise InputError(f"{path}: expected the state of a training run, got {error}") from error
     if iteration not in (None, found):
-        raise InputError(f"{folder}: expected iteration {found}; found {iteration} asked for")
+        raise InputError(f"{folder}: expected iteration {found}; got {iteration} asked for")
     print(
         f"{folder}: the run is not finished; rendering its checkpoint of iteration {found}",
         file=sys.stderr,
@@ -166,8 +166,8 @@ def _read_config(path: Path) -> dict[str, Any]:
     """Options of training, of the kinds that they should be."""
     config = read_json(path)
     if not isinstance(config, dict):
-        raise InputError(f"{path}: expected an object of options, found {type(config).__name__}")
+        raise InputError(f"{path}: expected an object of options, got {type(config).__name__}")
     for name, (fits, expected) in _OPTIONS.items():
         if name in config and not fits(config[name]):
-            raise InputError(f"{path}: {name}: expected {expected}, found {config[name]!r:.80}")
+            raise InputError(f"{path}: {name}: expected {expected}, got {config[name]!r:.80}")
     return config

@@ -159,7 +159,7 @@ def orbit_sphere(
     """
     require_tensors(center=center)
     if center.shape != (3,):
-        raise InputError(f"center: expected shape [3], found {list(center.shape)}")
+        raise InputError(f"center: expected shape [3], got {list(center.shape)}")
     radius, frames = require_number("radius", radius, 0, open_=True), _require_frames(frames)
     width = require_integer("width", width, 1, MOST_PIXELS)
     height = require_integer("height", height, 1, MOST_PIXELS)
@@ -202,7 +202,7 @@ def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
     """
     require_tensors(points=points)
     if points.dim() != 2 or points.shape[1] != 3 or not len(points):
-        raise InputError(f"points: expected shape [P, 3], P >= 1, found {list(points.shape)}")
+        raise InputError(f"points: expected shape [P, 3], P >= 1, got {list(points.shape)}")
     places = points.detach().cpu().double().numpy()
     center = np.percentile(places, (10, 90), axis=0).mean(axis=0)
     median, most = np.percentile(np.linalg.norm(places - center, axis=1), (50, 98))
@@ -251,14 +251,14 @@ def _checked(cameras: Sequence[Camera], frames: int) -> list[Camera]:
     for item in items:
         require_type("cameras", item, Camera)
     if not items:
-        raise InputError("cameras: expected at least one camera, found none")
+        raise InputError("cameras: expected at least one camera, got none")
     _require_frames(frames)
     return [replace(item, viewmat=item.viewmat.detach()) for item in items]
 
 
 def _require_frames(frames: int) -> int:
     if require_integer("frames", frames, -MOST_FRAMES, MOST_FRAMES) < 1:
-        raise InputError(f"frames: expected at least 1, found {frames}")
+        raise InputError(f"frames: expected at least 1, got {frames}")
     return int(frames)
 
 

@@ -54,16 +54,14 @@ def choose_device(backend: str = "auto") -> torch.device:
         device(type='cpu')
     """
     if backend not in BACKENDS:
-        raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', found {backend!r}")
+        raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', got {backend!r}")
     if backend == "cpu":
         return torch.device("cpu")
     missing = missing_for_cuda()
     if not missing:
         return torch.device("cuda", torch.cuda.current_device())
     if backend == "cuda":
-        raise InputError(
-            f"backend: expected 'auto' or 'cpu', found 'cuda': {' and '.join(missing)}"
-        )
+        raise InputError(f"backend: expected 'auto' or 'cpu', got 'cuda': {' and '.join(missing)}")
     return torch.device("cpu")
 
 

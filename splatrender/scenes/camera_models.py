@@ -39,4 +39,4 @@ PANORAMA = "EQUIRECTANGULAR"  # the one model without a pinhole to undistort it 
 def unknown_model(model: str) -> str:
     """The message about a camera model that is none of COLMAP's."""
     known = ", ".join(name for name, _ in CAMERA_MODELS.values())
-    return f"expected a camera model of {known}, found {model}"
+    return f"expected a camera model of {known}, got {model}"

@@ -65,7 +65,7 @@ def load_cameras(path: str | os.PathLike[str]) -> list[Camera]:
     path = Path(path)
     rows = read_json(path)
     if not isinstance(rows, list) or not rows:
-        raise InputError(f"{path}: expected a list of cameras, found {_kind(rows)}")
+        raise InputError(f"{path}: expected a list of cameras, got {_kind(rows)}")
     return [_camera_from_json(path, i, row) for i, row in enumerate(rows)]
 
 
@@ -93,13 +93,13 @@ _FIELDS = (
 def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
     where = f"{path}: camera {i}"
     if not isinstance(row, dict):
-        raise InputError(f"{where}: expected an object, found {_kind(row)}")
+        raise InputError(f"{where}: expected an object, got {_kind(row)}")
     values = {}
     for field in _FIELDS:
         if field.name not in row:
             if field.optional:
                 continue
-            raise InputError(f"{where}: expected a field {field.name!r}, found none")
+            raise InputError(f"{where}: expected a field {field.name!r}, got none")
         try:
             value = torch.tensor(row[field.name], dtype=torch.float64)
         except (TypeError, ValueError, OverflowError):
@@ -107,7 +107,7 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
         if value.shape != field.shape or not value.isfinite().all():
             wanted = f"finite numbers of shape {field.shape}" if field.shape else "a finite number"
             raise InputError(
-                f"{where}: expected {wanted} as {field.name!r}, found {row[field.name]!r:.80}"
+                f"{where}: expected {wanted} as {field.name!r}, got {row[field.name]!r:.80}"
             )
         values[field.name] = value
     rotation = _orthonormal(values["rotation"]).T

@@ -95,12 +95,12 @@ def read_model(folder: str | Path, need_points: bool = True) -> ColmapModel:
     suffix = model_suffix(folder)
     if not suffix:
         raise InputError(
-            f"{folder}: expected {', '.join(FILES)} as .bin or as .txt, found {listing(folder)}"
+            f"{folder}: expected {', '.join(FILES)} as .bin or as .txt, got {listing(folder)}"
         )
     cameras_file, images_file, points_file = (folder / (name + suffix) for name in FILES)
     if need_points and not points_file.is_file():
         raise InputError(
-            f"{points_file}: expected the points of the model, found no such file; {RANDOM}"
+            f"{points_file}: expected the points of the model, got no such file; {RANDOM}"
         )
     records, remarks = read_images(images_file)
     for remark in remarks:
@@ -140,7 +140,7 @@ def _registered(path: Path, records: Sequence[ImageRecord]) -> list[ColmapImage]
             faults.append(str(error))
     if not images:
         found = f"none with a valid pose: {faults[0]}" if faults else "none"
-        raise InputError(f"{path}: expected registered photos, found {found}")
+        raise InputError(f"{path}: expected registered photos, got {found}")
     if faults:
         logger.warning(
             "%s: left out %d of %d photos, the first is %s",
@@ -157,9 +157,9 @@ def _image(record: ImageRecord) -> ColmapImage:
     pose, name = record.pose, record.name
     norm = math.hypot(*pose[:4])
     if not name:
-        raise InputError("a photo: expected its name, found an empty one")
+        raise InputError("a photo: expected its name, got an empty one")
     if not (all(map(math.isfinite, pose)) and norm > 1e-12):
-        raise InputError(f"{name}: expected a finite pose, found {list(pose)}")
+        raise InputError(f"{name}: expected a finite pose, got {list(pose)}")
     w, x, y, z = (q / norm for q in pose[:4])
     viewmat = np.eye(4)
     viewmat[:3, :3] = (
@@ -208,5 +208,5 @@ def _finite(path: Path, needed: bool) -> PointRecords:
     if not finite.all():
         logger.warning("%s: dropped %d points that are not finite", path, (~finite).sum())
     if needed and not finite.any():
-        raise InputError(f"{path}: expected at least one finite point, found none; {RANDOM}")
+        raise InputError(f"{path}: expected at least one finite point, got none; {RANDOM}")
     return PointRecords(points.xyz[finite], points.rgb[finite])

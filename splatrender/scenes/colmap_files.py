@@ -226,7 +226,7 @@ def _numbered(path: Path) -> Iterator[tuple[int, str]]:
 
 def _refuse(path: Path, number: int, expected: str, line: str) -> InputError:
     found = line if len(line) <= 60 else line[:57] + "..."
-    return InputError(f"{path}, line {number}: expected {expected}, found '{found}'")
+    return InputError(f"{path}, line {number}: expected {expected}, got '{found}'")
 
 
 def _is_record(line: str) -> bool:

@@ -110,21 +110,21 @@ class Lens:
         if len(params) != len(keys):
             raise InputError(
                 f"camera model {name} takes {len(keys)} parameters ({', '.join(keys)}), "
-                f"found {len(params)}"
+                f"got {len(params)}"
             )
         values = dict(zip(keys, map(float, params), strict=True))
         if not all(math.isfinite(value) for value in values.values()):
-            raise InputError(f"camera model {name}: parameters must be finite, found {params}")
+            raise InputError(f"camera model {name}: parameters must be finite, got {params}")
         if "f" in values:
             values["fx"] = values["fy"] = values.pop("f")
         if values["fx"] <= 0 or values["fy"] <= 0 or width <= 0 or height <= 0:
             raise InputError(
-                f"camera model {name}: focal lengths and size must be positive, found "
+                f"camera model {name}: focal lengths and size must be positive, got "
                 f"fx {values['fx']}, fy {values['fy']}, {width}x{height}"
             )
         if not (0 <= values.get("alpha", 0) <= 1 and values.get("beta", 1) > 0):
             raise InputError(
-                f"camera model {name}: alpha must be from 0 to 1 and beta positive, found "
+                f"camera model {name}: alpha must be from 0 to 1 and beta positive, got "
                 f"{values['alpha']} and {values['beta']}"
             )
         return cls(

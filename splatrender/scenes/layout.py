@@ -36,7 +36,7 @@ def find_model(root: Path) -> Path:
     if not models:
         raise InputError(
             f"{root}: expected a COLMAP model {{{','.join(FILES)}}}.bin or .txt in sparse/0 or "
-            f"sparse, found {_nearest(root)}"
+            f"sparse, got {_nearest(root)}"
         )
     model = _largest(root, models)
     logger.warning("%s: no COLMAP model is in sparse/0 or sparse, %s is taken", root, model)
@@ -64,7 +64,7 @@ def _refuse_own_model(root: Path) -> None:
     for parent in here.parents[:2]:
         if here in _models(parent, _USUAL):
             raise InputError(
-                f"{root}: expected the folder of a scene, found its sparse model; its parent "
+                f"{root}: expected the folder of a scene, got its sparse model; its parent "
                 f"{parent} is the scene: give that folder"
             )
 

@@ -78,7 +78,7 @@ def find_masks(folder: Path, names: Sequence[str]) -> list[Path | None]:
         InputError: the folder is missing, or holds no mask for any photo.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder}: expected a folder of masks, found no such folder")
+        raise InputError(f"{folder}: expected a folder of masks, got no such folder")
     files = list(_files_below(folder))
     spelled = {_spelled(file).casefold(): file for file in files}
     exact = set(files)
@@ -93,7 +93,7 @@ def find_masks(folder: Path, names: Sequence[str]) -> list[Path | None]:
     if not count:
         there = f", but {len(files)} files such as {files[0]}" if files else ""
         raise InputError(
-            f"{folder}: expected masks such as {names[0]}.png, found none for {len(names)} photos"
+            f"{folder}: expected masks such as {names[0]}.png, got none for {len(names)} photos"
             f"{there}"
         )
     if count < len(names):
@@ -127,7 +127,7 @@ def _other_folder(root: Path, images: str, names: Sequence[str]) -> Path:
         for folder in (root, *subfolders, root / "colmap" / IMAGES)
         if all((folder / name).is_file() for name in names)
     ]
-    missing = f"{root}: expected a folder of photos {images}, found no {root / images}"
+    missing = f"{root}: expected a folder of photos {images}, got no {root / images}"
     if len(holding) == 1 and images == IMAGES:
         logger.warning("%s; the photos in %s are taken", missing, holding[0])
         return holding[0]

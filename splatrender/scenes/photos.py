@@ -191,7 +191,7 @@ def _check_proportions(path: Path, size: Size, expected: Size, of: str) -> None:
         hint = "; turned by 90 degrees it would fit" if turned else ""
         raise InputError(
             f"{path}: expected the proportions of its {of}, {expected[0]}x{expected[1]}, "
-            f"found {size[0]}x{size[1]}{hint}"
+            f"got {size[0]}x{size[1]}{hint}"
         )
 
 
@@ -249,10 +249,10 @@ def _eight_bit(image: Image.Image) -> Image.Image:
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
-            raise InputError(f"expected 8 or 16 bits a channel, found values up to {grey.max()}")
+            raise InputError(f"expected 8 or 16 bits a channel, got values up to {grey.max()}")
         return Image.fromarray(((grey * 255 + 32767) // 65535).astype(np.uint8))
     if image.mode == "F":
-        raise InputError("expected 8 or 16 bits a channel, found floating-point numbers")
+        raise InputError("expected 8 or 16 bits a channel, got floating-point numbers")
     return image
 
 
@@ -279,7 +279,7 @@ def _read_mask(path: Path, photo: Size, lens: Lens, target: Lens) -> torch.Tenso
         nearest = Image.fromarray(keep.astype(np.uint8)).resize(size, Image.Resampling.NEAREST)
         mask = torch.from_numpy(np.array(nearest))
     if not mask.any():
-        raise InputError(f"{path}: expected a mask that keeps some pixel (white), found none")
+        raise InputError(f"{path}: expected a mask that keeps some pixel (white), got none")
     return mask
 
 

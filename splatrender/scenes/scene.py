@@ -169,13 +169,13 @@ def load_scene(
     """
     root = require_path("path", path)
     if not root.is_dir():
-        raise InputError(f"{root}: expected the folder of a scene, found {_what(root)}")
+        raise InputError(f"{root}: expected the folder of a scene, got {_what(root)}")
     if resolution != -1 and resolution not in (1, 2, 4, 8) and resolution <= 8:
         raise InputError(
-            f"resolution: expected -1, 1, 2, 4, 8 or a width in px above 8, found {resolution}"
+            f"resolution: expected -1, 1, 2, 4, 8 or a width in px above 8, got {resolution}"
         )
     if eval and holdout < 2:
-        raise InputError(f"holdout: expected a whole number of at least 2, found {holdout}")
+        raise InputError(f"holdout: expected a whole number of at least 2, got {holdout}")
     model = read_model(find_model(root), need_points)
     names = [image.name for image in model.images]
     files = find_photos(root, images, names, resolution)
@@ -278,7 +278,7 @@ def _held_out(root: Path, model: ColmapModel, holdout: int) -> set[str]:
         if not known:
             raise InputError(
                 f"{listing}: expected names of registered photos such as {names[0]}, "
-                f"found {len(wanted)} names, none of them registered"
+                f"got {len(wanted)} names, none of them registered"
             )
         unknown = wanted - found.keys()
         if unknown:

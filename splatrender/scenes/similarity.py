@@ -131,7 +131,7 @@ class Similarity:
             if isinstance(error, InputError):
                 raise InputError(f"{path}: {error}") from None
             raise InputError(
-                f"{path}: expected an object with numbers scale and center [3], found {value!r:.80}"
+                f"{path}: expected an object with numbers scale and center [3], got {value!r:.80}"
             ) from None
 
     @overload

@@ -38,7 +38,7 @@ def read_lines(path: Path) -> list[str]:
         try:
             text = data.decode("utf-16")
         except UnicodeDecodeError as error:
-            raise InputError(f"{path}: expected text, found broken UTF-16: {error}") from error
+            raise InputError(f"{path}: expected text, got broken UTF-16: {error}") from error
     else:
         text = data.removeprefix(codecs.BOM_UTF8).decode("utf-8", errors="surrogateescape")
     return [line.strip() for line in _LINE_END.split(text)]

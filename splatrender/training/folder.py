@@ -123,7 +123,7 @@ class OutputFolder:
         """
         if self.path.resolve() == source.resolve():
             raise InputError(
-                f"{self.path}: expected a folder to write to, found that of the scene; choose "
+                f"{self.path}: expected a folder to write to, got that of the scene; choose "
                 "another one"
             )
         if not overwrite:
@@ -132,12 +132,12 @@ class OutputFolder:
         for name in planned:
             if self._is_in_the_way(name):
                 raise InputError(
-                    f"{self.path / name}: expected nothing, or a file of an earlier run, found "
+                    f"{self.path / name}: expected nothing, or a file of an earlier run, got "
                     "one that no run wrote; choose another folder"
                 )
         for name in FOLDERS:
             if (self.path / name).exists() and not (self.path / name).is_dir():
-                raise InputError(f"{self.path / name}: expected a folder to write to, found a file")
+                raise InputError(f"{self.path / name}: expected a folder to write to, got a file")
 
     def _check_free(self) -> None:
         """Refuse a folder that is not empty, but for what a run left that got nowhere."""
@@ -147,14 +147,14 @@ class OutputFolder:
         if kept:
             raise InputError(
                 f"{self.path}: expected a new or empty folder, or a run with checkpoint.pt to "
-                f"resume; found {kept[0]} of a run without it; choose another folder, or replace "
+                f"resume; got {kept[0]} of a run without it; choose another folder, or replace "
                 "its results with --overwrite (overwrite=True)"
             )
         others = sorted(p.name for p in self.path.iterdir() if not p.name.startswith("."))
         others = [name for name in others if name != LOCK]
         if others and not ours:
             raise InputError(
-                f"{self.path}: expected a new or empty folder, or one of an earlier run; found "
+                f"{self.path}: expected a new or empty folder, or one of an earlier run; got "
                 f"{others[0]!r} in it; choose another folder"
             )
 

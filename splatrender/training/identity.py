@@ -67,12 +67,12 @@ def difference(memory: dict[str, Any], now: dict[str, Any]) -> str | None:
         if _same_places(earlier["viewmats"], now["viewmats"]):
             return None
         return (
-            f"expected the cameras of {earlier['path']}, found the same photos from other places "
+            f"expected the cameras of {earlier['path']}, got the same photos from other places "
             f"in {now['path']}"
         )
     return (
         f"expected {earlier['path']} with {_some(earlier['names'], now['names'])}, "
-        f"found {now['path']} with {_some(now['names'], earlier['names'])}"
+        f"got {now['path']} with {_some(now['names'], earlier['names'])}"
     )
 
 

@@ -136,10 +136,10 @@ def _train(
             normalize=begun or True,
         )
     if not scene.train:
-        raise InputError(f"{options.source}: expected at least one training view, found none")
+        raise InputError(f"{options.source}: expected at least one training view, got none")
     if begun is not None and not begun.is_close(scene.similarity):
         raise InputError(
-            f"scene: expected the frame that the run in {folder.path} began in, found another; "
+            f"scene: expected the frame that the run in {folder.path} began in, got another; "
             "load it with normalize=Similarity.load(...) of the scene.json there"
         )
     run = Run(options, scene, device)
@@ -202,7 +202,7 @@ def _earlier_state(options: TrainOptions, folder: OutputFolder) -> dict[str, Any
         return None
     if options.resume == "never":
         raise InputError(
-            f"{folder.path}: expected no earlier run (resume is 'never'), found checkpoint.pt; "
+            f"{folder.path}: expected no earlier run (resume is 'never'), got checkpoint.pt; "
             "choose another folder, or replace that run with --overwrite (overwrite=True)"
         )
     memory = load_checkpoint(folder.checkpoint)

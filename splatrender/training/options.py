@@ -131,32 +131,32 @@ class TrainOptions:
         for name, least, most in WHOLE_NUMBERS:
             value = getattr(self, name)
             if not isinstance(value, int):
-                raise InputError(f"{name}: expected a whole number, found {value!r}")
+                raise InputError(f"{name}: expected a whole number, got {value!r}")
             if value < least:
-                raise InputError(f"{name}: expected at least {least}, found {value}")
+                raise InputError(f"{name}: expected at least {least}, got {value}")
             if value > most:
-                raise InputError(f"{name}: expected at most {most}, found {value}")
+                raise InputError(f"{name}: expected at most {most}, got {value}")
         for name in ("test_iterations", "save_iterations"):
             set_(self, name, tuple(int(i) for i in getattr(self, name)))
             for iteration in getattr(self, name):
                 if not 1 <= iteration <= self.iterations:
                     expected = f"iterations between 1 and {self.iterations}"
-                    raise InputError(f"{name}: expected {expected}, found {iteration}")
+                    raise InputError(f"{name}: expected {expected}, got {iteration}")
         if self.sh_degree not in range(4):
-            raise InputError(f"sh_degree: expected 0, 1, 2 or 3, found {self.sh_degree}")
+            raise InputError(f"sh_degree: expected 0, 1, 2 or 3, got {self.sh_degree}")
         if not 0 <= require_number("ssim_weight", self.ssim_weight) <= 1:
-            raise InputError(f"ssim_weight: expected 0 to 1, found {self.ssim_weight}")
+            raise InputError(f"ssim_weight: expected 0 to 1, got {self.ssim_weight}")
         require_type("strategy", self.strategy, str)
         if self.price is not None:
             require_number("price", self.price)
         create_strategy(self.strategy, self.iterations, self.max_splats, self.price)  # checks it
         if self.transport not in TRANSPORTS:
             expected = ", ".join(TRANSPORTS)
-            raise InputError(f"transport: expected one of {expected}; found {self.transport!r}")
+            raise InputError(f"transport: expected one of {expected}; got {self.transport!r}")
         if self.resume not in ("auto", "never"):
-            raise InputError(f"resume: expected 'auto' or 'never', found {self.resume!r}")
+            raise InputError(f"resume: expected 'auto' or 'never', got {self.resume!r}")
         if self.backend not in BACKENDS:
-            raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', found {self.backend!r}")
+            raise InputError(f"backend: expected 'auto', 'cpu' or 'cuda', got {self.backend!r}")
         require_type("learning_rates", self.learning_rates, LearningRates)
         for name, rate in asdict(self.learning_rates).items():
             require_number(f"learning_rates.{name}", rate, least=0, open_=True)
@@ -190,7 +190,7 @@ class TrainOptions:
             if name in INCIDENTAL or before is MISSING or before == now[name]:
                 continue
             raise InputError(
-                f"{name}: expected {before!r} as of the run in {path}, found {now[name]!r}; "
+                f"{name}: expected {before!r} as of the run in {path}, got {now[name]!r}; "
                 "repeat that value to resume, or choose another folder, or replace that run with "
                 "--overwrite (overwrite=True)"
             )
@@ -210,7 +210,7 @@ def _color(value: str | Sequence[float] | None) -> tuple[float, ...] | None:
     try:
         color = tuple(float(part) for part in parts)
     except (TypeError, ValueError):
-        raise InputError(f"{expected}; found {value!r}") from None
+        raise InputError(f"{expected}; got {value!r}") from None
     if len(color) != 3 or not all(0 <= c <= 1 for c in color):
-        raise InputError(f"{expected}; found {value!r}")
+        raise InputError(f"{expected}; got {value!r}")
     return color

@@ -236,7 +236,7 @@ class Run:
         if memory["views"] != self._fingerprint():
             raise InputError(
                 f"source: expected the {len(memory['views'])} training views that the run in "
-                f"{self.options.model} began with, found others in {self.options.source}"
+                f"{self.options.model} began with, got others in {self.options.source}"
             )
         state, device = self.state, self.device
         state.splats = Splats(**memory["splats"]).to(device).requires_grad_()

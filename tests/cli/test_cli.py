@@ -267,7 +267,7 @@ def test_a_run_without_ply_is_rendered_from_its_checkpoint(
     stopped = tmp_path / "stopped"
     shutil.copytree(model, stopped, ignore=shutil.ignore_patterns("point_cloud"))
     code, _, err = call("render", stopped)
-    assert code == 2 and "or checkpoint.pt as training writes them, found none" in one_line(err)
+    assert code == 2 and "or checkpoint.pt as training writes them, got none" in one_line(err)
     state = {"iteration": 12, "splats": dict(splats.items())}
     save_checkpoint(stopped / "checkpoint.pt", state)
     code, _, err = call("render", stopped)
@@ -280,7 +280,7 @@ def test_a_run_without_ply_is_rendered_from_its_checkpoint(
     assert names(stopped / "test") == ["ours_12"]
     assert call("render", stopped, "--iteration", 12, "-q")[0] == 0
     code, _, err = call("render", stopped, "--iteration", 30)
-    assert code == 2 and "expected iteration 12; found 30 asked for" in one_line(err)
+    assert code == 2 and "expected iteration 12; got 30 asked for" in one_line(err)
     save_checkpoint(stopped / "checkpoint.pt", {"iteration": 12})
     code, _, err = call("render", stopped)
     assert code == 2 and "expected the state of a training run" in one_line(err)
@@ -375,16 +375,16 @@ def test_without_an_encoder_there_are_pictures(
     ("arguments", "message"),
     [
         (["render", "-q"], "expected a model folder or a .ply file as MODEL"),
-        (["render", "a", "-m", "b"], "expected one model, found two: a and b"),
-        (["render", "{tmp}/none.ply"], "none.ply: expected a .ply file, found none"),
+        (["render", "a", "-m", "b"], "expected one model, got two: a and b"),
+        (["render", "{tmp}/none.ply"], "none.ply: expected a .ply file, got none"),
         (["render", "{tmp}"], "expected point_cloud/iteration_N/point_cloud.ply"),
-        (["render", "{model}", "--iteration", "5"], "expected iteration 4, 30; found 5"),
+        (["render", "{model}", "--iteration", "5"], "expected iteration 4, 30; got 5"),
         (["render", "{ply}", "--iteration", "5"], "iteration: expected a model folder"),
         (["render", "{ply}", "--views", "test"], "expected the scene folder behind --source"),
         (["render", "{ply}", "--path", "interpolate"], "expected cameras.json"),
         (["render", "{model}", "-s", "{tmp}/no"], "expected the scene folder of"),
         (["render", "{model}", "--path", "spiral"], "path: expected none, orbit, interpolate"),
-        (["render", "{model}", "--path", "{tmp}/no.json"], "expected a JSON file, found none"),
+        (["render", "{model}", "--path", "{tmp}/no.json"], "expected a JSON file, got none"),
         (["render", "{model}", "--path", "orbit", "-r", "-3"], "resolution: expected"),
         (["render", "{model}", "--path", "orbit", "--fps", "0"], "fps: expected"),
         (["render", "{model}", "--path", "orbit", "--fps", "inf"], "fps: expected 0.01 to 1000"),
@@ -404,12 +404,12 @@ def test_without_an_encoder_there_are_pictures(
         (["render", "{model}", "--frames", "0"], "0 is not in the range"),
         (["render", "{model}", "--nonsense"], "no such option"),
         (["train", "-m", "x"], "expected a scene folder as SCENE"),
-        (["train", "a", "-s", "b"], "expected one scene, found two: a and b"),
+        (["train", "a", "-s", "b"], "expected one scene, got two: a and b"),
         (["train", "a", "--save-iterations", "x"], "expected whole numbers like 1000,7000"),
         (["train", "a", "--iterations", "many"], "'many' is not a valid integer"),
         (["train", "a", "--sh-degree", "7"], "7 is not in the range"),
         (["train", "a", "--resume", "maybe"], "'maybe' is not one of"),
-        (["train", "{tmp}/no", "-m", "{tmp}/out"], "expected the folder of a scene, found nothing"),
+        (["train", "{tmp}/no", "-m", "{tmp}/out"], "expected the folder of a scene, got nothing"),
         (["train", "{tmp}", "-m", "{tmp}/out", "--strategy", "x"], "strategy: expected"),
         (["paint"], "no such command"),
     ],
@@ -436,7 +436,7 @@ def test_no_test_views_says_what_to_do(call: Run, model: Path, tmp_path: Path) -
     assert code == 2 and "config.json: expected an object of options" in one_line(err)
     (tmp_path / "config.json").unlink()
     code, _, err = call("render", tmp_path, "--views", "test")
-    assert code == 2 and "found no config.json that names it" in one_line(err)
+    assert code == 2 and "got no config.json that names it" in one_line(err)
 
 
 def train_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
@@ -537,7 +537,7 @@ def test_version(call: Run) -> None:
         (InputError("a\n b"), 2, "error: a b"),
         (click.ClickException("lost"), 1, "error: lost"),
         (BrokenPipeError(errno.EPIPE, "nobody reads on"), 1, ""),
-        (WriteError("a.pt", "full"), 74, "error: a.pt: expected to write this file, found: full"),
+        (WriteError("a.pt", "full"), 74, "error: a.pt: expected to write this file, got: full"),
         (OSError(errno.EIO, "broken", "b.png"), 74, "error: b.png: broken"),
         (OSError("a writer\n of others"), 74, "error: a writer of others"),
     ],
@@ -658,7 +658,7 @@ def test_a_gpu_that_is_not_there_is_one_line(
     }
     code, _, err = call(command, *where[command], "--backend", "cuda")
     assert code == 2 and not (tmp_path / "out").exists()
-    assert one_line(err).endswith("expected 'auto' or 'cpu', found 'cuda': there is none")
+    assert one_line(err).endswith("expected 'auto' or 'cpu', got 'cuda': there is none")
     code, _, err = call(command, *where[command], "--backend", "gpu")
     assert code == 2 and "'auto', 'cpu', 'cuda'" in one_line(err)
 
@@ -688,7 +688,7 @@ def test_tilde_is_the_home_folder_in_every_path(
     job = RenderJob("~/out", source="~/s", path="~/p.json", output="~/o")
     places = (job.model, job.source, job.path, job.output)
     assert places == tuple(str(tmp_path / name) for name in ("out", "s", "p.json", "o"))
-    with pytest.raises(InputError, match="model: expected a home folder for ~, found none for"):
+    with pytest.raises(InputError, match="model: expected a home folder for ~, got none for"):
         RenderJob("~no-such-user-anywhere/out")
 
 
@@ -706,14 +706,14 @@ def test_regress_knows_the_home_folder(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--max-splats", "0"], "--max-splats: expected at least 1, found 0"),
-        (["--max-splats", str(2**31)], f"--max-splats: expected at most {2**31 - 1}, found"),
-        (["--seed", str(2**70)], f"--seed: expected at most {2**63 - 1}, found {2**70}"),
-        (["--seed", "-1"], "--seed: expected at least 0, found -1"),
-        (["--iterations", str(2**70)], "--iterations: expected at most 1000000000, found"),
-        (["--checkpoint-interval", "-5"], "--checkpoint-interval: expected at least 0, found -5"),
-        (["--threads", "1000000"], "--threads: expected at most 4096, found 1000000"),
-        (["--resolution", "-7"], "--resolution: expected at least -1, found -7"),
+        (["--max-splats", "0"], "--max-splats: expected at least 1, got 0"),
+        (["--max-splats", str(2**31)], f"--max-splats: expected at most {2**31 - 1}, got"),
+        (["--seed", str(2**70)], f"--seed: expected at most {2**63 - 1}, got {2**70}"),
+        (["--seed", "-1"], "--seed: expected at least 0, got -1"),
+        (["--iterations", str(2**70)], "--iterations: expected at most 1000000000, got"),
+        (["--checkpoint-interval", "-5"], "--checkpoint-interval: expected at least 0, got -5"),
+        (["--threads", "1000000"], "--threads: expected at most 4096, got 1000000"),
+        (["--resolution", "-7"], "--resolution: expected at least -1, got -7"),
     ],
 )
 def test_numbers_out_of_range_name_the_flag(

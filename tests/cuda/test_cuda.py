@@ -165,7 +165,7 @@ def test_binning_refuses_to_be_captured() -> None:
 @pytest.fixture
 def two_devices() -> None:
     if torch.cuda.device_count() < 2:
-        pytest.skip(f"needs two GPUs, found {torch.cuda.device_count()}")
+        pytest.skip(f"needs two GPUs, got {torch.cuda.device_count()}")
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
@@ -183,9 +183,9 @@ def test_refuses_tensors_of_two_gpus(two_devices: None) -> None:
     args = random_prints(30).to(torch.float32).bin_args()
     args = [value.to("cuda:0") if isinstance(value, Tensor) else value for value in args]
     args[1] = args[1].to("cuda:1")
-    with pytest.raises(InputError, match="conics: expected device cuda:0, found device cuda:1"):
+    with pytest.raises(InputError, match="conics: expected device cuda:0, got device cuda:1"):
         bin_splats(*args)
-    with pytest.raises(RuntimeError, match=r"conics: expected .*cuda:0, found .*cuda:1"):
+    with pytest.raises(RuntimeError, match=r"conics: expected .*cuda:0, got .*cuda:1"):
         torch.ops.splatrender.bin(*args)
 
 

@@ -125,12 +125,12 @@ def test_a_design_that_does_not_fit_is_refused(
     code = static.sass.parse(static.build.disassemble(one.cubin, "-sass"))
     function = code[kernel_loops.find_kernel(names, design.pattern)]
     blend = kernel_loops.Phase("blend", "", marker="MUFU.EX2", markers=3, pairs=3)
-    with pytest.raises(ValueError, match=r"multiple of 3 MUFU\.EX2, found 2"):
+    with pytest.raises(ValueError, match=r"multiple of 3 MUFU\.EX2, got 2"):
         kernel_loops.count(function, kernel_loops.Design(design.pattern, (blend,)))
     fetch = kernel_loops.Phase("fetch", "", marker="BAR", entries=1, threads=1)
     with pytest.raises(ValueError, match="no loops within but those of the table"):
         kernel_loops.count(function, kernel_loops.Design(design.pattern, (fetch,)))
-    with pytest.raises(ValueError, match="one kernel nonesuch, found 0"):
+    with pytest.raises(ValueError, match="one kernel nonesuch, got 0"):
         kernel_loops.find_kernel(names, "nonesuch")
 
 

@@ -34,7 +34,7 @@ def test_a_gpu_is_refused_where_there_is_none(
 ) -> None:
     monkeypatch.setattr(devices, "missing_for_cuda", lambda: ["one thing", "another"])
     train(options(tmp_path), scene)
-    message = "^backend: expected 'auto' or 'cpu', found 'cuda': one thing and another$"
+    message = "^backend: expected 'auto' or 'cpu', got 'cuda': one thing and another$"
     with pytest.raises(InputError, match=message):
         train(options(tmp_path, backend="cuda", overwrite=True), scene)
     assert (tmp_path / "results.json").exists()  # nothing was overwritten yet
@@ -75,7 +75,7 @@ def test_missing_for_cuda_names_what_is_missing(monkeypatch: pytest.MonkeyPatch)
         (RuntimeError("blend_kernel: out of memory"), True),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 8 bytes"), True),
         (MemoryError(), True),
-        (RuntimeError("blend: width: expected 1 to 65535, found 0"), False),
+        (RuntimeError("blend: width: expected 1 to 65535, got 0"), False),
         (ValueError("out of memory"), False),
     ],
 )

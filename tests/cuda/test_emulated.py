@@ -38,7 +38,7 @@ def test_stands_in_for_the_cpu_kernels_and_leaves_again(name: str) -> None:
 def test_number_of_multiprocessors_is_checked() -> None:
     with (
         in_place_of_cpu_kernels(EMULATED) as emulation,
-        pytest.raises(ValueError, match="expected 1 to 1024, found '0'"),
+        pytest.raises(ValueError, match="expected 1 to 1024, got '0'"),
     ):
         emulation.set_multiprocessors(0)
 

@@ -328,12 +328,12 @@ def test_launches_are_counted(plain: Toys) -> None:
 
 @pytest.mark.parametrize("order", ["sideways", "random", "random:x", ""])
 def test_unknown_order_is_refused(plain: Toys, order: str) -> None:
-    with pytest.raises(ValueError, match=r"expected forward, reverse or random:SEED, found"):
+    with pytest.raises(ValueError, match=r"expected forward, reverse or random:SEED, got"):
         plain.module.set_order(order)
 
 
 def test_too_many_threads_are_refused(plain: Toys) -> None:
-    with pytest.raises(ValueError, match="expected 1 to 64, found '65'"):
+    with pytest.raises(ValueError, match="expected 1 to 64, got '65'"):
         plain.module.set_threads(65)
 
 

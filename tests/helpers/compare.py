@@ -258,7 +258,7 @@ def assert_refuses(
     with pytest.raises(InputError) as caught:
         stage(*changed)
     message = str(caught.value).splitlines()[0]
-    for word in (name, "expected", "found", *words):
+    for word in (name, "expected", "got", *words):
         assert word in message, f"{word!r} is missing in {message!r}"
 
 

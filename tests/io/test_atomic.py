@@ -51,10 +51,10 @@ def test_places_where_no_file_can_be(tmp_path: Path) -> None:
             temporary.touch()
     with pytest.raises(TypeError, match="not JSON serializable"):
         write_json(tmp_path / "a.json", {"a": object()})
-    with pytest.raises(InputError, match="expected a JSON file, found none"):
+    with pytest.raises(InputError, match="expected a JSON file, got none"):
         read_json(tmp_path / "none.json")
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(InputError, match="expected JSON, found"):
+    with pytest.raises(InputError, match="expected JSON, got"):
         read_json(tmp_path / "a.json")
     with pytest.raises(InputError, match="expected a readable file"):
         read_json(tmp_path)

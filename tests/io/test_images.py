@@ -35,11 +35,11 @@ def test_bytes_are_rounded_and_clamped() -> None:
 
 
 def test_pictures_that_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"ending in \.png, \.jpg, \.jpeg, found '\.gif'"):
+    with pytest.raises(InputError, match=r"ending in \.png, \.jpg, \.jpeg, got '\.gif'"):
         images.write_image(tmp_path / "a.gif", torch.zeros(2, 2, 3))
-    with pytest.raises(InputError, match=r"expected shape \(H, W, 3\), found \(2, 2\)"):
+    with pytest.raises(InputError, match=r"expected shape \(H, W, 3\), got \(2, 2\)"):
         images.write_image(tmp_path / "a.png", torch.zeros(2, 2))
-    with pytest.raises(InputError, match="found 1 pictures and 2 captions"):
+    with pytest.raises(InputError, match="got 1 pictures and 2 captions"):
         images.panel([torch.zeros(2, 2, 3)], ["a", "b"])
 
 

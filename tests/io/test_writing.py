@@ -60,7 +60,7 @@ def test_a_full_disk_is_one_sentence_and_the_file_before_stays(
     path.write_text("before")
     with files_up_to(1000), pytest.raises(WriteError) as caught:
         write(path)
-    assert str(caught.value) == f"{path}: expected to write this file, found: {TOO_LARGE}"
+    assert str(caught.value) == f"{path}: expected to write this file, got: {TOO_LARGE}"
     assert isinstance(caught.value, OSError)
     assert [file.name for file in tmp_path.iterdir()] == [name]
     assert path.read_text() == "before"
@@ -165,7 +165,7 @@ def test_a_missing_package_is_named_with_the_way_to_install_it(
     with pytest.raises(InputError) as caught:
         require_package("plyfile", ", or stop")
     assert str(caught.value) == (
-        ".ply files: expected the package plyfile, found none; pip install plyfile, or stop"
+        ".ply files: expected the package plyfile, got none; pip install plyfile, or stop"
     )
 
 
@@ -184,7 +184,7 @@ def test_a_broken_package_is_named_with_its_fault(
     with pytest.raises(InputError) as caught:
         require_package("plyfile")
     assert str(caught.value) == (
-        f".ply files: expected a package plyfile that works, found: {found}; "
+        f".ply files: expected a package plyfile that works, got: {found}; "
         "pip install --force-reinstall plyfile"
     )
 
@@ -194,7 +194,7 @@ def test_an_encoder_without_ffmpeg_is_found_before_frames(
 ) -> None:
     code = "def get_ffmpeg_exe():\n    raise RuntimeError('No ffmpeg exe could be found')"
     break_package(monkeypatch, tmp_path, "imageio_ffmpeg", code)
-    with pytest.raises(InputError, match=r"imageio-ffmpeg that works, found: No ffmpeg exe"):
+    with pytest.raises(InputError, match=r"imageio-ffmpeg that works, got: No ffmpeg exe"):
         encoder()
 
 
@@ -203,7 +203,7 @@ def test_a_broken_matplotlib_is_a_warning_before_the_fit(
 ) -> None:
     break_package(monkeypatch, tmp_path, "matplotlib", "raise ImportError('no libpng')")
     assert not have_matplotlib()
-    assert "matplotlib that works, found: no libpng" in caplog.text
+    assert "matplotlib that works, got: no libpng" in caplog.text
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")

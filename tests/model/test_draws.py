@@ -71,7 +71,7 @@ def test_weights_that_are_refused(wrong: float) -> None:
 
 
 def test_weights_that_are_all_zero_are_refused() -> None:
-    message = r"at least 1 of them > 0; found 0 such among 4 from 0\.0 to 0\.0$"
+    message = r"at least 1 of them > 0; got 0 such among 4 from 0\.0 to 0\.0$"
     with pytest.raises(InputError, match=message):
         draw(torch.zeros(4), 2, _random())
     assert draw_unchecked(torch.zeros(4), 2, _random()).tolist() == [-1, -1]
@@ -80,7 +80,7 @@ def test_weights_that_are_all_zero_are_refused() -> None:
 
 def test_distinct_rows_are_distinct_and_come_by_weight() -> None:
     assert draw_distinct(WEIGHTS, 3, _random()).sort().values.tolist() == [1, 2, 4]
-    with pytest.raises(InputError, match=r"at least 4 of them > 0; found 3 such among 6"):
+    with pytest.raises(InputError, match=r"at least 4 of them > 0; got 3 such among 6"):
         draw_distinct(WEIGHTS, 4, _random())
     generator = _random()
     pairs = torch.stack([draw_distinct(WEIGHTS, 2, generator) for _ in range(4000)])

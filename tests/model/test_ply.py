@@ -112,7 +112,7 @@ def test_ends_of_logit_and_logarithm_are_read(
     assert "left out 1 of 4 splats, which are invisible (opacity 0)" in caplog.text
     assert "not finite" not in caplog.text
     write_ply(tmp_path / "a.ply", splats.index(torch.tensor([3])))
-    with pytest.raises(InputError, match="found 0 that are not finite, 1 of opacity 0"):
+    with pytest.raises(InputError, match="got 0 that are not finite, 1 of opacity 0"):
         read_ply(tmp_path / "a.ply")
 
 
@@ -212,7 +212,7 @@ def test_discs_of_2dgs_are_named(tmp_path: Path) -> None:
 def test_without_plyfile_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "plyfile", None)
     for call in (lambda: read_ply(tmp_path / "a.ply"), lambda: write_ply("b.ply", some_splats())):
-        with pytest.raises(InputError, match="expected the package plyfile, found none"):
+        with pytest.raises(InputError, match="expected the package plyfile, got none"):
             call()
 
 
@@ -228,9 +228,9 @@ def test_a_missing_property_is_named(tmp_path: Path, name: str) -> None:
 
 def test_other_refusals(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
-    with pytest.raises(InputError, match=r"expected a \.ply file, found none"):
+    with pytest.raises(InputError, match=r"expected a \.ply file, got none"):
         read_ply(path)
-    with pytest.raises(InputError, match="found a folder"):
+    with pytest.raises(InputError, match="got a folder"):
         read_ply(tmp_path)
     path.write_bytes(b"GIF89a")
     with pytest.raises(InputError, match="which begins with 'ply'"):
@@ -244,7 +244,7 @@ def test_other_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a whole PLY file"):
         read_ply(path)
     write_ply(path, some_splats().index(torch.arange(0)))
-    with pytest.raises(InputError, match="found an empty file"):
+    with pytest.raises(InputError, match="got an empty file"):
         read_ply(path)
     write_ply(path, some_splats())
     rewrite(path, [f"f_rest_{i}" for i in range(3)] + ["x", "y", "z", "opacity"])
@@ -253,11 +253,11 @@ def test_other_refusals(tmp_path: Path) -> None:
     write_ply(path, some_splats())
     names = list(PlyData.read(str(path))["vertex"].data.dtype.names)
     rewrite(path, [n for n in names if n != "f_rest_44"])
-    with pytest.raises(InputError, match=r"0, 9, 24 or 45 properties f_rest_\*.*found 44"):
+    with pytest.raises(InputError, match=r"0, 9, 24 or 45 properties f_rest_\*.*got 44"):
         read_ply(path)
     faces = np.array([(1,)], dtype=[("x", "<f4")])
     PlyData([PlyElement.describe(faces, "face")]).write(str(path))
-    with pytest.raises(InputError, match="expected an element 'vertex', found face"):
+    with pytest.raises(InputError, match="expected an element 'vertex', got face"):
         read_ply(path)
 
 
@@ -266,7 +266,7 @@ def test_a_list_is_no_number(tmp_path: Path) -> None:
     rows = np.empty(1, dtype=[("x", "O")])
     rows["x"][0] = np.array([1.0, 2.0])
     PlyData([PlyElement.describe(rows, "vertex", val_types={"x": "f4"})]).write(str(path))
-    with pytest.raises(InputError, match="expected a number as property 'x', found a list"):
+    with pytest.raises(InputError, match="expected a number as property 'x', got a list"):
         read_ply(path)
 
 
@@ -349,10 +349,10 @@ def test_compressed_bits(tmp_path: Path) -> None:
 def test_compressed_refusals(tmp_path: Path) -> None:
     path = tmp_path / "a.ply"
     PlyData(packed_elements(chunks=1)).write(str(path))
-    with pytest.raises(InputError, match="expected 2 chunks for 300 splats, found 1"):
+    with pytest.raises(InputError, match="expected 2 chunks for 300 splats, got 1"):
         read_ply(path)
     PlyData(packed_elements(count=0)).write(str(path))
-    with pytest.raises(InputError, match="found an empty file"):
+    with pytest.raises(InputError, match="got an empty file"):
         read_ply(path)
     chunk, vertex = packed_elements()
     partial = np.zeros(300, dtype=[("packed_position", "<u4")])
@@ -360,9 +360,9 @@ def test_compressed_refusals(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="expected a property 'packed_"):
         read_ply(path)
     PlyData([chunk]).write(str(path))
-    with pytest.raises(InputError, match="expected an element 'vertex', found chunk"):
+    with pytest.raises(InputError, match="expected an element 'vertex', got chunk"):
         read_ply(path)
     sh = np.zeros(299, dtype=[(f"f_rest_{i}", "u1") for i in range(9)])
     PlyData([chunk, vertex, PlyElement.describe(sh, "sh")]).write(str(path))
-    with pytest.raises(InputError, match="expected 300 rows of harmonics, found 299"):
+    with pytest.raises(InputError, match="expected 300 rows of harmonics, got 299"):
         read_ply(path)

@@ -172,13 +172,13 @@ def test_counts_and_indexing() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mass": torch.ones(2, dtype=F64)}, r"mass: expected shape \(5,\), found \(2,\)"),
+        ({"mass": torch.ones(2, dtype=F64)}, r"mass: expected shape \(5,\), got \(2,\)"),
         ({"weights": torch.ones(5, dtype=F64)}, "weights: expected shape"),
         ({"factors": torch.ones(5, 2, dtype=F64)}, "factors: expected shape"),
         ({"means": torch.ones(5, 2)}, "expected dtype"),
         ({"means": torch.ones(5, 0, dtype=F64)}, r"means: expected shape \(k, d\)"),
         ({"mass": torch.ones(5, dtype=torch.int64)}, "mass: expected a floating-point"),
-        ({"parent": create_parent("hat")}, "hat exists in 1 dimension, found 2"),
+        ({"parent": create_parent("hat")}, "hat exists in 1 dimension, got 2"),
     ],
 )
 def test_bad_measures_are_refused(change: dict, message: str) -> None:

@@ -172,7 +172,7 @@ def test_other_refusals() -> None:
         Splats.random(0)
     with pytest.raises(InputError, match="extent"):
         Splats.random(1, extent=0.0)
-    with pytest.raises(InputError, match="at least one set"):
+    with pytest.raises(InputError, match="at least one record"):
         Splats.cat([])
-    with pytest.raises(InputError, match=r"one degree of harmonics, found \[0, 3\]"):
+    with pytest.raises(InputError, match=r"one degree of harmonics, got \[0, 3\]"):
         Splats.cat([Splats.random(2, degree=0), Splats.random(2)])

@@ -65,7 +65,7 @@ def test_unknown_tasks_are_refused(
 ) -> None:
     with pytest.raises(SystemExit):
         comparison.main(["--tasks", "chrip"])
-    assert "found ['chrip']" in capsys.readouterr().err
+    assert "got ['chrip']" in capsys.readouterr().err
 
 
 class Looks:

@@ -59,7 +59,7 @@ def test_numbers_that_are_not_are_told() -> None:
     from benchmarks.flow import strategies
 
     result = CliRunner().invoke(strategies.main, ["--budgets", "many"])
-    assert result.exit_code == 2 and "expected numbers like 1,2,3, found 'many'" in result.output
+    assert result.exit_code == 2 and "expected numbers like 1,2,3, got 'many'" in result.output
 
 
 def test_the_cost_of_a_sweep_is_printed() -> None:

@@ -114,7 +114,7 @@ def test_gpu_tables_without_a_gpu_say_so(tmp_path: Path) -> None:
         pytest.skip("there is a GPU")
     command = [sys.executable, "-m", "benchmarks.render.raster", "--device", "cuda"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 1 and "found 'cuda': " in done.stderr
+    assert done.returncode == 1 and "got 'cuda': " in done.stderr
 
 
 @pytest.mark.parametrize("equal", [True, False])

@@ -164,7 +164,7 @@ def test_build_refuses_an_unknown_cuda_wish(
     setup_names: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SPLATRENDER_CUDA", "yes")
-    with pytest.raises(SystemExit, match="SPLATRENDER_CUDA: expected 0 or 1, found 'yes'"):
+    with pytest.raises(SystemExit, match="SPLATRENDER_CUDA: expected 0 or 1, got 'yes'"):
         setup_names["cuda_compiler"]()
 
 

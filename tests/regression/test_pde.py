@@ -108,10 +108,10 @@ def test_solution_is_saved_and_loaded(first_window: pde.PdeFit, tmp_path: Path) 
     points = np.random.default_rng(0).random((50, 2)) * [2, 0.1] - [1, 0]
     again = pde.PdeFit.load(path)
     np.testing.assert_array_equal(again.predict(points), first_window.predict(points))
-    with pytest.raises(InputError, match="expected a fitted solution, found no file"):
+    with pytest.raises(InputError, match="expected a fitted solution, got no file"):
         pde.PdeFit.load(tmp_path / "none.pt")
     torch.save({"format": "other"}, path)
-    with pytest.raises(InputError, match="found something else"):
+    with pytest.raises(InputError, match="got something else"):
         pde.PdeFit.load(path)
 
 

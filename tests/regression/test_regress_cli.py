@@ -107,15 +107,15 @@ def test_differential_equation_is_fitted(call: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("chrip",), "task: expected one of chirp, .*found 'chrip'"),
+        (("chrip",), "task: expected one of chirp, .*got 'chrip'"),
         (("chirp", "--splats", 0), "expected a whole number from 1 on, or auto"),
-        (("chirp", "--splats", "many"), "found 'many'"),
+        (("chirp", "--splats", "many"), "got 'many'"),
         (
             ("nowhere.csv", "--inputs", "x", "--outputs", "u"),
             r"nowhere\.csv: expected a \.csv file",
         ),
         (("DATA",), "expected names for --inputs and --outputs out of x, y, u, v"),
-        (("DATA", "--inputs", "x,w", "--outputs", "u"), "expected a column 'w', found x, y, u, v"),
+        (("DATA", "--inputs", "x,w", "--outputs", "u"), "expected a column 'w', got x, y, u, v"),
         (
             ("DATA", "--inputs", "x", "--outputs", "u", "--holdout", 1.5),
             "holdout: expected a share",
@@ -148,7 +148,7 @@ def test_bad_input_gets_one_clear_line(
 def test_output_must_be_a_folder(call: Run, tmp_path: Path) -> None:
     (tmp_path / "o").write_text("mine")
     code, _, err = call("chirp", *FAST, "--out", tmp_path / "o", "--no-pictures")
-    assert code == 2 and "expected a folder to write to, found a file" in err
+    assert code == 2 and "expected a folder to write to, got a file" in err
     assert (tmp_path / "o").read_text() == "mine"
 
 
@@ -267,9 +267,9 @@ def test_a_model_of_a_table_predicts_another_table(
     assert (tmp_path / "p.csv").read_text() == text
     new.write_text("x;z\n1;2\n", encoding="utf-8")
     code, _, err = predict(out, new)
-    assert code == 2 and "new.csv: expected a column 'y', found x, z" in err
+    assert code == 2 and "new.csv: expected a column 'y', got x, z" in err
     new.write_text("x,y\n", encoding="utf-8")
-    assert "expected at least 1 row, found none" in predict(out, new)[2]
+    assert "expected at least 1 row, got none" in predict(out, new)[2]
     SplatRegressor(2, max_rounds=1).fit([[0.0], [1.0], [2.0]], [0, 1, 0]).save(tmp_path / "m.pt")
-    assert "found one without names of columns" in predict(tmp_path / "m.pt", new)[2]
-    assert "expected a fitted model, found no file" in predict(tmp_path / "none.pt", new)[2]
+    assert "got one without names of columns" in predict(tmp_path / "m.pt", new)[2]
+    assert "expected a fitted model, got no file" in predict(tmp_path / "none.pt", new)[2]

@@ -109,7 +109,7 @@ def test_cell_centres_run_through_the_last_input_first() -> None:
 
 
 def test_unknown_tasks_and_senseless_samples_are_refused() -> None:
-    with pytest.raises(InputError, match=r"task: expected one of chirp, .*found 'chrip'"):
+    with pytest.raises(InputError, match=r"task: expected one of chirp, .*got 'chrip'"):
         task("chrip")
     with pytest.raises(InputError, match="samples: expected at least 1"):
         task("chirp").data(0, samples=0)
@@ -134,31 +134,31 @@ def test_table_is_read(tmp_path: Path, delimiter: str) -> None:
     ("text", "inputs", "message"),
     [
         ("", ["x"], "expected a first line with names"),
-        (GOOD, ["z"], "expected a column 'z', found x, y, u"),
+        (GOOD, ["z"], "expected a column 'z', got x, y, u"),
         (GOOD.replace("x,y", "height,y"), ["heigth"], "did you mean 'height'"),
         (GOOD, [], "expected names for --inputs"),
-        (GOOD, ["x", "x"], "found 'x' twice"),
-        (GOOD.replace("x,y", "x,x"), ["x"], "found 'x' twice"),
+        (GOOD, ["x", "x"], "got 'x' twice"),
+        (GOOD.replace("x,y", "x,x"), ["x"], "got 'x' twice"),
         (GOOD.replace("4,16", "4,nan"), ["y"], "line 6, column 'y': expected a finite .* 'nan'"),
-        (GOOD.replace("4,16", "4,"), ["y"], "line 6, column 'y': .* found nothing"),
+        (GOOD.replace("4,16", "4,"), ["y"], "line 6, column 'y': .* got nothing"),
         (GOOD.replace("4,16", "4,inf"), ["y"], "column 'y': expected a finite number"),
-        (GOOD.replace("4,16", "4,abc"), ["y"], "found 'abc'"),
-        (GOOD.replace("4,16", '4,"16,5"'), ["y"], "found '16,5' .a decimal comma: write numbers"),
+        (GOOD.replace("4,16", "4,abc"), ["y"], "got 'abc'"),
+        (GOOD.replace("4,16", '4,"16,5"'), ["y"], "got '16,5' .a decimal comma: write numbers"),
         (
             GOOD.replace(",", ";").replace("4;16", "4;1,6e1"),
             ["y"],
-            "found '1,6e1' .a decimal comma",
+            "got '1,6e1' .a decimal comma",
         ),
         (
             GOOD.replace(",", " "),
             ["x"],
-            "fields separated by commas, semicolons or tabs, found spaces",
+            "fields separated by commas, semicolons or tabs, got spaces",
         ),
         (GOOD.replace("x,y", "x,"), ["x"], "expected a first line with names"),
-        (GOOD.replace("4,16", "4"), ["y"], "line 6: expected 3 fields, found 2"),
-        ("x,y,u\n1,2,3\n", ["x"], "expected at least 8 rows, found 1"),
-        ("x,u\n" + "".join(f"2,{i}\n" for i in range(9)), ["x"], "column 'x': .*found 2 in every"),
-        ("1,2\n" * 10, ["x"], "expected names of columns .* found numbers"),
+        (GOOD.replace("4,16", "4"), ["y"], "line 6: expected 3 fields, got 2"),
+        ("x,y,u\n1,2,3\n", ["x"], "expected at least 8 rows, got 1"),
+        ("x,u\n" + "".join(f"2,{i}\n" for i in range(9)), ["x"], "column 'x': .*got 2 in every"),
+        ("1,2\n" * 10, ["x"], "expected names of columns .* got numbers"),
     ],
 )
 def test_bad_tables_are_refused(tmp_path: Path, text: str, inputs: list[str], message: str) -> None:
@@ -173,12 +173,12 @@ def test_index_column_without_a_name_is_left_out(tmp_path: Path) -> None:
     text = "\n".join([f",{lines[0]}", *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
     table = read_table(write(tmp_path / "a.csv", text), ["x", "y"], ["u"])
     np.testing.assert_array_equal(table.x[3], [3, 9])
-    with pytest.raises(InputError, match=r"expected a column '', found .*x, y, u"):
+    with pytest.raises(InputError, match=r"expected a column '', got .*x, y, u"):
         read_table(tmp_path / "a.csv", [""], ["u"])
 
 
 def test_missing_and_binary_files_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a \.csv file, found none"):
+    with pytest.raises(InputError, match=r"expected a \.csv file, got none"):
         read_table(tmp_path / "no.csv", ["x"], ["u"])
     with pytest.raises(InputError, match="expected a readable file"):
         read_table(tmp_path, ["x"], ["u"])

@@ -142,10 +142,10 @@ def test_saved_models_predict_the_same(tmp_path: Path) -> None:
     assert again.summary() == model.summary()
     assert "student-t splats" in model.summary() and "rounds" in model.summary()
     assert [p.name for p in tmp_path.iterdir()] == ["model.pt"]
-    with pytest.raises(InputError, match="found no file"):
+    with pytest.raises(InputError, match="got no file"):
         SplatRegressor.load(tmp_path / "none.pt")
     (tmp_path / "other.pt").write_text("no model")
-    with pytest.raises(InputError, match="found something else"):
+    with pytest.raises(InputError, match="got something else"):
         SplatRegressor.load(tmp_path / "other.pt")
 
 
@@ -173,7 +173,7 @@ def test_degenerate_data_give_finite_predictions() -> None:
 @pytest.mark.parametrize(
     ("x", "y", "message"),
     [
-        ([[1.0], [np.nan]], [1, 2], "X: expected finite numbers, found NaN.* row 1, column 0"),
+        ([[1.0], [np.nan]], [1, 2], "X: expected finite numbers, got NaN.* row 1, column 0"),
         ([[1.0], [2.0]], [1, np.inf], "y: expected finite numbers"),
         ([1.0, 2.0], [1, 2], "Reshape your data"),
         ([[1.0], [2.0]], [1, 2, 3], "y: expected 2 rows"),

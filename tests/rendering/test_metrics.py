@@ -98,13 +98,13 @@ def test_gradients_are_not_kept() -> None:
 @pytest.mark.parametrize(
     ("image", "target", "mask", "message"),
     [
-        (torch.zeros(4, 5), None, None, r"image: expected shape \[..., 3\], found \[4, 5\]"),
-        (torch.zeros(0, 5, 3), None, None, r"image: expected shape .*, found \[0, 5, 3\]"),
+        (torch.zeros(4, 5), None, None, r"image: expected shape \[..., 3\], got \[4, 5\]"),
+        (torch.zeros(0, 5, 3), None, None, r"image: expected shape .*, got \[0, 5, 3\]"),
         (torch.zeros(4, 5, 3).int(), None, None, "image: expected uint8 or a floating dtype"),
         (None, torch.zeros(4, 5, 3).long(), None, "target: expected uint8 or a floating dtype"),
-        (None, torch.zeros(4, 6, 3), None, r"target: expected the shape .*, found \[4, 6, 3\]"),
-        (None, None, torch.ones(5, 4), r"mask: expected shape \[4, 5\], found \[5, 4\]"),
-        (None, None, torch.zeros(4, 5), "mask: expected a pixel that counts, found none"),
+        (None, torch.zeros(4, 6, 3), None, r"target: expected the shape .*, got \[4, 6, 3\]"),
+        (None, None, torch.ones(5, 4), r"mask: expected shape \[4, 5\], got \[5, 4\]"),
+        (None, None, torch.zeros(4, 5), "mask: expected a pixel that counts, got none"),
     ],
 )
 def test_refuses(
@@ -118,5 +118,5 @@ def test_refuses(
 
 
 def test_ssim_needs_rows_and_columns() -> None:
-    with pytest.raises(InputError, match=r"image: expected shape \[H, W, 3\], found \[7, 3\]"):
+    with pytest.raises(InputError, match=r"image: expected shape \[H, W, 3\], got \[7, 3\]"):
         ssim(torch.zeros(7, 3), torch.zeros(7, 3))

@@ -186,9 +186,9 @@ def test_no_cameras_or_frames_are_refused() -> None:
     for make in (trajectories.orbit, trajectories.interpolate):
         with pytest.raises(InputError, match="expected at least one camera"):
             make([], 3)
-        with pytest.raises(InputError, match="frames: expected at least 1, found 0"):
+        with pytest.raises(InputError, match="frames: expected at least 1, got 0"):
             make(ring([0.0]), 0)
-    with pytest.raises(InputError, match=r"^radius: expected a finite number > 0, found 0.0"):
+    with pytest.raises(InputError, match=r"^radius: expected a finite number > 0, got 0.0"):
         trajectories.orbit_sphere(torch.zeros(3), 0.0)
 
 
@@ -260,7 +260,7 @@ GOOD = {
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"fx": None}, "camera 1: expected a finite number as 'fx', found None"),
+        ({"fx": None}, "camera 1: expected a finite number as 'fx', got None"),
         ({"fx": -1}, "camera 1: camera '00001': fx: expected"),
         ({"position": [1, 2]}, r"camera 1: expected finite numbers of shape \(3,\) as 'position'"),
         ({"rotation": [[1, 2, 3]] * 3}, "camera 1: .*expected a rotation"),
@@ -268,7 +268,7 @@ GOOD = {
         ({"position": [0, 0, float("nan")]}, "camera 1: expected finite numbers"),
         ({"width": 0}, "camera 1: .*width: expected"),
         ({"width": 1e12}, "camera 1: .*width: expected an integer from 1 to 65535"),
-        ({"height": 48.5}, r"camera 1: .*height: expected an integer .* found 48\.5"),
+        ({"height": 48.5}, r"camera 1: .*height: expected an integer .* got 48\.5"),
         ({"fx": 10**400}, "camera 1: expected a finite number as 'fx'"),
     ],
 )
@@ -301,7 +301,7 @@ def test_bounding_sphere_far_from_the_origin_is_as_large_as_near() -> None:
 def test_missing_fields_are_named(tmp_path: Path, name: str) -> None:
     row = {key: value for key, value in GOOD.items() if key != name}
     (tmp_path / "a.json").write_text(json.dumps([row]))
-    with pytest.raises(InputError, match=f"camera 0: expected a field '{name}', found none"):
+    with pytest.raises(InputError, match=f"camera 0: expected a field '{name}', got none"):
         load_cameras(tmp_path / "a.json")
 
 
@@ -310,8 +310,8 @@ def test_missing_fields_are_named(tmp_path: Path, name: str) -> None:
 )
 def test_other_json_is_refused(tmp_path: Path, content: str, found: str) -> None:
     (tmp_path / "a.json").write_text(content)
-    with pytest.raises(InputError, match=f"expected a list of cameras, found {found}"):
+    with pytest.raises(InputError, match=f"expected a list of cameras, got {found}"):
         load_cameras(tmp_path / "a.json")
     (tmp_path / "a.json").write_text("[3]")
-    with pytest.raises(InputError, match="camera 0: expected an object, found a number"):
+    with pytest.raises(InputError, match="camera 0: expected an object, got a number"):
         load_cameras(tmp_path / "a.json")

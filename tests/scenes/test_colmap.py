@@ -283,18 +283,18 @@ def change(model: FileModel, what: str) -> str:
         return r"images.bin: expected registered photos, .* 0.jpg: expected a finite pose"
     if what == "name":
         model.images[0].name = ""
-        return "a photo: expected its name, found an empty one"
+        return "a photo: expected its name, got an empty one"
     if what == "camera id":
         model.images[0].camera = 5
         return "0.jpg has camera 5, which cameras.bin does not list"
     if what == "images":
         model.images = []
-        return "images.bin: expected registered photos, found none"
+        return "images.bin: expected registered photos, got none"
     if what == "points":
         model.points, model.colors = np.empty((0, 3)), np.empty((0, 3), np.uint8)
-        return "points3D.bin: expected at least one finite point, found none"
+        return "points3D.bin: expected at least one finite point, got none"
     model.points[:] = np.nan
-    return "points3D.bin: expected at least one finite point, found none"
+    return "points3D.bin: expected at least one finite point, got none"
 
 
 @pytest.mark.parametrize(
@@ -356,16 +356,16 @@ def test_finds_a_flat_model(tmp_path: Path) -> None:
 
 
 def test_says_what_it_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"expected a COLMAP model .* found an empty folder"):
+    with pytest.raises(InputError, match=r"expected a COLMAP model .* got an empty folder"):
         find_model(tmp_path)
     folder = small_model(NAMES).write(tmp_path / "sparse" / "0")
     (folder / "points3D.bin").unlink()
     with pytest.raises(InputError, match=r"points3D\.bin: expected the points .* --random-init"):
         read_model(find_model(tmp_path))
     (folder / "images.bin").unlink()
-    with pytest.raises(InputError, match=r"expected a COLMAP model .* found only cameras\.bin in"):
+    with pytest.raises(InputError, match=r"expected a COLMAP model .* got only cameras\.bin in"):
         find_model(tmp_path)
-    with pytest.raises(InputError, match=r"found cameras\.bin"):
+    with pytest.raises(InputError, match=r"got cameras\.bin"):
         read_model(folder)
     with pytest.raises(InputError, match="no such folder"):
         read_model(tmp_path / "nowhere")

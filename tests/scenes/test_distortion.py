@@ -265,10 +265,10 @@ def test_resized_scales_pixels(model: int) -> None:
         (18, [1.0] * 16, "expected a camera model of SIMPLE_PINHOLE, PINHOLE, SIMPLE_RADIAL"),
         (17, [640.0, 480.0], "camera model EQUIRECTANGULAR: a panorama cannot be undistorted"),
         (16, [1.0, 1.0, 1.0, 1.0, 1.5, 1.0], "alpha must be from 0 to 1 and beta positive"),
-        (16, [1.0, 1.0, 1.0, 1.0, 0.5, 0.0], "beta positive, found 0.5 and 0.0"),
-        (1, [1.0] * 3, "PINHOLE takes 4 parameters (fx, fy, cx, cy), found 3"),
+        (16, [1.0, 1.0, 1.0, 1.0, 0.5, 0.0], "beta positive, got 0.5 and 0.0"),
+        (1, [1.0] * 3, "PINHOLE takes 4 parameters (fx, fy, cx, cy), got 3"),
         (1, [1.0, 1.0, float("inf"), 1.0], "parameters must be finite"),
-        (1, [1.0, -1.0, 1.0, 1.0], "must be positive, found fx 1.0, fy -1.0, 640x480"),
+        (1, [1.0, -1.0, 1.0, 1.0], "must be positive, got fx 1.0, fy -1.0, 640x480"),
     ],
 )
 def test_bad_parameters_are_refused(model: int, params: list[float], message: str) -> None:

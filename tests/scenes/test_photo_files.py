@@ -25,7 +25,7 @@ def test_find_masks(tmp_path: Path) -> None:
     expected = [tmp_path / "a.png", tmp_path / "left" / "b.jpg.png", None, tmp_path / "d.e.png"]
     touch(*(file for file in expected if file))
     assert find_masks(tmp_path, names) == expected
-    with pytest.raises(InputError, match=r"expected masks such as c.jpg.png, found none for 1"):
+    with pytest.raises(InputError, match=r"expected masks such as c.jpg.png, got none for 1"):
         find_masks(tmp_path, ["c.jpg"])
     with pytest.raises(InputError, match="expected a folder of masks"):
         find_masks(tmp_path / "nowhere", names)
@@ -35,7 +35,7 @@ def test_find_masks(tmp_path: Path) -> None:
 
 
 def test_find_photos(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="expected a folder of photos images, found no"):
+    with pytest.raises(InputError, match="expected a folder of photos images, got no"):
         find_photos(tmp_path, "images", ["a.jpg"])
     touch(tmp_path / "images" / "a.jpg", tmp_path / "images" / "left" / "b.jpg")
     names = ["a.jpg", "left/b.jpg"]

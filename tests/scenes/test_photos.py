@@ -126,7 +126,7 @@ def test_where_one_photo_must_be_turned_all_are(tmp_path: Path, caplog) -> None:
 
 def test_photo_of_turned_proportions_is_pointed_at(tmp_path: Path) -> None:
     file = save(tmp_path, smooth_photo(32, 48))
-    with pytest.raises(InputError, match=r"48x32, found 32x48; turned by 90 degrees it would fit"):
+    with pytest.raises(InputError, match=r"48x32, got 32x48; turned by 90 degrees it would fit"):
         read(file)
 
 
@@ -171,10 +171,10 @@ def test_unreadable_photos_are_refused(tmp_path: Path, what: str) -> None:
         save(tmp_path, noise, "a.jpg")
         file.write_bytes(file.read_bytes()[:1500])
     elif what == "float":
-        file, message = tmp_path / "a.tif", "expected 8 or 16 bits a channel, found floating"
+        file, message = tmp_path / "a.tif", "expected 8 or 16 bits a channel, got floating"
         Image.fromarray(np.zeros((32, 48), np.float32)).save(file)
     else:
-        file, message = tmp_path / "a.tif", "expected 8 or 16 bits a channel, found values up to"
+        file, message = tmp_path / "a.tif", "expected 8 or 16 bits a channel, got values up to"
         Image.fromarray(np.full((32, 48), 70_000, np.int32)).save(file)
     with pytest.raises(InputError, match=f"a.(jpg|tif): {message}"):
         read(file)
@@ -231,7 +231,7 @@ def test_photo_of_another_size_than_its_camera(tmp_path: Path) -> None:
     assert result.lens.fx == pytest.approx(400 * 160 / 481)
     assert result.lens.cy == pytest.approx(160 * 107 / 321)
     turned = save(tmp_path, smooth_photo(321, 481), "b.png")
-    with pytest.raises(InputError, match=r"b.png: .* its camera, 481x321, found 321x481"):
+    with pytest.raises(InputError, match=r"b.png: .* its camera, 481x321, got 321x481"):
         read(turned, lens)
 
 
@@ -323,7 +323,7 @@ def test_mask_is_resized_to_the_nearest(tmp_path: Path) -> None:
     ("pixels", "message"),
     [
         (np.zeros((32, 48), np.uint8), "m.png: expected a mask that keeps some pixel"),
-        (np.ones((48, 32), np.uint8), "m.png: expected the proportions of its photo, 48x32, found"),
+        (np.ones((48, 32), np.uint8), "m.png: expected the proportions of its photo, 48x32, got"),
         (None, "m.png: expected a readable mask"),
     ],
 )

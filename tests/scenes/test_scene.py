@@ -213,12 +213,12 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
     [
         (
             {"resolution": 3},
-            "resolution: expected -1, 1, 2, 4, 8 or a width in px above 8, found 3",
+            "resolution: expected -1, 1, 2, 4, 8 or a width in px above 8, got 3",
         ),
         ({"resolution": 0}, "resolution: expected"),
         ({"resolution": -2}, "resolution: expected"),
-        ({"holdout": 1}, "holdout: expected a whole number of at least 2, found 1"),
-        ({"masks": "masks"}, "masks: expected a folder of masks, found no such folder"),
+        ({"holdout": 1}, "holdout: expected a whole number of at least 2, got 1"),
+        ({"masks": "masks"}, "masks: expected a folder of masks, got no such folder"),
     ],
 )
 def test_bad_arguments_are_refused(tmp_path: Path, options: dict, message: str) -> None:
@@ -229,16 +229,16 @@ def test_bad_arguments_are_refused(tmp_path: Path, options: dict, message: str) 
 
 def test_missing_things_are_refused(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
-    with pytest.raises(InputError, match="nowhere: expected the folder of a scene, found nothing"):
+    with pytest.raises(InputError, match="nowhere: expected the folder of a scene, got nothing"):
         load_scene(nowhere)
-    with pytest.raises(InputError, match=r"found nothing, nor a folder .*/nowhere$"):
+    with pytest.raises(InputError, match=r"got nothing, nor a folder .*/nowhere$"):
         load_scene(nowhere / "scene")
     (tmp_path / "My_Scene").mkdir()
-    with pytest.raises(InputError, match=r"found nothing; .*/My_Scene is there"):
+    with pytest.raises(InputError, match=r"got nothing; .*/My_Scene is there"):
         load_scene(tmp_path / "my_scenes")
     (tmp_path / "My_Scene").rmdir()
     nowhere.write_text("")
-    with pytest.raises(InputError, match="nowhere: expected the folder of a scene, found a file"):
+    with pytest.raises(InputError, match="nowhere: expected the folder of a scene, got a file"):
         load_scene(nowhere)
     with pytest.raises(InputError, match="expected a COLMAP model"):
         load_scene(tmp_path)

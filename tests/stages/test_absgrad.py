@@ -238,7 +238,7 @@ def test_opcheck(kernel: Backend, response: int) -> None:
 def test_refuses_more_than_four_channels(kernel: Backend) -> None:
     """Kernels would take several passes, whose absolute values do not add up."""
     args = arguments(random_prints(8, channels=5).to(torch.float32), GAUSSIAN)
-    assert_refuses(kernel.blend, args, {}, "emission", "4 channels", "absgrad", "found 5")
+    assert_refuses(kernel.blend, args, {}, "emission", "4 channels", "absgrad", "got 5")
     assert kernel.blend(*args[:13], False)[0].shape[-1] == 5
 
 

@@ -244,23 +244,23 @@ def test_parameters_are_leaves_and_stale_graphs_are_refused(step: Step) -> None:
     ("position", "value", "message"),
     [
         (0, torch.zeros(()), r"param: expected shape \[N, \.\.\.\]"),
-        (0, torch.zeros(6, 3).double(), "param: expected float32, found float64"),
+        (0, torch.zeros(6, 3).double(), "param: expected float32, got float64"),
         (0, torch.zeros(3, 6).T, "param: expected a contiguous tensor"),
-        (1, torch.zeros(6, 2), r"grad: expected the shape of param, \[6, 3\], found .*\[6, 2\]"),
-        (1, torch.zeros(6, 3).half(), "grad: expected float32, found float16"),
+        (1, torch.zeros(6, 2), r"grad: expected the shape of param, \[6, 3\], got .*\[6, 2\]"),
+        (1, torch.zeros(6, 3).half(), "grad: expected float32, got float16"),
         (2, torch.zeros(6, 1, 3), "exp_avg: expected the shape of param"),
         (2, torch.zeros(3, 6).T, "exp_avg: expected a contiguous tensor"),
         (3, torch.zeros(5, 3), "exp_avg_sq: expected the shape of param"),
         (3, torch.zeros(3, 6).T, "exp_avg_sq: expected a contiguous tensor"),
-        (4, torch.zeros(6), "steps: expected int32, found float32"),
-        (4, torch.zeros(5).int(), r"steps: expected shape \[6\], found shape \[5\]"),
+        (4, torch.zeros(6), "steps: expected int32, got float32"),
+        (4, torch.zeros(5).int(), r"steps: expected shape \[6\], got shape \[5\]"),
         (4, torch.zeros(12).int()[::2], "steps: expected a contiguous tensor"),
-        (5, torch.zeros(6), "rows: expected uint8, found float32"),
-        (5, torch.zeros(7).bool(), r"rows: expected shape \[6\], found shape \[7\]"),
-        (6, torch.zeros(2), r"lr: expected shape \[3\], found shape \[2\]"),
-        (6, torch.zeros(3).double(), "lr: expected float32, found float64"),
-        ("columns", 4, "columns: expected 0 to 3, found 4"),
-        ("columns", -1, "columns: expected 0 to 3, found -1"),
+        (5, torch.zeros(6), "rows: expected uint8, got float32"),
+        (5, torch.zeros(7).bool(), r"rows: expected shape \[6\], got shape \[7\]"),
+        (6, torch.zeros(2), r"lr: expected shape \[3\], got shape \[2\]"),
+        (6, torch.zeros(3).double(), "lr: expected float32, got float64"),
+        ("columns", 4, "columns: expected 0 to 3, got 4"),
+        ("columns", -1, "columns: expected 0 to 3, got -1"),
         ("betas", (1.0, 0.9), "beta1: expected a number from 0 to below 1"),
         ("betas", (0.9, -0.1), "beta2: expected a number from 0 to below 1"),
         ("eps", -1.0, "eps: expected a number >= 0"),
@@ -284,5 +284,5 @@ def test_refuses_another_device(step_kernel: Step, position: int) -> None:
     args: list[Any] = [*state((6, 3)), torch.ones(6).bool(), torch.zeros(3)]
     args[position] = args[position].to("meta")
     name = ("param", "grad", "exp_avg", "exp_avg_sq", "steps", "rows")[position]
-    with pytest.raises(InputError, match=f"{name}: expected device .*, found device meta"):
+    with pytest.raises(InputError, match=f"{name}: expected device .*, got device meta"):
         step_kernel(*args)

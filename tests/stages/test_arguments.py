@@ -35,7 +35,14 @@ BINS += [torch.ones(1, 1, 2), 8, 8]
 
 
 MODULES = (
-    *("arguments", "camera", "conventions", "paths", "metrics", "model.splats"),
+    *(
+        "arguments",
+        "conventions",
+        "metrics",
+        "model.camera",
+        "model.splats",
+        "rendering.trajectories",
+    ),
     *(f"operators.{name}" for name in ("adam", "bin", "devices", "flow_statistics", "loss")),
     *(f"operators.{name}" for name in ("plausible", "project", "render", "shade")),
 )
@@ -73,7 +80,7 @@ def test_integers(value: Any) -> None:
     ],
 )
 def test_no_integers(value: Any, found: str) -> None:
-    with pytest.raises(InputError, match=f"^n: expected an integer from 0 to 9, found {found}"):
+    with pytest.raises(InputError, match=f"^n: expected an integer from 0 to 9, got {found}"):
         require_integer("n", value, 0, 9)
 
 
@@ -81,37 +88,37 @@ def test_numbers() -> None:
     assert require_number("x", np.float32(0.5)) == require_number("x", torch.tensor(0.5)) == 0.5
     assert require_number("x", 0, least=0) == 0.0
     for value in (math.nan, math.inf, "0.5", None, True, 10**400, torch.ones(2), object()):
-        with pytest.raises(InputError, match=r"^x: expected a finite number, found "):
+        with pytest.raises(InputError, match=r"^x: expected a finite number, got "):
             require_number("x", value)
     for value in (-1, 0):
-        with pytest.raises(InputError, match=f"^x: expected a finite number > 0, found {value}$"):
+        with pytest.raises(InputError, match=f"^x: expected a finite number > 0, got {value}$"):
             require_number("x", value, least=0, open_=True)
 
 
 def test_tensors_and_types() -> None:
     one = torch.ones(1)
     require_tensors({"b": None, "c": one}, a=one)
-    with pytest.raises(InputError, match=r"^a: .* torch tensor, found a numpy array .*from_numpy"):
+    with pytest.raises(InputError, match=r"^a: .* torch tensor, got a numpy array .*from_numpy"):
         require_tensors(a=np.ones(1), b=one)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^b: expected a torch tensor, found None$"):
+    with pytest.raises(InputError, match=r"^b: expected a torch tensor, got None$"):
         require_tensors(a=one, b=None)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^b: expected device cpu, found device meta$"):
+    with pytest.raises(InputError, match=r"^b: expected device cpu, got device meta$"):
         require_tensors(a=one, b=one.to("meta"))
-    with pytest.raises(InputError, match=r"^x: expected a dict, found a list$"):
+    with pytest.raises(InputError, match=r"^x: expected a dict, got a list$"):
         require_type("x", [], dict)
 
 
 @pytest.mark.parametrize(
     ("position", "value", "message"),
     [
-        (3, None, "peaks: expected a torch tensor, found None"),
-        (1, np.ones((1, 1, 3)), "conics: expected a torch tensor, found a numpy array"),
-        (1, torch.ones(1, 1, 3).double(), "bin: conics: expected float32, found float64"),
-        (5, 8.5, "bin: width: expected an integer of at most 64 bits, found 8.5"),
-        (5, 2**70, "bin: width: expected an integer of at most 64 bits, found 11805916"),
-        (6, "8", "bin: height: expected an integer of at most 64 bits, found '8'"),
-        (6, None, "bin: height: expected an integer of at most 64 bits, found None"),
-        (6, 70_000, "bin: height: expected 1 to 65535, found 70000"),
+        (3, None, "peaks: expected a torch tensor, got None"),
+        (1, np.ones((1, 1, 3)), "conics: expected a torch tensor, got a numpy array"),
+        (1, torch.ones(1, 1, 3).double(), "bin: conics: expected float32, got float64"),
+        (5, 8.5, "bin: width: expected an integer of at most 64 bits, got 8.5"),
+        (5, 2**70, "bin: width: expected an integer of at most 64 bits, got 11805916"),
+        (6, "8", "bin: height: expected an integer of at most 64 bits, got '8'"),
+        (6, None, "bin: height: expected an integer of at most 64 bits, got None"),
+        (6, 70_000, "bin: height: expected 1 to 65535, got 70000"),
     ],
 )
 def test_an_operator_refuses(position: int, value: Any, message: str) -> None:
@@ -126,18 +133,18 @@ def test_other_operators_name_their_arguments() -> None:
     for call in (photometric_loss, photometric_gradient, metrics.psnr, metrics.ssim):
         with pytest.raises(InputError, match=r"^(radiance|image): .*numpy"):
             call(picture.numpy(), picture)
-        with pytest.raises(InputError, match=r"^mask: .*found 'white'"):
+        with pytest.raises(InputError, match=r"^mask: .*got 'white'"):
             call(picture, picture, "white")
-    with pytest.raises(InputError, match=r"^photometric_loss: ssim_weight: .* a number, found '1'"):
+    with pytest.raises(InputError, match=r"^photometric_loss: ssim_weight: .* a number, got '1'"):
         photometric_loss(picture, picture, None, "1")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^shade: degree: expected .*, found 1.5"):
+    with pytest.raises(InputError, match=r"^shade: degree: expected .*, got 1.5"):
         shade(one, one[None], torch.eye(4)[None], torch.ones(1, 1, 2), 1.5)  # type: ignore[arg-type]
     state = (one.clone(), one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.int32))
-    with pytest.raises(InputError, match=r"^lr: expected a finite number, found 'fast'"):
+    with pytest.raises(InputError, match=r"^lr: expected a finite number, got 'fast'"):
         adam_step(*state, None, "fast")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^param: .*numpy"):
         adam_step(one.numpy(), *state[1:], None, 0.1)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^footprints: expected a Footprints, found a dict"):
+    with pytest.raises(InputError, match=r"^footprints: expected a Footprints, got a dict"):
         flow_statistics({}, *7 * [None])  # type: ignore[arg-type]
 
 
@@ -152,10 +159,10 @@ def test_errors_about_something_else_stay() -> None:
 def test_flags_and_paths() -> None:
     assert require_flag("depth", np.bool_(True)) is True and require_flag("depth", 0) is False
     for value in (None, "yes", 2, 0.5, [1], np.ones(2), torch.ones(2)):
-        with pytest.raises(InputError, match=r"^depth: expected True or False, found "):
+        with pytest.raises(InputError, match=r"^depth: expected True or False, got "):
             require_flag("depth", value)
     for value in (None, 3, ["scene"], True):
-        with pytest.raises(InputError, match=r"^path: expected a path, found "):
+        with pytest.raises(InputError, match=r"^path: expected a path, got "):
             load_scene(value)  # type: ignore[arg-type]
 
 

@@ -321,15 +321,15 @@ def test_second_derivatives_are_refused(loss_kernel: Loss) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({0: torch.zeros(4, 5)}, r"radiance: expected shape \[H, W, 3\], found shape \[4, 5\]"),
-        ({0: torch.zeros(4, 5, 3).int()}, "radiance: expected float32 or float64, found int32"),
+        ({0: torch.zeros(4, 5)}, r"radiance: expected shape \[H, W, 3\], got shape \[4, 5\]"),
+        ({0: torch.zeros(4, 5, 3).int()}, "radiance: expected float32 or float64, got int32"),
         ({0: torch.zeros(0, 5, 3), 1: torch.zeros(0, 5, 3)}, "height: expected 1 to 65535"),
-        ({1: torch.zeros(4, 6, 3)}, r"photo: expected shape \[H=4, W=5, 3\], found .*\[4, 6, 3\]"),
-        ({1: torch.zeros(4, 5, 3).double()}, "photo: expected float32, found float64"),
-        ({2: torch.zeros(4, 5)}, "mask: expected uint8, found float32"),
+        ({1: torch.zeros(4, 6, 3)}, r"photo: expected shape \[H=4, W=5, 3\], got .*\[4, 6, 3\]"),
+        ({1: torch.zeros(4, 5, 3).double()}, "photo: expected float32, got float64"),
+        ({2: torch.zeros(4, 5)}, "mask: expected uint8, got float32"),
         ({2: torch.zeros(5, 4).byte()}, r"mask: expected shape \[H=4, W=5\]"),
-        ({3: 1.5}, "ssim_weight: expected a number from 0 to 1, found 1.5"),
-        ({3: math.nan}, "ssim_weight: expected a number from 0 to 1, found nan"),
+        ({3: 1.5}, "ssim_weight: expected a number from 0 to 1, got 1.5"),
+        ({3: math.nan}, "ssim_weight: expected a number from 0 to 1, got nan"),
     ],
 )
 def test_refuses(loss_kernel: Loss, changes: dict[int, Any], message: str) -> None:
@@ -346,7 +346,7 @@ def test_refuses_another_device(kernel: Backend, position: int) -> None:
     args: list[Any] = [torch.zeros(4, 5, 3), torch.zeros(4, 5, 3).byte(), torch.ones(4, 5).byte()]
     args[position] = args[position].to("meta")
     name = ("radiance", "photo", "mask")[position]
-    with pytest.raises(InputError, match=f"{name}: expected device .*, found device meta"):
+    with pytest.raises(InputError, match=f"{name}: expected device .*, got device meta"):
         kernel.photometric_loss(*args)
 
 

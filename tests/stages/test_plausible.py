@@ -111,16 +111,16 @@ def test_numbers_that_are_not_finite(name: str, value: float) -> None:
         rows = "1 of 40 rows, the first is 39"
     else:
         rows = "1 of 1 rows, the first is 0"
-    with pytest.raises(InputError, match=f"^{name}: .*, found NaN or infinity in {rows}$"):
+    with pytest.raises(InputError, match=f"^{name}: .*, got NaN or infinity in {rows}$"):
         rasterize(**given, options=CHECK)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"quats": changed("quats", slice(3, 5), 0)}, "quats: expected norms > 0, found 0 in 2 of"),
-        ({"scales": scene()["scales"].log()}, r"scales: .*>= 0, found -.* \(logarithms\? scales.e"),
-        ({"amplitudes": torch.linspace(-3, 4, 40)}, r"amplitudes: .* 0..1, found -3 to 4 \(logits"),
+        ({"quats": changed("quats", slice(3, 5), 0)}, "quats: expected norms > 0, got 0 in 2 of"),
+        ({"scales": scene()["scales"].log()}, r"scales: .*>= 0, got -.* \(logarithms\? scales.e"),
+        ({"amplitudes": torch.linspace(-3, 4, 40)}, r"amplitudes: .* 0..1, got -3 to 4 \(logits"),
         ({"viewmats": 2 * torch.eye(4)[None] - torch.diag(torch.tensor([0.0, 0, 0, 1]))},
          r"viewmats: expected rotations as .* of camera 0"),
         ({"viewmats": torch.diag(torch.tensor([-1.0, 1, 1, 1]))[None]}, "viewmats: .*rotations"),
@@ -138,7 +138,7 @@ def test_extinctions_may_exceed_one() -> None:
     amplitudes = torch.linspace(0, 40, 40)
     with silence():
         rasterize(**scene() | {"amplitudes": amplitudes}, options=options)
-    with pytest.raises(InputError, match=r"^amplitudes: expected extinctions >= 0, found -1 to 39"):
+    with pytest.raises(InputError, match=r"^amplitudes: expected extinctions >= 0, got -1 to 39"):
         rasterize(**scene() | {"amplitudes": amplitudes - 1}, options=options)
 
 
@@ -152,7 +152,7 @@ def test_a_model_is_named_by_its_fields(field: str, value: float) -> None:
         render(splats, lens(), options=CHECK)
     splats = model()
     splats.quats[:] = 0
-    with pytest.raises(InputError, match=r"^Splats.quats: expected norms > 0, found 0 in 40 of 40"):
+    with pytest.raises(InputError, match=r"^Splats.quats: expected norms > 0, got 0 in 40 of 40"):
         render(splats, lens(), options=CHECK)
     splats.quats[:, 0], splats.log_scales[3, 1] = 1, 100.0
     with pytest.raises(InputError, match=r"^Splats.log_scales: expected finite numbers"):
@@ -189,7 +189,7 @@ def test_a_camera_that_sees_nothing_says_why() -> None:
     views = ring(5)
     views[2] = Camera.look_at((0, -1, 100), (0, -1, 200), width=WIDTH, height=HEIGHT)
     message = (
-        r"^cameras: .*found 1 of 5 cameras that see none, the first is 2: "
+        r"^cameras: .*got 1 of 5 cameras that see none, the first is 2: "
         r"100% are behind it, 0% nearer than near, 0% beside it$"
     )
     with pytest.warns(InputWarning, match=message) as caught:
@@ -204,9 +204,9 @@ def test_a_camera_that_sees_nothing_says_why() -> None:
     ("changes", "message"),
     [
         ({"colors": 255 * torch.rand(40, 3), "sh_degree": None},
-         r"colors: expected colours in 0..1, found .* \(counted to 255\?"),
+         r"colors: expected colours in 0..1, got .* \(counted to 255\?"),
         ({"colors": 255 * torch.rand(40, 16, 3)}, r"colors: expected coefficients of colours"),
-        ({"background": torch.full((3,), 255.0)}, r"background: .*found up to 255 \(counted"),
+        ({"background": torch.full((3,), 255.0)}, r"background: .*got up to 255 \(counted"),
         ({"scales": scene()["scales"].exp()}, r"scales: .* smaller than the scene, .*\(exp taken"),
         ({"intrinsics": torch.tensor([[0.7, 0.9, 0.5, 0.5]])},
          r"intrinsics: expected focal lengths in pixels, .*\(normalised\?"),

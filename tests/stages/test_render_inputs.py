@@ -116,13 +116,13 @@ def test_colours_of_two_meanings_are_refused_without_a_degree(count: int) -> Non
 @pytest.mark.parametrize(
     ("shape", "degree", "found"),
     [
-        ((5, 16, 3), None, r"\[N, D\] or \[C, N, D\] .* found \[5, 16, 3\] \(sh_degree makes"),
-        ((5, 0), None, r"found \[5, 0\]"),
-        ((4, 3), None, r"with N = 5 and C = 2, found \[4, 3\]"),
-        ((5, 3), 0, r"harmonics \[N, K, 3\] with N = 5 and K from 1 .* found \[5, 3\]"),
-        ((5, 8, 3), 2, r"K from 9 \(sh_degree 2\) to 16, found \[5, 8, 3\]"),
-        ((5, 25, 3), 3, r"to 16, found \[5, 25, 3\]"),
-        ((2, 5, 3), 0, r"found \[2, 5, 3\]"),
+        ((5, 16, 3), None, r"\[N, D\] or \[C, N, D\] .* got \[5, 16, 3\] \(sh_degree makes"),
+        ((5, 0), None, r"got \[5, 0\]"),
+        ((4, 3), None, r"with N = 5 and C = 2, got \[4, 3\]"),
+        ((5, 3), 0, r"harmonics \[N, K, 3\] with N = 5 and K from 1 .* got \[5, 3\]"),
+        ((5, 8, 3), 2, r"K from 9 \(sh_degree 2\) to 16, got \[5, 8, 3\]"),
+        ((5, 25, 3), 3, r"to 16, got \[5, 25, 3\]"),
+        ((2, 5, 3), 0, r"got \[2, 5, 3\]"),
     ],
 )
 def test_colours_that_do_not_fit(shape: tuple[int, ...], degree: int | None, found: str) -> None:
@@ -132,9 +132,9 @@ def test_colours_that_do_not_fit(shape: tuple[int, ...], degree: int | None, fou
 
 @pytest.mark.parametrize("degree", [4, -1, 1.5, "3", True])
 def test_degrees_that_are_none(degree: Any) -> None:
-    with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, found"):
+    with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, got"):
         picture(colors=torch.rand(5, 16, 3), sh_degree=degree)
-    with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, found"):
+    with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, got"):
         RenderOptions(sh_degree=degree)
 
 
@@ -148,42 +148,42 @@ TENSORS = ("means", "quats", "scales", "amplitudes", "colors", "viewmats", "intr
 def test_what_is_no_tensor(name: str, value: Any) -> None:
     shape = name in ("quats", "scales") and value is None
     expected = "quats, scales, factors: expected either" if shape else f"{name}: expected a torch"
-    with pytest.raises(InputError, match=f"^{expected} ?.*found"):
+    with pytest.raises(InputError, match=f"^{expected} ?.*got"):
         picture(**{name: value})
 
 
 def test_numpy_throughout() -> None:
     arrays = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in scene().items()}
-    with pytest.raises(InputError, match=r"^means: .*found a numpy array \(torch.from_numpy"):
+    with pytest.raises(InputError, match=r"^means: .*got a numpy array \(torch.from_numpy"):
         rasterize(**arrays)
 
 
 @pytest.mark.parametrize("name", TENSORS)
 def test_integers(name: str) -> None:
     wanted = "float32" if name not in ("viewmats", "intrinsics") else "a floating-point dtype"
-    with pytest.raises(InputError, match=f"^{name}: expected {wanted}.*, found int64"):
+    with pytest.raises(InputError, match=f"^{name}: expected {wanted}.*, got int64"):
         picture(**{name: scene()[name].long()})
 
 
 def test_integer_colours_say_what_to_divide_by() -> None:
-    with pytest.raises(InputError, match=r"^colors: .*found uint8 \(.*colors.float\(\) / 255"):
+    with pytest.raises(InputError, match=r"^colors: .*got uint8 \(.*colors.float\(\) / 255"):
         picture(colors=torch.full((5, 3), 255, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("name", TENSORS[1:5])
 def test_two_dtypes_of_splats(name: str) -> None:
-    with pytest.raises(InputError, match=f"^{name}: expected float32 as of means, found float64"):
+    with pytest.raises(InputError, match=f"^{name}: expected float32 as of means, got float64"):
         picture(**{name: scene()[name].double()})
 
 
 @pytest.mark.parametrize("name", TENSORS[1:])
 def test_two_devices(name: str) -> None:
-    with pytest.raises(InputError, match=f"^{name}: expected device cpu, found device meta"):
+    with pytest.raises(InputError, match=f"^{name}: expected device cpu, got device meta"):
         picture(**{name: scene()[name].to("meta")})
 
 
 def test_half_precision_is_refused_and_cameras_follow_the_splats() -> None:
-    with pytest.raises(InputError, match=r"^means: expected float32 or float64, found bfloat16"):
+    with pytest.raises(InputError, match=r"^means: expected float32 or float64, got bfloat16"):
         picture(means=scene()["means"].bfloat16())
     given = scene()
     doubles = {name: given[name].double().requires_grad_() for name in ("viewmats", "intrinsics")}
@@ -198,15 +198,15 @@ def test_half_precision_is_refused_and_cameras_follow_the_splats() -> None:
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("means", (5, 2), r"\[N, 3\], found \[5, 2\]"),
-        ("quats", (4, 4), r"\[N=5, 4\], found \[4, 4\]"),
-        ("scales", (5,), r"\[N=5, 3\], found \[5\]"),
-        ("amplitudes", (5, 1), r"\[N=5\], found \[5, 1\] \(amplitudes.squeeze\(-1\)"),
-        ("viewmats", (4, 4), r"\[C, 4, 4\], found \[4, 4\] \(of one camera: viewmats\[None\]\)"),
+        ("means", (5, 2), r"\[N, 3\], got \[5, 2\]"),
+        ("quats", (4, 4), r"\[N=5, 4\], got \[4, 4\]"),
+        ("scales", (5,), r"\[N=5, 3\], got \[5\]"),
+        ("amplitudes", (5, 1), r"\[N=5\], got \[5, 1\] \(amplitudes.squeeze\(-1\)"),
+        ("viewmats", (4, 4), r"\[C, 4, 4\], got \[4, 4\] \(of one camera: viewmats\[None\]\)"),
         ("viewmats", (2, 3, 4), r"\[C, 4, 4\], .* \(append the row 0, 0, 0, 1\)"),
-        ("intrinsics", (4,), r"\[C=2, 4\], found \[4\] \(of one camera: intrinsics\[None\]\)"),
-        ("intrinsics", (2, 3, 3), r"\[C=2, 4\], found \[2, 3, 3\] \(of camera matrices K: K\["),
-        ("intrinsics", (3, 4), r"\[C=2, 4\], found \[3, 4\]"),
+        ("intrinsics", (4,), r"\[C=2, 4\], got \[4\] \(of one camera: intrinsics\[None\]\)"),
+        ("intrinsics", (2, 3, 3), r"\[C=2, 4\], got \[2, 3, 3\] \(of camera matrices K: K\["),
+        ("intrinsics", (3, 4), r"\[C=2, 4\], got \[3, 4\]"),
     ],
 )
 def test_shapes(name: str, shape: tuple[int, ...], message: str) -> None:
@@ -223,7 +223,7 @@ def test_shapes(name: str, shape: tuple[int, ...], message: str) -> None:
     ],
 )
 def test_shape_is_given_once(changes: dict[str, Any], found: str) -> None:
-    with pytest.raises(InputError, match=f"^quats, scales, factors: expected .*, found {found}$"):
+    with pytest.raises(InputError, match=f"^quats, scales, factors: expected .*, got {found}$"):
         picture(**changes)
 
 
@@ -233,15 +233,15 @@ def test_shape_is_given_once(changes: dict[str, Any], found: str) -> None:
 @pytest.mark.parametrize("value", [0, -1, 8.5, 2**70, "8", None, math.nan, True])
 @pytest.mark.parametrize("name", ["width", "height"])
 def test_sizes_of_pictures(name: str, value: Any) -> None:
-    with pytest.raises(InputError, match=f"^{name}: expected an integer from 1 to 65535, found"):
+    with pytest.raises(InputError, match=f"^{name}: expected an integer from 1 to 65535, got"):
         picture(**{name: value})
 
 
 @pytest.mark.parametrize(
     ("position", "value", "message"),
     [
-        (0, 0.0, r"intrinsics: expected .*fx > 0.*, found \[0.0, 20.0, 12.0, 9.0\] of camera 1"),
-        (1, -20.0, r"intrinsics: expected .*fy > 0.*, found \[20.0, -20.0, 12.0, 9.0\]"),
+        (0, 0.0, r"intrinsics: expected .*fx > 0.*, got \[0.0, 20.0, 12.0, 9.0\] of camera 1"),
+        (1, -20.0, r"intrinsics: expected .*fy > 0.*, got \[20.0, -20.0, 12.0, 9.0\]"),
         (2, math.nan, r"intrinsics: expected finite numbers.*nan"),
         (3, math.inf, r"intrinsics: expected finite numbers.*inf"),
     ],
@@ -265,15 +265,15 @@ def test_impossible_viewmats() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"near": 0}, "near: expected a finite number > 0, found 0"),
-        ({"near": "close"}, "near: expected a finite number > 0, found 'close'"),
-        ({"near": 2, "far": 1}, "near, far: expected near < far, found 2, 1"),
-        ({"far": math.nan}, "far: expected a finite number, found nan"),
-        ({"far": None}, "far: expected a finite number, found None"),
-        ({"eps2d": -0.1}, "eps2d: expected a finite number >= 0, found -0.1"),
-        ({"eps2d": math.nan}, "eps2d: expected a finite number >= 0, found nan"),
-        ({"response": "beer-lambert"}, "response: expected 'gaussian' or 'beer_lambert', found"),
-        ({"response": ["gaussian"]}, "response: expected 'gaussian' or 'beer_lambert', found"),
+        ({"near": 0}, "near: expected a finite number > 0, got 0"),
+        ({"near": "close"}, "near: expected a finite number > 0, got 'close'"),
+        ({"near": 2, "far": 1}, "near, far: expected near < far, got 2, 1"),
+        ({"far": math.nan}, "far: expected a finite number, got nan"),
+        ({"far": None}, "far: expected a finite number, got None"),
+        ({"eps2d": -0.1}, "eps2d: expected a finite number >= 0, got -0.1"),
+        ({"eps2d": math.nan}, "eps2d: expected a finite number >= 0, got nan"),
+        ({"response": "beer-lambert"}, "response: expected 'gaussian' or 'beer_lambert', got"),
+        ({"response": ["gaussian"]}, "response: expected 'gaussian' or 'beer_lambert', got"),
     ],
 )
 def test_options(changes: dict[str, Any], message: str) -> None:
@@ -286,14 +286,14 @@ def test_a_response_is_known_everywhere() -> None:
     for call in (lambda x: peak_amplitudes(one, one[:, None], x), lambda x: levels_of([1.0], x)):
         with pytest.raises(InputError, match=r"^response: expected 'gaussian' or 'beer_lambert'"):
             call("beer")
-    with pytest.raises(InputError, match=r"^options: expected a RenderOptions, found a dict"):
+    with pytest.raises(InputError, match=r"^options: expected a RenderOptions, got a dict"):
         picture(options={"near": 1})
 
 
 def test_absolute_gradients_of_many_channels() -> None:
-    with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, found 5"):
+    with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, got 5"):
         picture(colors=torch.rand(5, 5), absgrad=True)
-    with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, found 5"):
+    with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, got 5"):
         picture(colors=torch.rand(5, 4), absgrad=True, depth=True)
 
 
@@ -321,13 +321,13 @@ def test_backgrounds(white: Any) -> None:
 @pytest.mark.parametrize(
     ("background", "message"),
     [
-        ("white", "a tensor or 3 numbers, found 'white'"),
-        ({}, "a tensor or 3 numbers, found a dict"),
-        ([1, "x", 1], "a tensor or 3 numbers, found a list"),
-        ([1, 1], r"\[3\] or \[2, 3\], found \[2\]"),
-        (1.0, r"\[3\] or \[2, 3\], found \[\]"),
-        ((255, 255, 255), r"colours in 0..1, found \[255, 255, 255\] \(divide by 255\)"),
-        (torch.full((3,), 255, dtype=torch.uint8), "colours in 0..1, found"),
+        ("white", "a tensor or 3 numbers, got 'white'"),
+        ({}, "a tensor or 3 numbers, got a dict"),
+        ([1, "x", 1], "a tensor or 3 numbers, got a list"),
+        ([1, 1], r"\[3\] or \[2, 3\], got \[2\]"),
+        (1.0, r"\[3\] or \[2, 3\], got \[\]"),
+        ((255, 255, 255), r"colours in 0..1, got \[255, 255, 255\] \(divide by 255\)"),
+        (torch.full((3,), 255, dtype=torch.uint8), "colours in 0..1, got"),
     ],
 )
 def test_backgrounds_that_are_none(background: Any, message: str) -> None:
@@ -350,12 +350,12 @@ class Shot:
 @pytest.mark.parametrize(
     ("cameras", "message"),
     [
-        (Shot(), "a Camera or several, found a Shot, which has one: pass its .camera"),
-        ([Shot.camera, Shot()], "a Camera or several, found a Shot, which has one"),
-        (None, "a Camera or several, found None"),
-        (torch.eye(4), r"a Camera or several, found a float32 tensor of shape \[4\]"),
-        ("front", "a Camera or several, found 'f'"),
-        ([], "at least one camera, found none"),
+        (Shot(), "a Camera or several, got a Shot, which has one: pass its .camera"),
+        ([Shot.camera, Shot()], "a Camera or several, got a Shot, which has one"),
+        (None, "a Camera or several, got None"),
+        (torch.eye(4), r"a Camera or several, got a float32 tensor of shape \[4\]"),
+        ("front", "a Camera or several, got 'f'"),
+        ([], "at least one camera, got none"),
     ],
 )
 def test_what_is_no_camera(cameras: Any, message: str) -> None:
@@ -364,9 +364,9 @@ def test_what_is_no_camera(cameras: Any, message: str) -> None:
 
 
 def test_what_is_no_model() -> None:
-    with pytest.raises(InputError, match=r"^splats: expected a Splats, found a dict"):
+    with pytest.raises(InputError, match=r"^splats: expected a Splats, got a dict"):
         render({}, Shot.camera)  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^options: expected a RenderOptions, found None"):
+    with pytest.raises(InputError, match=r"^options: expected a RenderOptions, got None"):
         render(Splats.random(4, seed=1), Shot.camera, options=None)  # type: ignore[arg-type]
 
 

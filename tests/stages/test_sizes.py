@@ -24,7 +24,7 @@ def covering(count: int) -> list[Any]:
 def test_too_many_pairs(kernel: Backend) -> None:
     # 128 splats are 2^31 pairs: counted, not made.
     assert_refuses(kernel.bin_splats, covering(128), {}, "fewer than 2^31 splat-tile pairs",
-                   "found 2147483648")  # fmt: skip
+                   "got 2147483648")  # fmt: skip
 
 
 def test_too_many_tiles(kernel: Backend) -> None:
@@ -58,4 +58,4 @@ def test_a_list_longer_than_float32_counts(cpu_kernel: Backend) -> None:
     args: list[Any] = [torch.ones(1, 1, 2), torch.ones(1, 1, 3), ones, torch.ones(1, 1, 3)]
     ends = torch.tensor([0, pairs], dtype=torch.int32)
     args += [torch.zeros(1, 3), ends, zeros, zeros, ends, 16, 16, 0, False]
-    assert_refuses(cpu_kernel.blend, args, {}, "tile_offsets", "at most 2^24", f"found {pairs}")
+    assert_refuses(cpu_kernel.blend, args, {}, "tile_offsets", "at most 2^24", f"got {pairs}")

@@ -187,7 +187,7 @@ def test_generator_makes_and_resumes_a_tiny_scene(tmp_path):
 @needs_mitsuba
 @pytest.mark.parametrize(
     ("option", "value", "message"),
-    [("--size", "64by48", "WIDTHxHEIGHT"), ("--variant", "abacus", "found abacus")],
+    [("--size", "64by48", "WIDTHxHEIGHT"), ("--variant", "abacus", "got abacus")],
 )
 def test_generator_names_a_bad_option(tmp_path, option, value, message):
     result = _run("-m", GENERATOR, "--out", str(tmp_path), option, value)

@@ -48,21 +48,21 @@ def test_what_is_not_data_is_refused_on_saving(
 
 def test_damaged_and_foreign_files_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
-    with pytest.raises(InputError, match="expected a checkpoint file, found none"):
+    with pytest.raises(InputError, match="expected a checkpoint file, got none"):
         load_checkpoint(path)
-    with pytest.raises(InputError, match="expected a checkpoint file, found a folder"):
+    with pytest.raises(InputError, match="expected a checkpoint file, got a folder"):
         load_checkpoint(tmp_path)
     save_checkpoint(path, {"means": torch.zeros(1000)})
     whole = path.read_bytes()
     for part in (b"", b"hello", whole[: len(whole) // 2], whole[:-10]):
         path.write_bytes(part)
-        with pytest.raises(InputError, match="found a damaged or foreign file"):
+        with pytest.raises(InputError, match="got a damaged or foreign file"):
             load_checkpoint(path)
     torch.save({"a": 1}, path)
-    with pytest.raises(InputError, match="found another kind of file"):
+    with pytest.raises(InputError, match="got another kind of file"):
         load_checkpoint(path)
     torch.save({"format": "splatrender checkpoint", "version": 99, "state": {}}, path)
-    with pytest.raises(InputError, match=r"expected version 1 .*, found 99"):
+    with pytest.raises(InputError, match=r"expected version 1 .*, got 99"):
         load_checkpoint(path)
 
 

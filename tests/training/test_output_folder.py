@@ -63,7 +63,7 @@ class TestOverwrite:
     ) -> None:
         before = content(short)
         anew: dict[str, Any] = {"iterations": 3, "overwrite": True}
-        with pytest.raises(InputError, match="expected the folder of a scene, found nothing"):
+        with pytest.raises(InputError, match="expected the folder of a scene, got nothing"):
             train(replace(options(short, **anew), source=short / "typo"))
         with pytest.raises(InputError, match="at least one training view"):
             train(options(short, **anew), replace(scene, train=[]))
@@ -121,7 +121,7 @@ class TestOverwrite:
     def test_the_scene_is_no_output_folder(self, scene: Scene, tmp_path: Path) -> None:
         (tmp_path / "test").mkdir()
         (tmp_path / "test/photo.jpg").write_text("precious")
-        with pytest.raises(InputError, match="found that of the scene"):
+        with pytest.raises(InputError, match="got that of the scene"):
             train(replace(options(tmp_path, overwrite=True), source=tmp_path), scene)
         assert content(tmp_path) == {"test/photo.jpg": b"precious"}
 
@@ -139,7 +139,7 @@ class TestOverwrite:
         self, scene: Scene, tmp_path: Path
     ) -> None:
         (tmp_path / "test").touch()
-        with pytest.raises(InputError, match="test: expected a folder to write to, found a file"):
+        with pytest.raises(InputError, match="test: expected a folder to write to, got a file"):
             train(options(tmp_path, overwrite=True), scene)
 
     def test_folders_from_before_there_were_manifests(self, scene: Scene, short: Path) -> None:
@@ -153,9 +153,7 @@ class TestOverwrite:
     def test_results_without_a_checkpoint_are_kept(self, scene: Scene, short: Path) -> None:
         (short / "checkpoint.pt").unlink()
         before = content(short)
-        with pytest.raises(
-            InputError, match=r"found point_cloud/.* of a run without it.*overwrite"
-        ):
+        with pytest.raises(InputError, match=r"got point_cloud/.* of a run without it.*overwrite"):
             train(options(short, iterations=3), scene)
         assert content(short) == before
 
@@ -253,7 +251,7 @@ class TestLock:
 
         train(options(tmp_path, iterations=3), scene, second)
         assert refused == [
-            f"{tmp_path}: expected no other run in this folder, found process {os.getpid()} on "
+            f"{tmp_path}: expected no other run in this folder, got process {os.getpid()} on "
             f"{platform.node()} at work there; wait for its end, or choose another folder"
         ]
         assert not (tmp_path / "run.lock").exists()
@@ -334,7 +332,7 @@ class TestAnotherScene:
             train(replace(same, source=short / "b"), replace(scene, train=names))
         assert str(caught.value).startswith(
             f"source: expected {Path('ring').resolve()} with 9 photos such as 02.jpg, "
-            f"found {short / 'b'} with 9 photos such as other_02.jpg; choose another folder than"
+            f"got {short / 'b'} with 9 photos such as other_02.jpg; choose another folder than"
         )
 
     def test_photos_from_other_places_are_another_scene(self, scene: Scene, short: Path) -> None:
@@ -413,6 +411,6 @@ class TestFullDisk:
 
 def test_other_folders_are_left_as_they_were(scene: Scene, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match=r"found 'thesis\.tex' in it; choose another folder"):
+    with pytest.raises(InputError, match=r"got 'thesis\.tex' in it; choose another folder"):
         train(options(tmp_path), scene)
     assert content(tmp_path) == {"thesis.tex": b"precious"}

@@ -235,16 +235,14 @@ def test_resuming_with_other_options_is_refused(
 ) -> None:
     with pytest.raises(Interrupted):
         train(options(tmp_path), scene, stop_at(5))
-    with pytest.raises(InputError, match=rf"^{name}: expected .* found"):
+    with pytest.raises(InputError, match=rf"^{name}: expected .* got"):
         train(options(tmp_path, **change), scene)
 
 
 def test_resuming_with_another_scene_is_refused(scene: Scene, tmp_path: Path) -> None:
     with pytest.raises(Interrupted):
         train(options(tmp_path), scene, stop_at(5))
-    with pytest.raises(
-        InputError, match=r"^source: expected .* with 9 photos such as 02.jpg, found"
-    ):
+    with pytest.raises(InputError, match=r"^source: expected .* with 9 photos such as 02.jpg, got"):
         train(options(tmp_path), replace(scene, train=scene.train[1:]))
 
 
@@ -322,7 +320,7 @@ def test_a_missing_package_is_found_before_training(
     scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "plyfile", None)
-    with pytest.raises(InputError, match="expected the package plyfile, found none; pip install"):
+    with pytest.raises(InputError, match="expected the package plyfile, got none; pip install"):
         train(options(tmp_path / "out"), scene)
     assert not (tmp_path / "out").exists()
 
@@ -390,7 +388,7 @@ def test_foreign_folders_are_left_alone(scene: Scene, tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.touch()
     for overwrite in (False, True):
-        with pytest.raises(InputError, match="expected a folder to write to, found a file"):
+        with pytest.raises(InputError, match="expected a folder to write to, got a file"):
             train(options(file, overwrite=overwrite), scene)
 
 

@@ -77,7 +77,7 @@ def disassemble(cubin: Path, *options: str) -> str:
     for name, path in found.items():
         if path is None:
             raise SystemExit(
-                f"expected {name} on the PATH or in CUDA_HOME, found none; "
+                f"expected {name} on the PATH or in CUDA_HOME, got none; "
                 "pip install nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm"
             )
     folders = [str(Path(path).parent) for path in found.values() if path]
@@ -177,7 +177,7 @@ def parse_report(words: str) -> dict[str, tuple[int, int, int, int]]:
     for name, text in zip(pieces[::2], pieces[1::2], strict=True):
         used, stack = _USED.search(text), _STACK.search(text)
         if used is None or stack is None:
-            raise ValueError(f"ptxas -v: expected registers and stack of {name}, found {text!r}")
+            raise ValueError(f"ptxas -v: expected registers and stack of {name}, got {text!r}")
         frame, stores, loads = map(int, stack.groups())
         found[name] = (int(used[1]), int(used[2] or 0), frame, stores + loads)
     return found
@@ -217,7 +217,7 @@ def _headers_hash() -> str:
 def _nvcc() -> str:
     found = find_tool("nvcc")
     if found is None:
-        raise SystemExit("expected nvcc on the PATH or in CUDA_HOME, found none")
+        raise SystemExit("expected nvcc on the PATH or in CUDA_HOME, got none")
     return found
 
 

@@ -159,7 +159,7 @@ def limits_of(compiled: list[Compiled]) -> dict[str, dict[str, dict[str, int]]]:
         for r in one.kernels.values():
             if r.kernel in kernels:
                 raise ValueError(
-                    f"expected one kernel {r.kernel}, found another in {one.source.name}"
+                    f"expected one kernel {r.kernel}, got another in {one.source.name}"
                 )
             kernels[r.kernel] = {"registers": r.registers, "shared": r.shared}
     return {arch: dict(sorted(kernels.items())) for arch, kernels in found.items()}

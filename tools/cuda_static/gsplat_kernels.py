@@ -95,12 +95,12 @@ def prepare(path: Path, folder: Path) -> tuple[list[Path], tuple[str, ...]]:
     if found is None or not found.with_name(BACKWARD_FILE).exists():
         raise SystemExit(
             f"--gsplat: expected a folder that contains {FORWARD_FILE} and {BACKWARD_FILE} "
-            f"(pip download gsplat --no-deps; unzip it), found {path}"
+            f"(pip download gsplat --no-deps; unzip it), got {path}"
         )
     glm = next(iter(sorted(path.rglob("glm/glm.hpp"))), None)
     if glm is None:
         raise SystemExit(
-            f"--gsplat: expected its third_party/glm below the folder, found none in {path}"
+            f"--gsplat: expected its third_party/glm below the folder, got none in {path}"
         )
     includes = [found.parent.parent / "include", found.parent, glm.parent.parent]
     for header in _HEADERS:

@@ -197,7 +197,7 @@ def count(function: Function, design: Design) -> list[Count]:
             places = ", ".join(f"{child.head:#x}" for child in strange)
             raise ValueError(
                 f"{design.pattern}: phase {phase.name}: expected no loops within "
-                f"but those of the table, found some at {places}"
+                f"but those of the table, got some at {places}"
             )
     return [_count(function, loops[p.name], p, design) for p in design.phases]
 
@@ -216,7 +216,7 @@ def _match(function: Function, design: Design) -> dict[str, Loop]:
         if not found:
             what = f"around {phase.around}" if phase.around else f"with {phase.marker}"
             raise ValueError(
-                f"{design.pattern}: phase {phase.name}: expected a loop {what}, found none"
+                f"{design.pattern}: phase {phase.name}: expected a loop {what}, got none"
             )
         loops[phase.name] = found[0]
     return loops
@@ -230,7 +230,7 @@ def _count(function: Function, loop: Loop, phase: Phase, design: Design) -> Coun
         if found % phase.markers:
             raise ValueError(
                 f"{design.pattern}: phase {phase.name}: expected a multiple of {phase.markers} "
-                f"{phase.marker}, found {found}"
+                f"{phase.marker}, got {found}"
             )
         times = found / phase.markers
     per_pixel = phase.pairs > 0
@@ -272,6 +272,6 @@ def find_kernel(names: dict[str, str], pattern: str) -> str:
     found = [mangled for mangled, short in names.items() if re.fullmatch(pattern, short)]
     if len(found) != 1:
         raise ValueError(
-            f"expected one kernel {pattern}, found {len(found)} of {sorted(names.values())}"
+            f"expected one kernel {pattern}, got {len(found)} of {sorted(names.values())}"
         )
     return found[0]

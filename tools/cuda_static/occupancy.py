@@ -58,7 +58,7 @@ def _build() -> str:
     """Compiles the calculator, once per version of its source."""
     nvcc = find_tool("nvcc")
     if nvcc is None:
-        raise SystemExit("occupancy: expected nvcc on the PATH or in CUDA_HOME, found none")
+        raise SystemExit("occupancy: expected nvcc on the PATH or in CUDA_HOME, got none")
     # nvcc itself finds the headers beside it, whatever wrapper is on the PATH
     key = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:16]
     program = CACHE / f"occupancy_{key}"

@@ -103,7 +103,7 @@ def _build(kind: str) -> Path:
         return _module(variant)
     if kind in ("emulated", "ptx"):
         return _torch_library(kind)
-    raise ValueError(f"kind: expected one of those in the docstring, found {kind!r}")
+    raise ValueError(f"kind: expected one of those in the docstring, got {kind!r}")
 
 
 def has_nvcc() -> bool:

@@ -26,7 +26,7 @@ std::string Settings::set_order(const std::string& text) {
   const bool is_random = text.rfind(random, 0) == 0 && text.size() > random.size() &&
                          text.find_first_not_of("0123456789", random.size()) == std::string::npos;
   if (text != "forward" && text != "reverse" && !is_random)
-    return "expected forward, reverse or random:SEED, found '" + text + "'";
+    return "expected forward, reverse or random:SEED, got '" + text + "'";
   if (is_random) seed = std::strtoull(text.c_str() + random.size(), nullptr, 10);
   order = is_random ? Order::random : text == "forward" ? Order::forward : Order::reverse;
   return {};
@@ -35,15 +35,15 @@ std::string Settings::set_order(const std::string& text) {
 std::string Settings::set_threads(int count) {
 #ifdef SIMT_PLAIN_SHARED
   if (count != 1)
-    return "expected 1 in this build, whose shared memory exists once, found '" + std::to_string(count) + "'";
+    return "expected 1 in this build, whose shared memory exists once, got '" + std::to_string(count) + "'";
 #endif
-  if (count < 1 || count > 64) return "expected 1 to 64, found '" + std::to_string(count) + "'";
+  if (count < 1 || count > 64) return "expected 1 to 64, got '" + std::to_string(count) + "'";
   threads = count;
   return {};
 }
 
 std::string Settings::set_multiprocessors(int count) {
-  if (count < 1 || count > 1024) return "expected 1 to 1024, found '" + std::to_string(count) + "'";
+  if (count < 1 || count > 1024) return "expected 1 to 1024, got '" + std::to_string(count) + "'";
   multiprocessors = count;
   return {};
 }

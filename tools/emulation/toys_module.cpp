@@ -14,7 +14,7 @@ static void check(const py::array& a, const char* name, char type) {
   const bool contiguous = a.flags() & py::array::c_style;
   if (a.dtype().char_() != py::dtype(std::string(1, type)).char_() || !contiguous)
     throw py::type_error(
-        std::string(name) + ": expected a contiguous array of '" + type + "', found '" + a.dtype().char_() + "'");
+        std::string(name) + ": expected a contiguous array of '" + type + "', got '" + a.dtype().char_() + "'");
 }
 
 using Extent = std::tuple<unsigned, unsigned, unsigned>;

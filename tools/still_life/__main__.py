@@ -39,7 +39,7 @@ def _arguments() -> argparse.Namespace:
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.partition("x")
     if not (width.isdigit() and height.isdigit() and int(width) > 0 and int(height) > 0):
-        raise SystemExit(f"--size: expected WIDTHxHEIGHT in px, found {text}.")
+        raise SystemExit(f"--size: expected WIDTHxHEIGHT in px, got {text}.")
     return int(width), int(height)
 
 

@@ -32,7 +32,7 @@ CONTRAST = 1.14
 def choose_variant(name: str) -> None:
     """Select the Mitsuba variant `name`, or say which ones there are."""
     if name not in mi.variants():
-        raise SystemExit(f"--variant: expected one of {', '.join(mi.variants())}, found {name}.")
+        raise SystemExit(f"--variant: expected one of {', '.join(mi.variants())}, got {name}.")
     mi.set_variant(name)
 
 

@@ -120,9 +120,9 @@ def create_strategy(
     """
     if name not in STRATEGIES:
         known = ", ".join(sorted(STRATEGIES))
-        raise InputError(f"strategy: expected one of {known}; found {name!r}")
+        raise InputError(f"strategy: expected one of {known}; got {name!r}")
     if price is None:
         return STRATEGIES[name](iterations, max_splats)
     if name != "wfr":
-        raise InputError(f"price: expected strategy wfr with it, found {name!r}")
+        raise InputError(f"price: expected strategy wfr with it, got {name!r}")
     return STRATEGIES[name](iterations, max_splats, price=price)

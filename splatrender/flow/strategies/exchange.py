@@ -88,7 +88,7 @@ class WFR(Strategy):
     ) -> None:
         super().__init__(iterations, max_splats)
         if price is not None and not 0 <= price < math.inf:
-            raise InputError(f"price: expected a number >= 0, found {price}")
+            raise InputError(f"price: expected a number >= 0, got {price}")
         self.scheme, self.price = scheme, price
         self._values: float | None = None  # of a photo, once the views are known
         sweeps = max(1, min(scheme.sweeps, iterations // scheme.rest))

@@ -118,7 +118,7 @@ def entropic_noise(
         [k, d] new means.
     """
     if temperature < 0:
-        raise InputError(f"temperature: expected a number >= 0, found {temperature}")
+        raise InputError(f"temperature: expected a number >= 0, got {temperature}")
     if temperature == 0:
         return means
     noise = torch.randn(means.shape, generator=generator, dtype=torch.float64).to(means)

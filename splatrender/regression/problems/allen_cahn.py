@@ -191,7 +191,7 @@ def fit_steady(
         The exact profile solves ε²u'' + u - u³ = 0 across its front of width 2ε.
     """
     if n_splats < 1:
-        raise InputError(f"splats: expected at least 1, found {n_splats}")
+        raise InputError(f"splats: expected at least 1, got {n_splats}")
     generator = torch.Generator().manual_seed(seed)
     side = torch.linspace(0, 1, BOUNDARY_POINTS, dtype=torch.float64)
     low, high = torch.zeros_like(side), torch.ones_like(side)
@@ -296,7 +296,7 @@ def fit_evolving(
     if n_splats < 4 * marching.windows:
         raise InputError(
             f"splats: expected at least {4 * marching.windows}, four for each of "
-            f"{marching.windows} windows of time, found {n_splats}"
+            f"{marching.windows} windows of time, got {n_splats}"
         )
     generator = torch.Generator().manual_seed(seed)
     length = 1 / marching.windows

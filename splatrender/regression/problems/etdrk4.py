@@ -72,10 +72,10 @@ def etdrk4(
     n = len(initial)
     if n % 2 or linear.shape != (n // 2 + 1,):
         raise InputError(
-            f"linear: expected n // 2 + 1 eigenvalues for an even n = {n}, found {linear.shape}"
+            f"linear: expected n // 2 + 1 eigenvalues for an even n = {n}, got {linear.shape}"
         )
     if every < 1 or steps % every:
-        raise InputError(f"every: expected a divisor of steps = {steps}, found {every}")
+        raise InputError(f"every: expected a divisor of steps = {steps}, got {every}")
     exponential, half = np.exp(step * linear), np.exp(step * linear / 2)
     q, f1, f2, f3 = _coefficients(step * linear, step)
 
@@ -124,7 +124,7 @@ def solve_allen_cahn(
     if modes % (2 * columns) or steps % (2 * snapshots):
         raise InputError(
             "columns and snapshots: expected divisors of modes / 2 and steps / 2, "
-            f"found {columns}, {snapshots} for {modes}, {steps}"
+            f"got {columns}, {snapshots} for {modes}, {steps}"
         )
     fine = _allen_cahn(modes, steps, snapshots)[:, :: modes // columns]
     coarse = _allen_cahn(modes // 2, steps // 2, snapshots)[:, :: modes // 2 // columns]

@@ -66,16 +66,16 @@ def read_table(
         )
     twice = sorted({name for name in wanted if wanted.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: expected every column once, found {twice[0]!r} twice")
+        raise InputError(f"{path}: expected every column once, got {twice[0]!r} twice")
     for name in wanted:
         _column(path, names, name)
     if len(rows) < FEWEST_ROWS:
-        raise InputError(f"{path}: expected at least {FEWEST_ROWS} rows, found {len(rows)}")
+        raise InputError(f"{path}: expected at least {FEWEST_ROWS} rows, got {len(rows)}")
     values = _values(path, names, rows, wanted)
     for name, column in zip(wanted, values.T, strict=True):
         if np.ptp(column) == 0:
             raise InputError(
-                f"{path}: column {name!r}: expected values that differ, found {column[0]:g} "
+                f"{path}: column {name!r}: expected values that differ, got {column[0]:g} "
                 f"in every row"
             )
     count = len(inputs)
@@ -98,7 +98,7 @@ def read_columns(path: str | os.PathLike[str], wanted: Sequence[str]) -> NDArray
     """
     names, rows = _read(path)
     if not rows:
-        raise InputError(f"{path}: expected at least 1 row, found none")
+        raise InputError(f"{path}: expected at least 1 row, got none")
     return _values(path, names, rows, wanted)
 
 
@@ -124,30 +124,30 @@ def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list
             reader = csv.reader(file, delimiter=delimiter)
             rows = [(i, row) for i, row in enumerate(reader, 2) if any(f.strip() for f in row)]
     except FileNotFoundError:
-        raise InputError(f"{path}: expected a .csv file, found none") from None
+        raise InputError(f"{path}: expected a .csv file, got none") from None
     except OSError as error:
-        raise InputError(f"{path}: expected a readable file, found: {error.strerror}") from error
+        raise InputError(f"{path}: expected a readable file, got: {error.strerror}") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: expected a text file of numbers, found: {error}") from error
+        raise InputError(f"{path}: expected a text file of numbers, got: {error}") from error
     if names and not names[0] and any(names):
         names[0] = INDEX
     if not names or not all(names):
-        raise InputError(f"{path}: expected a first line with names of columns, found {header!r}")
+        raise InputError(f"{path}: expected a first line with names of columns, got {header!r}")
     if len(names) == 1 and len(names[0].split()) > 1:
         raise InputError(
-            f"{path}: expected fields separated by commas, semicolons or tabs, found spaces in the "
+            f"{path}: expected fields separated by commas, semicolons or tabs, got spaces in the "
             f"first line: {header.strip()[:80]}"
         )
     if all(_is_number(name) for name in names):
         raise InputError(
-            f"{path}: expected names of columns in the first line, found numbers: {header.strip()}"
+            f"{path}: expected names of columns in the first line, got numbers: {header.strip()}"
         )
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InputError(f"{path}: expected different names of columns, found {twice[0]!r} twice")
+        raise InputError(f"{path}: expected different names of columns, got {twice[0]!r} twice")
     for line, row in rows:
         if len(row) != len(names):
-            raise InputError(f"{path}: line {line}: expected {len(names)} fields, found {len(row)}")
+            raise InputError(f"{path}: line {line}: expected {len(names)} fields, got {len(row)}")
     return names, rows
 
 
@@ -156,7 +156,7 @@ def _column(path: str | os.PathLike[str], names: list[str], name: str) -> int:
         return names.index(name)
     near = difflib.get_close_matches(name, names, 1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise InputError(f"{path}: expected a column {name!r}, found {', '.join(names)}{hint}")
+    raise InputError(f"{path}: expected a column {name!r}, got {', '.join(names)}{hint}")
 
 
 def _number(path: str | os.PathLike[str], line: int, name: str, text: str) -> float:
@@ -166,7 +166,7 @@ def _number(path: str | os.PathLike[str], line: int, name: str, text: str) -> fl
         if DECIMAL_COMMA.fullmatch(text.strip()):
             found += " (a decimal comma: write numbers with a point, as in 1.5)"
         raise InputError(
-            f"{path}: line {line}, column {name!r}: expected a finite number, found {found}"
+            f"{path}: line {line}, column {name!r}: expected a finite number, got {found}"
         )
     return value
 

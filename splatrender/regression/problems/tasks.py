@@ -85,7 +85,7 @@ class Task:
         if self.truth is None or self.is_pde:
             raise InputError(f"{self.name}: a differential equation has no samples to draw")
         if count < 1:
-            raise InputError(f"samples: expected at least 1, found {count}")
+            raise InputError(f"samples: expected at least 1, got {count}")
         random = np.random.default_rng([seed, count])
         low, high = np.array(self.box).T
         x = low + (high - low) * random.random((count, self.dimensions))
@@ -131,7 +131,7 @@ def task(name: str) -> Task:
         30
     """
     if name not in TASKS:
-        raise InputError(f"task: expected one of {', '.join(TASKS)}, found {name!r}")
+        raise InputError(f"task: expected one of {', '.join(TASKS)}, got {name!r}")
     return TASKS[name]
 
 
