@@ -1,4 +1,4 @@
-"""Old names of modules, importable for one release with a DeprecationWarning."""
+"""Old names of modules and objects, importable for one release with a DeprecationWarning."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import importlib.abc
 import importlib.machinery
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import ModuleType
+from typing import Any
 
 MOVED = {
     "camera": "model.camera",
@@ -70,3 +71,33 @@ def install() -> None:
     """Make old names importable."""
     if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
         sys.meta_path.append(_Finder())
+
+
+def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
+    """Return the `__getattr__` of a module that finds objects by their old names, with a warning.
+
+    Args:
+        module: `__name__` of the module that had the old names.
+        names: full new names, such as `splatrender.model.view.View`, by old ones.
+
+    Returns:
+        A function that imports the object from its new module.
+
+    Example:
+        >>> find = renamed("splatrender.flow", {"TrainingView": "splatrender.model.view.View"})
+        >>> find("TrainingView").__name__  # with a DeprecationWarning
+        'View'
+    """
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module {module!r} has no attribute {name!r}")
+        warnings.warn(
+            f"{module}.{name} is {names[name]} now; the old name ends with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        home, _, new = names[name].rpartition(".")
+        return getattr(importlib.import_module(home), new)
+
+    return find

@@ -27,11 +27,12 @@ from typing import Any
 import click
 import torch
 
-from splatrender.flow import STRATEGIES, WFR, Scheme, TrainingView, TrainState
+from splatrender.flow import STRATEGIES, WFR, Scheme, TrainState
 from splatrender.flow.views.footprints import residual_of
 from splatrender.flow.views.probes import Probes
 from splatrender.flow.views.sweep import Sweep
 from splatrender.io.json_files import read_json, write_json
+from splatrender.model.view import View
 from splatrender.training import TrainOptions, train
 from splatrender.training.options import TRANSPORTS
 
@@ -107,7 +108,7 @@ class QuadraticWFR(WFR):
 
     name = "wfr quadratic"
 
-    def judge(self, state: TrainState, probes: Probes, views: Sequence[TrainingView]) -> Sweep:
+    def judge(self, state: TrainState, probes: Probes, views: Sequence[View]) -> Sweep:
         found = super().judge(state, probes, views)
         quadratic = []
         for view, exact in zip(views, found.costs, strict=True):

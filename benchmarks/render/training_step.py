@@ -13,10 +13,11 @@ import torch
 from benchmarks.render.timing import Laps
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.operators.render import render
 from splatrender.runtime.devices import synchronize
 from splatrender.runtime.stopwatch import Stopwatch
-from splatrender.scenes.scene import Scene, View, load_scene
+from splatrender.scenes.scene import Scene, load_scene
 from splatrender.scenes.similarity import Similarity
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run

@@ -1,6 +1,7 @@
 """How the measure of splats moves: births, deaths and noise between the optimizer's steps."""
 
-from splatrender.flow.state import Moments, SeenFootprints, TrainingView, TrainState
+from splatrender._moved import renamed
+from splatrender.flow.state import Moments, SeenFootprints, TrainState
 from splatrender.flow.strategies.adc import ADC, AbsADC
 from splatrender.flow.strategies.base import (
     STRATEGIES,
@@ -25,6 +26,7 @@ __all__ = [
     "StepReport",
     "Strategy",
     "TrainState",
-    "TrainingView",
     "create_strategy",
 ]
+
+__getattr__ = renamed(__name__, {"TrainingView": "splatrender.model.view.View"})

@@ -13,10 +13,11 @@ import torch
 from torch import Tensor
 
 from splatrender.flow.birth_death import Exchange
-from splatrender.flow.state import TrainingView, TrainState
+from splatrender.flow.state import TrainState
 from splatrender.flow.views.footprints import picture_of, residual_of, see
 from splatrender.flow.views.sweep import Sweep, logits_of_depths
 from splatrender.model import Splats
+from splatrender.model.view import View
 from splatrender.operators.render import RenderOptions
 
 THINNINGS = 3  # times the masses of the newborn are halved before their number is
@@ -89,7 +90,7 @@ def _half(found: Sweep, chosen: Exchange, count: int, rules: Rules) -> Exchange:
 
 
 def error_of(
-    splats: Splats, views: Sequence[TrainingView], background: Tensor, options: RenderOptions
+    splats: Splats, views: Sequence[View], background: Tensor, options: RenderOptions
 ) -> float:
     """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
     squares = []

@@ -4,36 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from splatrender.model import Splats
-from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.operators.render import DEFAULTS, RenderOptions
 
 MORTON_BITS = 16  # per axis; 2^-16 of the scene is finer than any splat that matters
-
-
-class TrainingView(Protocol):
-    """A photo and where it was taken."""
-
-    @property
-    def camera(self) -> Camera:
-        """Of the photo's size."""
-
-    @property
-    def photo(self) -> Tensor:
-        """Uint8 [H, W, 3]."""
-
-    @property
-    def mask(self) -> Tensor | None:
-        """Uint8 [H, W], 1 = keep; None keeps everything."""
-
-    @property
-    def name(self) -> str:
-        """Of the photo."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +83,8 @@ class TrainState:
     iteration: int = 0
     means_lr: float = 0.0
     rows: dict[str, Tensor] = field(default_factory=dict)
-    views: Sequence[TrainingView] = ()
-    samples: Sequence[TrainingView] = ()
+    views: Sequence[View] = ()
+    samples: Sequence[View] = ()
     background: Tensor = field(default_factory=lambda: torch.zeros(3))
     options: RenderOptions = DEFAULTS
     footprints: SeenFootprints | None = None

@@ -5,7 +5,8 @@
 `load_scene` does all of it.
 """
 
-from splatrender.scenes.scene import Scene, View, load_scene
+from splatrender.model.view import View
+from splatrender.scenes.scene import Scene, load_scene
 from splatrender.scenes.similarity import Similarity
 
 __all__ = ["Scene", "Similarity", "View", "load_scene"]

@@ -17,6 +17,7 @@ from splatrender.errors import InputError
 from splatrender.model.camera import Camera
 from splatrender.model.ply import read_ply, write_ply
 from splatrender.model.splats import Splats
+from splatrender.model.view import View
 from splatrender.scenes.colmap import ColmapModel, read_model
 from splatrender.scenes.extent import camera_extent
 from splatrender.scenes.layout import find_model
@@ -26,23 +27,6 @@ from splatrender.scenes.similarity import Similarity
 from splatrender.scenes.text import file_name, read_lines
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class View:
-    """One photo and the camera that took it.
-
-    Args:
-        camera: pinhole camera in the scene's inside frame, of the photo's size.
-        photo: uint8 [H, W, 3] RGB.
-        mask: uint8 [H, W], 1 = keep and 0 = ignore, or None to keep everything.
-        name: the photo's name in the COLMAP model, with subfolders.
-    """
-
-    camera: Camera
-    photo: torch.Tensor
-    mask: torch.Tensor | None
-    name: str
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import torch
 
-from splatrender.flow import TrainingView
 from splatrender.model import Splats
+from splatrender.model.view import View
 from splatrender.operators.project import RESPONSES, project
 from splatrender.operators.render import RenderOptions, peak_amplitudes
 
@@ -20,7 +20,7 @@ _MOST_SPLATS = 100_000  # that are looked at: evenly spread ones of more
 
 @torch.no_grad()
 def views_without_splats(
-    views: Sequence[TrainingView], splats: Splats, options: RenderOptions
+    views: Sequence[View], splats: Splats, options: RenderOptions
 ) -> list[str]:
     """Names of the views that see almost no splat.
 
@@ -50,7 +50,7 @@ def views_without_splats(
 
 
 def warn_of_blind_views(
-    views: Sequence[TrainingView], splats: Splats, options: RenderOptions, when: str
+    views: Sequence[View], splats: Splats, options: RenderOptions, when: str
 ) -> None:
     """Name the views that see almost no splat in a warning.
 

@@ -2,70 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from splatrender.flow import TrainingView
-from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.runtime.devices import send
 
 CPU = torch.device("cpu")
 PHOTO_SHARE = 0.25  # of the memory that is free on a GPU, for photos: splats need the rest
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """A view at the size of one training step.
-
-    Attributes:
-        camera: of that size.
-        photo: uint8 [H, W, 3].
-        mask: uint8 [H, W], 1 = keep, or None.
-        name: of the view.
-    """
-
-    camera: Camera
-    photo: Tensor
-    mask: Tensor | None
-    name: str
-
-    @property
-    def nbytes(self) -> int:
-        """Memory of photo and mask."""
-        return self.photo.nbytes + (0 if self.mask is None else self.mask.nbytes)
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> Sample:
-        """The sample with photo and mask after `function`."""
-        mask = None if self.mask is None else function(self.mask)
-        return replace(self, photo=function(self.photo), mask=mask)
-
-
-def reduced(view: TrainingView, factor: int) -> Sample:
-    """A view whose photo is reduced by averaging boxes of `factor` x `factor` pixels.
-
-    Args:
-        view: at full size.
-        factor: 1 leaves the photo as it is (and shares its memory).
-
-    Returns:
-        A view of size ceil(W / factor) x ceil(H / factor), still in uint8; the mask keeps a
-        pixel only where it kept the whole box.
-    """
-    camera, photo, mask = view.camera, view.photo, view.mask
-    if factor > 1:
-        height, width = (-(-side // factor) for side in photo.shape[:2])
-        planes = photo.permute(2, 0, 1)[None].float()
-        planes = torch.nn.functional.adaptive_avg_pool2d(planes, (height, width))
-        photo = planes[0].permute(1, 2, 0).round_().to(torch.uint8).contiguous()
-        if mask is not None:
-            gaps = (mask == 0)[None, None].float()
-            gaps = torch.nn.functional.adaptive_max_pool2d(gaps, (height, width))
-            mask = (gaps[0, 0] == 0).to(torch.uint8)
-        camera = camera.resized(width, height)
-    return Sample(camera, photo, mask, view.name)
 
 
 class Samples:
@@ -83,7 +29,7 @@ class Samples:
 
     def __init__(
         self,
-        views: Sequence[TrainingView],
+        views: Sequence[View],
         generator: torch.Generator,
         device: torch.device = CPU,
         room: int | None = None,
@@ -97,14 +43,14 @@ class Samples:
         self._order: list[int] = []  # of this round, what is still to come, last first
         self._latest: int | None = None
         self._factor = 0
-        self._samples: list[Sample] = []
+        self._samples: list[View] = []
 
-    def next(self, factor: int) -> Sample:
+    def next(self, factor: int) -> View:
         """The next view of the round, reduced by `factor`."""
         self._latest = None
         if factor != self._factor:  # a stage of a run needs each size once
             self._samples = []  # before the room is measured
-            self._samples = [reduced(view, factor) for view in self.views]
+            self._samples = [view.reduced(factor) for view in self.views]
             self._factor = factor
             self._room = _free_room(self._device) if self._all_room is None else self._all_room
         if not self._order:
@@ -119,7 +65,7 @@ class Samples:
             self._latest = None
 
     @property
-    def current(self) -> Sequence[Sample]:
+    def current(self) -> Sequence[View]:
         """All views, in the size that was asked for last."""
         return self._samples
 
@@ -131,7 +77,7 @@ class Samples:
         """Take back what `memory` told."""
         self._order = [int(i) for i in order]
 
-    def _sent(self, index: int) -> Sample:
+    def _sent(self, index: int) -> View:
         """A sample on the device; it stays there if there is room."""
         sample = self._samples[index]
         if sample.photo.device == self._device:

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.flow import TrainingView
 from splatrender.io.images import to_uint8
 from splatrender.metrics import psnr, ssim
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Evaluation:
         }
 
 
-def score(image: Tensor, view: TrainingView) -> ViewScore:
+def score(image: Tensor, view: View) -> ViewScore:
     """Compare a picture with the photo of a view, where its mask keeps it.
 
     Args:
@@ -72,11 +72,11 @@ def score(image: Tensor, view: TrainingView) -> ViewScore:
 
 
 def evaluate(
-    views: Sequence[TrainingView],
+    views: Sequence[View],
     render_camera: Callable[[Camera], Tensor],
     iteration: int,
     split: str,
-    on_picture: Callable[[int, TrainingView, Tensor], None] | None = None,
+    on_picture: Callable[[int, View, Tensor], None] | None = None,
 ) -> Evaluation:
     """Render views and score them.
 

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.flow import TrainingView
 from splatrender.io.images import comparison, stack, write_image
 from splatrender.model import Splats
+from splatrender.model.view import View
 from splatrender.training.folder import OutputFolder
 
 OVERVIEW_ROWS = 4
@@ -73,7 +73,7 @@ class Overview:
         self.chosen = [(2 * row + 1) * count // (2 * rows) for row in range(rows)]
         self._rows: list[Tensor] = []
 
-    def add(self, view: TrainingView, image: Tensor) -> None:
+    def add(self, view: View, image: Tensor) -> None:
         """Add a view.
 
         Args:
@@ -110,7 +110,7 @@ class Pictures:
         folder.manifest.add(f"{split}/ours_{iteration}/{name}" for name in names)
         self._overview, self._path = Overview(count), folder.overview
 
-    def add(self, index: int, view: TrainingView, image: Tensor) -> None:
+    def add(self, index: int, view: View, image: Tensor) -> None:
         """Write one view.
 
         Args:

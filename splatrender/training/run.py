@@ -16,12 +16,13 @@ from splatrender.flow.schedules import downscale_at, sh_degree_at
 from splatrender.flow.transports.wasserstein import create_optimizer
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.operators.loss import photometric_gradient
 from splatrender.operators.render import RenderOptions, render
 from splatrender.runtime.devices import choose_device, read
 from splatrender.runtime.stopwatch import Stopwatch
 from splatrender.scenes.scene import Scene
-from splatrender.training.data import Sample, Samples
+from splatrender.training.data import Samples
 from splatrender.training.identity import identity_of_scene
 from splatrender.training.initial import initial_splats
 from splatrender.training.options import TrainOptions
@@ -133,7 +134,7 @@ class Run:
         self.intact = True
         return report
 
-    def _differentiate(self) -> tuple[Sample, Tensor, Tensor]:
+    def _differentiate(self) -> tuple[View, Tensor, Tensor]:
         """Leave the gradient for the next view in the splats.
 
         Returns:

@@ -12,8 +12,9 @@ import torch
 from splatrender.flow import TrainState
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.operators.render import render
-from splatrender.scenes.scene import Scene, View
+from splatrender.scenes.scene import Scene
 from splatrender.scenes.similarity import Similarity
 from splatrender.training import TrainOptions
 

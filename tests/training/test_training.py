@@ -23,9 +23,10 @@ from splatrender.flow import Strategy, TrainState
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.model import Splats
 from splatrender.model.ply import read_ply
+from splatrender.model.view import View
 from splatrender.operators.render import render
 from splatrender.runtime.interruption import InterruptionGuard
-from splatrender.scenes.scene import Scene, View
+from splatrender.scenes.scene import Scene
 from splatrender.scenes.similarity import Similarity
 from splatrender.training import (
     Interrupted,
@@ -34,7 +35,7 @@ from splatrender.training import (
     train,
 )
 from splatrender.training import run as run_module
-from splatrender.training.data import Samples, reduced
+from splatrender.training.data import Samples
 from splatrender.training.evaluate import evaluate, score
 
 pytest.importorskip("plyfile")  # training writes .ply files
@@ -556,7 +557,7 @@ class TestSamples:
         view = scene.train[0]
         mask = torch.ones(HEIGHT, WIDTH, dtype=torch.uint8)
         mask[5, 9] = 0
-        small = reduced(replace(view, mask=mask), 4)
+        small = replace(view, mask=mask).reduced(4)
         boxes = view.photo.float().reshape(HEIGHT // 4, 4, WIDTH // 4, 4, 3).mean(dim=(1, 3))
         assert small.photo.dtype == torch.uint8
         assert float((small.photo - boxes).abs().max()) <= 0.5 + 1e-3
@@ -568,7 +569,7 @@ class TestSamples:
     def test_sizes_that_do_not_divide(self, scene: Scene) -> None:
         view = scene.train[0]
         odd = View(view.camera.resized(71, 47), view.photo[:47, :71], None, "odd")
-        small = reduced(odd, 2)
+        small = odd.reduced(2)
         assert small.photo.shape == (24, 36, 3)
         assert (small.camera.width, small.camera.height) == (36, 24)
 

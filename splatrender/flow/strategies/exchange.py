@@ -16,7 +16,7 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import Exchange, exchange
 from splatrender.flow.line_search import Rules, carry_out, descend
-from splatrender.flow.state import TrainingView, TrainState
+from splatrender.flow.state import TrainState
 from splatrender.flow.strategies.base import STRATEGIES, StepReport, Strategy
 from splatrender.flow.strategies.mcmc import MCMC, diffuse, regularise
 from splatrender.flow.views.neighbourhood import apart
@@ -24,6 +24,7 @@ from splatrender.flow.views.probes import KINDS, Probes, anywhere, children, on_
 from splatrender.flow.views.sweep import Sweep, sweep
 from splatrender.model.draws import draw_distinct
 from splatrender.model.splitting import divide
+from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES
 from splatrender.runtime.devices import read
 
@@ -141,7 +142,7 @@ class WFR(Strategy):
         state.append(other)
         return count
 
-    def judge(self, state: TrainState, probes: Probes, views: Sequence[TrainingView]) -> Sweep:
+    def judge(self, state: TrainState, probes: Probes, views: Sequence[View]) -> Sweep:
         """What removals cost and insertions gain, over some views."""
         look = (state.background, state.options)
         return sweep(state.splats, probes, views, *look, self.scheme.masses)
@@ -245,7 +246,7 @@ def histograms(found: Sweep) -> dict[str, list[float]]:
     return counts
 
 
-def _views_of_full_size(state: TrainState, views: Sequence[TrainingView]) -> float:
+def _views_of_full_size(state: TrainState, views: Sequence[View]) -> float:
     """How many photos of full size have as many pixels as the views."""
     return sum(view.photo.numel() for view in views) / _values_of_a_photo(state)
 
@@ -255,7 +256,7 @@ def _values_of_a_photo(state: TrainState) -> float:
     return sum(view.photo.numel() for view in state.views) / len(state.views)
 
 
-def _some(views: Any, count: int, generator: torch.Generator) -> list[TrainingView]:
+def _some(views: Any, count: int, generator: torch.Generator) -> list[View]:
     """At most `count` views, drawn without replacement."""
     order = torch.randperm(len(views), generator=generator, device=generator.device)
     return [views[i] for i in order[:count].sort().values.tolist()]

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.flow.state import TrainingView
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 from splatrender.operators.bin import TILE, bin_splats
 from splatrender.operators.blend import blend
 from splatrender.operators.flow_statistics import Footprints
@@ -115,7 +115,7 @@ def picture_of(seen: SeenSplats) -> Tensor:
     return blended(seen)[0]
 
 
-def residual_of(radiance: Tensor, view: TrainingView) -> Tensor:
+def residual_of(radiance: Tensor, view: View) -> Tensor:
     """r = radiance - photo [H, W, 3], 0 where the mask leaves pixels out; differentiable."""
     residual = radiance - send(view.photo, radiance.device).to(radiance) / 255
     if view.mask is None:

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.flow.state import TrainingView
 from splatrender.flow.views.footprints import SeenSplats, blended, draw_on_rays, see
 from splatrender.model import Splats
 from splatrender.model.draws import draw_unchecked
 from splatrender.model.quaternions import spread
 from splatrender.model.splats import SH_C0
+from splatrender.model.view import View
 from splatrender.operators.render import RenderOptions
 from splatrender.runtime.devices import send
 
@@ -78,7 +78,7 @@ def children(splats: Splats, count: int, generator: torch.Generator) -> Probes:
 
 def on_rays(
     splats: Splats,
-    views: Sequence[TrainingView],
+    views: Sequence[View],
     count: int,
     background: Tensor,
     options: RenderOptions,
@@ -123,7 +123,7 @@ def on_rays(
 
 def anywhere(
     splats: Splats,
-    views: Sequence[TrainingView],
+    views: Sequence[View],
     count: int,
     background: Tensor,
     options: RenderOptions,

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from splatrender.conventions import rotations_from_quats
-from splatrender.flow.state import TrainingView
 from splatrender.flow.views.footprints import residual_of, see
 from splatrender.flow.views.probes import Probes
 from splatrender.model import Splats
 from splatrender.model.splats import SH_C0
+from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
 from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize
 from splatrender.runtime.devices import send
@@ -53,7 +53,7 @@ class Sweep:
         sizes: [V, N + M] their standard deviations [px], 0 where a view does not see them.
     """
 
-    views: Sequence[TrainingView]
+    views: Sequence[View]
     error: Tensor
     costs: Tensor
     seen: Tensor
@@ -66,7 +66,7 @@ class Sweep:
 def sweep(
     splats: Splats,
     probes: Probes,
-    views: Sequence[TrainingView],
+    views: Sequence[View],
     background: Tensor,
     options: RenderOptions,
     masses: Sequence[float] = MASSES,
@@ -177,7 +177,7 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
 
 def covariance_gradients(
     splats: Splats,
-    views: Sequence[TrainingView],
+    views: Sequence[View],
     background: Tensor,
     options: RenderOptions,
 ) -> Tensor:
