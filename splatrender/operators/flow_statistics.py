@@ -13,7 +13,7 @@ from torch import Tensor
 from splatrender.arguments import require_tensors, require_type
 from splatrender.operators.derivatives import refuse_derivative, refuse_vmap
 from splatrender.operators.inputs import input_errors
-from splatrender.operators.project import RESPONSES, response_number
+from splatrender.operators.options import RESPONSES, response_number
 
 MASSES = (0.15, 0.6, 2.5)
 """Peak optical depths at which a probe is tried: opacities 0.14, 0.45 and 0.92."""

@@ -8,27 +8,8 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
-from splatrender.errors import InputError
 from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
 from splatrender.operators.inputs import input_errors
-
-RESPONSES = {"gaussian": 0, "beer_lambert": 1}
-
-
-def response_number(response: str) -> int:
-    """The number by which operators know a response.
-
-    Raises:
-        InputError: there is no such response.
-
-    Example:
-        >>> response_number("beer_lambert")
-        1
-    """
-    if not isinstance(response, str) or response not in RESPONSES:
-        known = " or ".join(map(repr, RESPONSES))
-        raise InputError(f"response: expected {known}, got {response!r}")
-    return RESPONSES[response]
 
 
 @input_errors

@@ -14,7 +14,6 @@ from splatrender.arguments import (
     described,
     require_flag,
     require_integer,
-    require_number,
     require_type,
 )
 from splatrender.errors import InputError
@@ -31,50 +30,11 @@ from splatrender.operators.inputs import (
     require_colors,
     require_scene,
 )
+from splatrender.operators.options import DEFAULTS, RESPONSES, RenderOptions, response_number
 from splatrender.operators.plausible import SPLATS, check_numbers, wanted
-from splatrender.operators.project import RESPONSES, project, response_number
+from splatrender.operators.project import project
 from splatrender.operators.shade import shade
 from splatrender.runtime.devices import send
-
-
-@dataclass(frozen=True)
-class RenderOptions:
-    """Which approximation of the transfer equation is rendered.
-
-    Attributes:
-        response: "gaussian" (α = opacity · G, as 3DGS) or "beer_lambert" (α = 1 - e^{-τ}).
-        antialiased: keep the integral of footprints smaller than a pixel.
-        near, far: splats with camera z outside (near, far) are culled [scene units].
-        eps2d: variance added to every footprint [px²].
-        sh_degree: highest degree of harmonics that is used; None uses all there are.
-        check: look at all numbers first: impossible ones (NaN, zero quaternions, logits where
-            opacities belong) raise an `InputError`, implausible ones (a camera that sees no splat)
-            give an `InputWarning`; see `splatrender.debug`, which asks for it everywhere.
-    """
-
-    response: str = "gaussian"
-    antialiased: bool = False
-    near: float = 0.01
-    far: float = math.inf
-    eps2d: float = 0.3
-    sh_degree: int | None = None
-    check: bool = False
-
-    def __post_init__(self) -> None:
-        response_number(self.response)
-        require_number("near", self.near, least=0, open_=True)
-        if not (isinstance(self.far, float) and self.far == math.inf):
-            require_number("far", self.far)
-        if not self.near < self.far:
-            raise InputError(f"near, far: expected near < far, got {self.near}, {self.far}")
-        require_number("eps2d", self.eps2d, least=0)
-        for name in ("antialiased", "check"):
-            object.__setattr__(self, name, require_flag(name, getattr(self, name)))
-        if self.sh_degree is not None:
-            require_integer("sh_degree", self.sh_degree, 0, MAX_DEGREE)
-
-
-DEFAULTS = RenderOptions()
 
 THINNEST = 1e-30
 """Scales below it [scene units] count as this one in extinctions, which are then finite."""

@@ -9,8 +9,9 @@ import torch
 
 from splatrender.model import Splats
 from splatrender.model.view import View
-from splatrender.operators.project import RESPONSES, project
-from splatrender.operators.render import RenderOptions, peak_amplitudes
+from splatrender.operators.options import RESPONSES, RenderOptions
+from splatrender.operators.project import project
+from splatrender.operators.render import peak_amplitudes
 
 logger = logging.getLogger(__name__)
 

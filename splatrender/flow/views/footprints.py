@@ -13,9 +13,11 @@ from splatrender.model.view import View
 from splatrender.operators.bin import TILE, bin_splats
 from splatrender.operators.blend import blend
 from splatrender.operators.flow_statistics import Footprints
-from splatrender.operators.project import RESPONSES, project
-from splatrender.operators.render import RenderOptions, peak_amplitudes
+from splatrender.operators.options import RESPONSES, RenderOptions
+from splatrender.operators.project import project
+from splatrender.operators.render import peak_amplitudes
 from splatrender.operators.shade import shade
+from splatrender.operators.stages import Look
 from splatrender.reference.blend import ALPHA_MAX
 from splatrender.reference.project import CUTOFF
 from splatrender.runtime.devices import send
@@ -51,18 +53,25 @@ def see(
     background: Tensor,
     options: RenderOptions,
 ) -> SeenSplats:
+    """Rasterize footprints by the pair (background, options), until all callers pass a `Look`."""
+    return rasterize_footprints(splats, probes, camera, Look(background, options))
+
+
+def rasterize_footprints(
+    splats: Splats, probes: Splats | None, camera: Camera, look: Look
+) -> SeenSplats:
     """Project, shade and bin splats and probes together.
 
     Args:
         splats: N of them.
-        probes: of degree 0, with the opacity of their largest mass; None for none.
-        camera: of the view.
-        background: [3].
-        options: as the splats are rendered with.
+        probes: probes of degree 0, with the opacity of their largest mass; None for none.
+        camera: the view's.
+        look: background and options of the rendering.
 
     Returns:
         Footprints in the order splats, probes.
     """
+    options = look.options
     parts = [part.detach() for part in (splats, probes) if part is not None]
     means, quats, scales = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("means", "quats", "scales")
@@ -91,7 +100,7 @@ def see(
         conics,
         peaks,
         torch.cat(emissions, dim=1),
-        background.to(means)[None],
+        look.background.to(means)[None],
         0 if probes is None else len(probes),
     )
     bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
