@@ -54,11 +54,25 @@ test-isas: $(VENV)/.test $(VENV)/.built ## run the tests of numerical results as
 	SPLATRENDER_ISA=avx2 ATEN_CPU_CAPABILITY=avx2 $(NARROWER)
 	SPLATRENDER_ISA=portable ATEN_CPU_CAPABILITY=default $(NARROWER)
 
-lint: $(VENV)/.lint ## check style, types, layers of the package, and format of the C++
+LINTS := lint-style lint-types lint-layers lint-words lint-cpp
+.PHONY: $(LINTS)
+
+lint: $(LINTS) ## check style, types, layers and spelling, and the format of the C++
+
+lint-style: $(VENV)/.lint
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+lint-types: $(VENV)/.lint
 	$(PY) -m mypy
+
+lint-layers: $(VENV)/.lint
 	$(VENV)/bin/lint-imports --no-cache
+
+lint-words: $(VENV)/.lint
+	$(VENV)/bin/codespell
+
+lint-cpp: $(VENV)/.lint
 	$(VENV)/bin/clang-format --dry-run -Werror $(CSRC) $(EMULATION)
 
 bench: $(VENV)/.built ## measure the speed of the kernels

@@ -135,7 +135,7 @@ def test_table_is_read(tmp_path: Path, delimiter: str) -> None:
     [
         ("", ["x"], "expected a first line with names"),
         (GOOD, ["z"], "expected a column 'z', got x, y, u"),
-        (GOOD.replace("x,y", "height,y"), ["heigth"], "did you mean 'height'"),
+        (GOOD.replace("x,y", "height,y"), ["heigth"], "did you mean 'height'"),  # codespell:ignore
         (GOOD, [], "expected names for --inputs"),
         (GOOD, ["x", "x"], "got 'x' twice"),
         (GOOD.replace("x,y", "x,x"), ["x"], "got 'x' twice"),
