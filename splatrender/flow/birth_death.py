@@ -1,7 +1,7 @@
 """Births and deaths: what a splat is worth, where a new one pays, who is exchanged for whom.
 
-Everything here acts on masses, potentials, costs, gains and columns given as tensors. Where they
-come from, point samples, a differential equation or rendered views, does not matter.
+All functions take masses, potentials, costs, gains and columns as tensors. Point samples, a
+differential equation and rendered views give them alike.
 
 Legend: k splats, m mass, V potential, F loss, Φ = ∂r/∂c columns of the design, c amplitudes, r
 residuals, R their number, q columns a splat has, s right-hand sides.
@@ -10,6 +10,7 @@ residuals, R their number, q columns a splat has, s right-hand sides.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,25 +19,27 @@ from splatrender.errors import InputError
 from splatrender.model.geometry import Twins, split_twins
 
 __all__ = [
-    "Births",
     "Exchange",
+    "ExchangeLimits",
+    "Prices",
+    "Selection",
     "Twins",
-    "choose_deaths",
     "duplicate_and_kill",
     "exchange",
+    "orthogonal_least_squares",
+    "perturbed_log_costs",
     "removal_cost",
     "removal_cost_refitted",
     "robust_cholesky",
     "split_twins",
     "splitting_direction",
-    "steepest_atoms",
 ]
 
 DEPENDENT = 1e-10  # a column this small after projection, relative to before, spans nothing new
 
 
 def removal_cost(mass: Tensor, potentials: Tensor, curvature: Tensor) -> Tensor:
-    """Predicted change of F when one splat is removed and the others stay as they are.
+    """Predict the change of F when one splat is removed and the others stay as they are.
 
         ΔF_i = −m_i V_i + ½ m_i² H_i,      H_i = ‖∂r/∂m_i‖²
 
@@ -54,7 +57,7 @@ def removal_cost(mass: Tensor, potentials: Tensor, curvature: Tensor) -> Tensor:
 
 
 def removal_cost_refitted(amplitudes: Tensor, gram: Tensor) -> Tensor:
-    """Predicted change of F when one splat is removed and the others' amplitudes are refitted.
+    """Predict the change of F when one splat is removed and the other amplitudes are refitted.
 
         ΔF_i = ½ c_iᵀ [(G⁻¹)_ii]⁻¹ c_i,      G = ΦᵀΦ (+ ridge)
 
@@ -80,7 +83,7 @@ def removal_cost_refitted(amplitudes: Tensor, gram: Tensor) -> Tensor:
 def duplicate_and_kill(
     potentials: Tensor, mass: Tensor, step: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor]:
-    """Particle form of the Fisher–Rao flow: who dies and who duplicates within a step.
+    """Draw the deaths and duplications of a step, the particle form of the Fisher–Rao flow.
 
     Splat i dies with probability 1 − exp(−η (V_i − V̄)⁺) and duplicates with probability
     1 − exp(−η (V_i − V̄)⁻); the longer of the two lists is thinned so that the budget is kept.
@@ -92,7 +95,7 @@ def duplicate_and_kill(
         generator: source of randomness.
 
     Returns:
-        int64 deaths and duplications, equally many and disjoint.
+        int64 deaths and duplications, in equal number and disjoint.
 
     Source:
         Rotskoff, Jelassi, Bruna and Vanden-Eijnden, Global convergence of neuron birth-death
@@ -109,35 +112,40 @@ def duplicate_and_kill(
     )
 
 
-def choose_deaths(
-    costs: Tensor, count: int, generator: torch.Generator, temperature: float = 1.0
+def perturbed_log_costs(
+    costs: Tensor, generator: torch.Generator, temperature: float = 1.0
 ) -> Tensor:
-    """The cheapest splats, or by chance some that are nearly as cheap.
+    """Return ln cost − T · Gumbel noise, whose order explores deaths that are nearly as cheap.
 
-    Splat i falls to rank by ln cost_i − T · Gumbel noise: for T = 1 it is chosen with odds
-    1 / cost_i, for T = 0 the order is that of the costs.
+    For T = 1 a splat comes first with odds 1 / cost; for T = 0 the order is that of the costs.
 
     Args:
-        costs: [k] of removal; those below zero count as zero.
-        count: how many are to die.
+        costs: [k] costs of removal; those below zero count as zero.
         generator: source of randomness.
         temperature: T >= 0.
 
     Returns:
-        int64 [count] distinct splats.
+        [k] numbers to give to `exchange` in place of costs, with a death price of +∞.
     """
     tiny = torch.finfo(costs.dtype).tiny
     uniform = torch.rand(len(costs), generator=generator, dtype=torch.float64).to(costs)
     gumbel = -(-uniform.clamp(min=tiny).log()).clamp(min=tiny).log()
-    return (costs.clamp(min=tiny).log() - temperature * gumbel).argsort()[:count]
+    return costs.clamp(min=tiny).log() - temperature * gumbel
+
+
+def choose_deaths(
+    costs: Tensor, count: int, generator: torch.Generator, temperature: float = 1.0
+) -> Tensor:
+    """Return `count` splats by rising `perturbed_log_costs`."""
+    return perturbed_log_costs(costs, generator, temperature).argsort()[:count]
 
 
 @dataclass(frozen=True, eq=False)
-class Births:
-    """Chosen candidates and what they are predicted to gain.
+class Selection:
+    """Candidates in the order of their selection, with the gain of each.
 
     Attributes:
-        ids: int64 [b] candidates, in the order of choice.
+        ids: int64 [b] candidates.
         gains: [b] decrease of F by each, given those before it.
     """
 
@@ -145,30 +153,33 @@ class Births:
     gains: Tensor
 
 
-def steepest_atoms(
+def orthogonal_least_squares(
     residual: Tensor,
     columns: Tensor,
     candidates: Tensor,
     count: int,
     ridge: float = 0.0,
     allowed: Tensor | None = None,
-) -> Births:
-    """The new atoms that decrease F = ½ |r|² most once all amplitudes are refitted.
+) -> Selection:
+    """Select the atoms that decrease F = ½ |r|² most once all amplitudes are refitted.
 
     A candidate with columns ψ, orthogonalised against those that are there, ψ⊥ = ψ − Φ Φ⁺ ψ,
     gains ½ (ψ⊥ᵀ r)² / (|ψ⊥|² + ridge): the steepest direction of F in the space of measures, per
-    unit of what the atom adds. After each choice the rest is orthogonalised against it.
+    unit of what the atom adds. After each selection the rest is orthogonalised against it.
 
     Args:
         residual: [R, s] r.
-        columns: [R, k q] Φ, of the splats that are there.
+        columns: [R, k q] Φ, those of the splats that are there.
         candidates: [R, a, q] ψ of a candidates.
-        count: how many are wanted.
-        ridge: of the amplitudes, >= 0.
-        allowed: bool [a], which may be chosen; all if None.
+        count: maximum number of atoms.
+        ridge: penalty of squared amplitudes, >= 0.
+        allowed: bool [a], candidates that may be selected; all if None.
 
     Returns:
         At most `count` candidates with positive gain.
+
+    Raises:
+        InputError: the candidates have other rows than the residual.
 
     Source:
         Chen, Billings and Luo, Orthogonal least squares methods, 1989.
@@ -200,16 +211,44 @@ def steepest_atoms(
         for column in torch.linalg.qr(psi[:, best])[0].T:
             psi = psi - column[:, None, None] * torch.einsum("r,raq->aq", column, psi)
             r = r - column[:, None] * (column @ r)
-    return Births(torch.tensor(ids, dtype=torch.int64), residual.new_tensor(gains))
+    return Selection(torch.tensor(ids, dtype=torch.int64), residual.new_tensor(gains))
+
+
+class Prices(NamedTuple):
+    """Prices of an unbalanced exchange, in units of F.
+
+    Both are the price λ of a splat where F + λ k is minimised. Where deaths explore, every death
+    is allowed, death = +∞, and every birth that gains, birth = 0: `line_search` decides later.
+    """
+
+    death: float
+    birth: float
+
+
+@dataclass(frozen=True)
+class ExchangeLimits:
+    """Bounds of an exchange.
+
+    Attributes:
+        deaths: maximum number of deaths.
+        births: maximum number of births.
+        growth: maximum number of births beyond deaths; None leaves it to `births`.
+        prices: prices of an unbalanced exchange; None for a balanced one.
+    """
+
+    deaths: int
+    births: int
+    growth: int | None = None
+    prices: Prices | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Exchange:
-    """Pairs of a death and a birth.
+    """Deaths and births that happen together.
 
     Attributes:
-        deaths: int64 [b] splats.
-        births: int64 [b'] candidates.
+        deaths: int64 [b] splats, by rising cost.
+        births: int64 [b'] candidates, by falling gain.
         predicted: change of F, cost of the deaths less gain of the births.
     """
 
@@ -218,40 +257,39 @@ class Exchange:
     predicted: float
 
 
-def exchange(
-    costs: Tensor, gains: Tensor, budget: int, room: int = 0, price: float | None = None
-) -> Exchange:
-    """Swap cheap splats for gainful candidates while the gain exceeds the cost.
+def exchange(costs: Tensor, gains: Tensor, limits: ExchangeLimits) -> Exchange:
+    """Exchange cheap splats for gainful candidates.
 
-    With a budget alone (balanced flow) those whose removal lowers F die in any case, free places
-    are filled by falling gain, and further births are paired with deaths. With a `price` for each
-    splat (unbalanced flow) births need gain > price and deaths cost < price, and no pairing.
+    Balanced: splats whose removal lowers F die in any case, free places are filled by falling
+    gain, and further births are paired with deaths while their gain exceeds the cost. Priced:
+    deaths cost less and births gain more than their price, and nothing is paired.
 
     Args:
-        costs: [k] of removal.
-        gains: [a] of insertion.
-        budget: exchanges at most.
-        room: places that are free.
-        price: what a splat costs, in units of F; None for a balanced flow.
+        costs: [k] costs of removal.
+        gains: [a] gains of insertion.
+        limits: bounds, and the prices if there are any.
 
     Returns:
-        Who dies and who is born.
+        The deaths and the births.
 
     Example:
-        >>> result = exchange(torch.tensor([1.0, 9.0]), torch.tensor([5.0, 2.0]), budget=2)
+        >>> costs, gains = torch.tensor([1.0, 9.0]), torch.tensor([5.0, 2.0])
+        >>> result = exchange(costs, gains, ExchangeLimits(deaths=2, births=2, growth=0))
         >>> result.deaths.tolist(), result.births.tolist(), result.predicted
         ([0], [0], -4.0)
     """
     cheap, gainful = costs.argsort(), gains.argsort(descending=True)
-    if price is not None:
-        deaths = cheap[costs[cheap] < price][:budget]
-        births = gainful[gains[gainful] > price][: budget + room]
+    growth = limits.births if limits.growth is None else limits.growth
+    if limits.prices is not None:
+        deaths = cheap[costs[cheap] < limits.prices.death][: limits.deaths]
+        births = gainful[gains[gainful] > limits.prices.birth]
+        births = births[: max(0, min(limits.births, growth + len(deaths)))]
     else:
         harmful, gainers = torch.stack([(costs < 0).sum(), (gains > 0).sum()]).tolist()
-        harmful = min(budget, harmful)
-        free = min(room + harmful, gainers)
-        pairs = min(len(cheap), budget) - harmful
-        pairs = min(pairs, len(gainful) - free)
+        harmful = min(limits.deaths, harmful)
+        free = min(growth + harmful, gainers, limits.births)
+        pairs = min(len(cheap), limits.deaths) - harmful
+        pairs = max(0, min(pairs, len(gainful) - free, limits.births - free))
         pays = gains[gainful[free : free + pairs]] > costs[cheap[harmful : harmful + pairs]]
         pairs = int(pays.long().cumprod(dim=0).sum())
         deaths, births = cheap[: harmful + pairs], gainful[: free + pairs]
@@ -260,7 +298,7 @@ def exchange(
 
 
 def splitting_direction(splitting: Tensor, factors: Tensor) -> tuple[Tensor, Tensor]:
-    """Along which direction twins gain most at second order, and how much.
+    """Return the direction in which twins gain most at second order, and how much.
 
     Moving twins to b ± A e δ changes the splat's loss by ½ δ² eᵀ (Aᵀ S A) e, S = E_ρ[∇²φ].
 
@@ -269,14 +307,15 @@ def splitting_direction(splitting: Tensor, factors: Tensor) -> tuple[Tensor, Ten
         factors: [n, d, d] A.
 
     Returns:
-        Lowest eigenvalues [n] of Aᵀ S A (negative: a split pays) and their eigenvectors [n, d].
+        Lowest eigenvalues [n] of Aᵀ S A (a split pays where they are negative) and their
+        eigenvectors [n, d].
     """
     values, vectors = torch.linalg.eigh(factors.mT @ splitting @ factors)
     return values[:, 0], vectors[:, :, 0]
 
 
 def robust_cholesky(matrix: Tensor) -> Tensor:
-    """The lower Cholesky factor, of the matrix plus as little of its diagonal as is needed.
+    """Return the lower Cholesky factor of the matrix plus as little of its diagonal as is needed.
 
     Args:
         matrix: [P, P], positive semidefinite up to rounding.
@@ -295,3 +334,6 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
         lifted.diagonal().add_(jitter * scale)
         lower, info = torch.linalg.cholesky_ex(lifted)
     return lower
+
+
+steepest_atoms = orthogonal_least_squares

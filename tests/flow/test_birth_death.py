@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import pytest
 import torch
 from helpers.measures import F64, make_measure, uniform
 
 from splatrender.errors import InputError
 from splatrender.flow.birth_death import (
-    choose_deaths,
+    ExchangeLimits,
+    Prices,
     duplicate_and_kill,
     exchange,
+    orthogonal_least_squares,
+    perturbed_log_costs,
     removal_cost,
     removal_cost_refitted,
     robust_cholesky,
     splitting_direction,
-    steepest_atoms,
 )
 from splatrender.model import evaluate
 from splatrender.model.geometry import split
@@ -83,7 +88,7 @@ def test_births_gain_what_was_predicted_and_are_the_best() -> None:
     atoms = as_peaks(make_measure(20, 2, 2, seed=9))
     design = design_of(measure, conditions)
     columns = design_of(measure, conditions, atoms).columns
-    born = steepest_atoms(design.residual, design.flat, columns, 3)
+    born = orthogonal_least_squares(design.residual, design.flat, columns, 3)
     assert len(set(born.ids.tolist())) == 3
     for chosen in range(1, 4):
         both = type(measure).cat([measure, atoms.index(born.ids[:chosen])])
@@ -100,26 +105,27 @@ def test_births_skip_what_is_spanned_or_forbidden() -> None:
     columns = torch.eye(4, dtype=F64)[:, :2]
     residual = torch.ones(4, 1, dtype=F64)
     candidates = torch.eye(4, dtype=F64)[:, :, None]
-    born = steepest_atoms(residual, columns, candidates, 4)
+    born = orthogonal_least_squares(residual, columns, candidates, 4)
     assert sorted(born.ids.tolist()) == [2, 3]
-    only = steepest_atoms(
+    only = orthogonal_least_squares(
         residual, columns, candidates, 4, allowed=torch.tensor([True, True, False, True])
     )
     assert only.ids.tolist() == [3]
     assert float(only.gains[0]) == pytest.approx(0.5)
     with pytest.raises(InputError, match="candidates: expected 4 rows"):
-        steepest_atoms(residual, columns, candidates[:3], 1)
+        orthogonal_least_squares(residual, columns, candidates[:3], 1)
 
 
 def test_deaths_prefer_the_cheap() -> None:
     costs = torch.tensor([1.0, 1e-6, 10.0, 1e-3], dtype=F64)
     generator = torch.Generator().manual_seed(0)
-    assert choose_deaths(costs, 2, generator, temperature=0).tolist() == [1, 3]
-    first = [int(choose_deaths(costs, 1, generator)) for _ in range(400)]
+    assert perturbed_log_costs(costs, generator, temperature=0).argsort().tolist() == [1, 3, 0, 2]
+    first = [int(perturbed_log_costs(costs, generator).argmin()) for _ in range(400)]
     assert first.count(1) > 380
-    equal = [int(choose_deaths(torch.ones(4, dtype=F64), 1, generator)) for _ in range(400)]
+    ones = torch.ones(4, dtype=F64)
+    equal = [int(perturbed_log_costs(ones, generator).argmin()) for _ in range(400)]
     assert min(equal.count(i) for i in range(4)) > 60
-    assert choose_deaths(torch.zeros(3, dtype=F64), 2, generator).shape == (2,)
+    assert bool(perturbed_log_costs(0 * ones, generator).isfinite().all())
 
 
 def test_rates_of_the_particle_flow() -> None:
@@ -134,17 +140,50 @@ def test_rates_of_the_particle_flow() -> None:
 def test_exchange_pairs_and_prices() -> None:
     costs = torch.tensor([5.0, 1.0, 2.0], dtype=F64)
     gains = torch.tensor([4.0, 3.0, 0.5, 0.0], dtype=F64)
-    swap = exchange(costs, gains, budget=3)
+    limits = ExchangeLimits(deaths=3, births=3, growth=0)
+    swap = exchange(costs, gains, limits)
     assert swap.deaths.tolist() == [1, 2] and swap.births.tolist() == [0, 1]
     assert swap.predicted == pytest.approx(3 - 7)
-    roomy = exchange(costs, gains, budget=3, room=2)
+    roomy = exchange(costs, gains, ExchangeLimits(deaths=3, births=5, growth=2))
     assert roomy.deaths.tolist() == [] and roomy.births.tolist() == [0, 1]
-    harmful = exchange(costs - 1.5, gains, budget=3)
+    harmful = exchange(costs - 1.5, gains, limits)
     assert harmful.deaths.tolist() == [1, 2] and harmful.births.tolist() == [0, 1]
-    alone = exchange(costs - 1.5, gains[3:], budget=3)
+    alone = exchange(costs - 1.5, gains[3:], limits)
     assert alone.deaths.tolist() == [1] and alone.births.tolist() == []
-    priced = exchange(costs, gains, budget=3, price=1.5)
+    priced = exchange(costs, gains, ExchangeLimits(3, 3, prices=Prices(1.5, 1.5)))
     assert priced.deaths.tolist() == [1] and priced.births.tolist() == [0, 1]
+
+
+def test_exchange_keeps_every_limit() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for deaths, births in itertools.product(range(4), repeat=2):
+        for growth, prices in itertools.product((None, 0, 1, 2), (None, Prices(0.5, 0.5))):
+            costs = torch.randn(6, generator=generator, dtype=F64)
+            gains = torch.randn(5, generator=generator, dtype=F64)
+            result = exchange(costs, gains, ExchangeLimits(deaths, births, growth, prices))
+            assert len(result.deaths) <= deaths and len(result.births) <= births
+            if growth is not None:
+                assert len(result.births) - len(result.deaths) <= growth
+            if prices is not None:
+                assert bool((costs[result.deaths] < prices.death).all())
+                assert bool((gains[result.births] > prices.birth).all())
+            predicted = costs[result.deaths].sum() - gains[result.births].sum()
+            assert result.predicted == pytest.approx(float(predicted))
+            if prices is None:
+                assert result.predicted <= 0
+
+
+def test_exchange_explores_with_prices_that_allow_all() -> None:
+    """Every death up to the number, in the order of the costs, and every birth that gains."""
+    costs = torch.tensor([-3.0, 5.0, 1.0, 2.0], dtype=F64)
+    gains = torch.tensor([4.0, 3.0, 0.5, 0.0], dtype=F64)
+    limits = ExchangeLimits(deaths=2, births=4, prices=Prices(math.inf, 0.0))
+    result = exchange(costs, gains, limits)
+    assert result.deaths.tolist() == [0, 2] and result.births.tolist() == [0, 1, 2]
+    generator = torch.Generator().manual_seed(0)
+    perturbed = perturbed_log_costs(costs.clamp(min=0.1), generator)
+    again = exchange(perturbed, gains[:0], limits)
+    assert again.deaths.tolist() == perturbed.argsort()[:2].tolist() and len(again.births) == 0
 
 
 def test_splits_gain_along_the_negative_eigenvector() -> None:

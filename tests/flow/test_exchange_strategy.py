@@ -17,7 +17,7 @@ from torch import Tensor
 from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.flow import WFR, Scheme, StepReport, TrainState, create_strategy
-from splatrender.flow.line_search import error_of, exchanged
+from splatrender.flow.strategies.exchange import error_of, exchanged
 from splatrender.flow.strategies.mcmc import shared
 from splatrender.flow.views.footprints import blended, draw_on_rays, picture_of, see
 from splatrender.flow.views.neighbourhood import apart

@@ -6,7 +6,7 @@ Legend: F squared error, N splats, M probes, λ price of a splat.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,22 +14,26 @@ import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.flow.birth_death import Exchange, exchange
-from splatrender.flow.line_search import Rules, carry_out, descend
+from splatrender.flow.birth_death import Exchange, ExchangeLimits, Prices, exchange
+from splatrender.flow.line_search import line_search
 from splatrender.flow.state import TrainState
 from splatrender.flow.strategies.base import STRATEGIES, StepReport, Strategy
 from splatrender.flow.strategies.mcmc import MCMC, diffuse, regularise
+from splatrender.flow.views.footprints import picture_of, residual_of, see
 from splatrender.flow.views.neighbourhood import apart
 from splatrender.flow.views.probes import KINDS, Probes, anywhere, children, on_rays
-from splatrender.flow.views.sweep import Sweep, sweep
+from splatrender.flow.views.sweep import Sweep, logits_of_depths, sweep
+from splatrender.model import Splats
 from splatrender.model.draws import draw_distinct
 from splatrender.model.splitting import divide
 from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES
+from splatrender.operators.render import RenderOptions
 from splatrender.runtime.devices import read
 
 UNIFORM_VIEWS = 4  # from which the few uniform probes look
 WORTH = "wfr/worth"  # what the removal of a splat would cost, see `common_worth`
+THINNINGS = 3  # times the masses of the newborn are halved before their number is
 LOOK_AHEAD = 4  # times the exchanges that may happen are looked at for neighbours
 
 
@@ -73,6 +77,134 @@ class Scheme:
     neighbourhood: float = 3.0
     mass: float = 0.1
     noise: float = 0.0
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What bounds an exchange.
+
+    Attributes:
+        max_splats: number of splats never to exceed.
+        price: of a splat, in units of F of all swept views; None for a balanced flow.
+    """
+
+    max_splats: int
+    price: float | None
+
+
+def descend(
+    state: TrainState, found: Sweep, chosen: Exchange, rules: Rules
+) -> tuple[Sweep, Exchange, float, int]:
+    """Return the longest part of an exchange, by halving, that lowers F + λ N.
+
+    Args:
+        state: what there is; not changed.
+        found: the sweep that the exchange comes from.
+        chosen: rows of splats that are to die, and of probes that are to be born.
+        rules: see `Rules`.
+
+    Returns:
+        The sweep with the masses that were taken, the part, its realised change of F over the
+        swept views, and how many parts were tried.
+    """
+    before, price = float(found.error.sum()), rules.price or 0.0
+
+    def cost(chosen: Exchange) -> float:
+        return price * (len(chosen.births) - len(chosen.deaths))
+
+    def value(attempt: tuple[Sweep, Exchange]) -> float:
+        tried = exchanged(state.splats, *attempt)
+        return error_of(tried, found.views, state.background, state.options) + cost(attempt[1])
+
+    attempts = _attempts(found, chosen, len(state), rules)
+    outcome = line_search(attempts, value, before, ties=True)
+    if outcome.attempt is None:
+        none = chosen.births[:0]
+        return found, Exchange(none, none, 0.0), 0.0, outcome.trials
+    found, chosen = outcome.attempt
+    return found, chosen, outcome.value - cost(chosen) - before, outcome.trials
+
+
+def _attempts(
+    found: Sweep, chosen: Exchange, count: int, rules: Rules
+) -> Iterator[tuple[Sweep, Exchange]]:
+    """Yield smaller and smaller parts of an exchange.
+
+    Where splats become more, the masses of the newborn are halved first: births of small mass
+    always add up. Then births and deaths are halved in number; those of the largest gains and the
+    smallest costs come first and stay.
+    """
+    trials = 0
+    thinnings = THINNINGS if len(chosen.births) > len(chosen.deaths) else 0
+    while len(chosen.births) + len(chosen.deaths):
+        if 0 < trials <= thinnings:
+            found = thinned(found)
+        elif trials:
+            chosen = _half(found, chosen, count, rules)
+            if not len(chosen.births) + len(chosen.deaths):
+                return
+        yield found, chosen
+        trials += 1
+
+
+def thinned(found: Sweep) -> Sweep:
+    """The same with births of half the mass."""
+    born = found.births.splats
+    logits = logits_of_depths(0.5 * born.optical_depths)
+    born = replace(born, opacity_logits=logits)
+    return replace(found, births=replace(found.births, splats=born))
+
+
+def _half(found: Sweep, chosen: Exchange, count: int, rules: Rules) -> Exchange:
+    births = chosen.births[: len(chosen.births) // 2]
+    if rules.price is None:
+        deaths = chosen.deaths[: max(0, len(births) + count - rules.max_splats)]
+    else:
+        deaths = chosen.deaths[: len(chosen.deaths) // 2]
+    change = found.costs[:, deaths].sum() - found.births.gains[:, births].sum()
+    return Exchange(deaths, births, float(change))
+
+
+def error_of(
+    splats: Splats, views: Sequence[View], background: Tensor, options: RenderOptions
+) -> float:
+    """F = 1/2 Σ |radiance - photo|² over the pixels of some views."""
+    squares = []
+    for view in views:
+        picture = picture_of(see(splats, None, view.camera, background, options))
+        squares.append(residual_of(picture, view).square().sum())
+    return sum(0.5 * square for square in torch.stack(squares).tolist())
+
+
+def exchanged(splats: Splats, found: Sweep, chosen: Exchange) -> Splats:
+    """The splats without the dead, and the newborn behind them."""
+    born = found.births.splats.index(chosen.births).with_degree(splats.degree)
+    return Splats.cat([splats.detach().index(_others(len(splats), chosen.deaths)), born])
+
+
+def carry_out(state: TrainState, found: Sweep, chosen: Exchange) -> None:
+    """Let the chosen splats die and the chosen probes be born, in their rows while there are any.
+
+    Args:
+        state: changed in place; newborn splats have no moments.
+        found: the sweep that the exchange comes from.
+        chosen: rows of splats and of probes.
+    """
+    born = found.births.splats.index(chosen.births).with_degree(state.splats.degree)
+    rows = torch.arange(len(born), device=born.device)
+    swaps = min(len(chosen.deaths), len(born))
+    state.overwrite(chosen.deaths[:swaps], born.index(rows[:swaps]))
+    if swaps < len(born):
+        state.append(born.index(rows[swaps:]))
+    if swaps < len(chosen.deaths):
+        state.select(_others(len(state), chosen.deaths[swaps:]))
+
+
+def _others(count: int, rows: Tensor) -> Tensor:
+    """All rows below `count` but these."""
+    kept = torch.ones(count, dtype=torch.bool, device=rows.device)
+    kept[rows] = False
+    return kept.nonzero()[:, 0]  # once for all fields: to index by a mask is to wait for each
 
 
 class WFR(Strategy):
@@ -177,10 +309,12 @@ class WFR(Strategy):
         deaths, births = deaths[: LOOK_AHEAD * limit], births[: LOOK_AHEAD * (limit + room)]
         deaths = deaths[self._alone(found, deaths, found.costs[:, deaths])]
         births = births[self._alone(found, count + births, found.births.gains[:, births])]
-        result = exchange(costs[deaths], gains[births], limit, room, rules.price)
-        allowed = self.max_splats - count + len(result.deaths)
-        born = result.births[: max(0, allowed)]
-        died, born = deaths[result.deaths], births[born]
+        limits = ExchangeLimits(limit, limit + room, room)
+        if rules.price is not None:
+            prices = Prices(rules.price, rules.price)
+            limits = replace(limits, growth=self.max_splats - count, prices=prices)
+        result = exchange(costs[deaths], gains[births], limits)
+        died, born = deaths[result.deaths], births[result.births]
         change = found.costs[:, died].sum() - found.births.gains[:, born].sum()
         return Exchange(died, born, float(change))
 
