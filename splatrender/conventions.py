@@ -19,41 +19,8 @@ Shapes      N splats, C cameras, P points or (splat, tile) pairs, K harmonics, D
 
 from __future__ import annotations
 
-import torch
+from splatrender._moved import renamed
 
-from splatrender.arguments import described, require_tensors
-from splatrender.errors import InputError
-
-PIXEL_CENTER = 0.5
-"""Offset of a pixel's centre from its corner [px]."""
-
-
-def rotations_from_quats(quats: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices of quaternions: p -> R p, with R = R(q/|q|).
-
-    Args:
-        quats: [..., 4] w, x, y, z, floating point, norm > 0.
-
-    Returns:
-        [..., 3, 3], same dtype and device.
-
-    Example:
-        >>> rotations_from_quats(torch.tensor([2.0, 0.0, 0.0, 0.0])).diagonal().tolist()
-        [1.0, 1.0, 1.0]
-    """
-    require_tensors(quats=quats)
-    if quats.shape[-1:] != (4,) or not quats.is_floating_point():
-        raise InputError(f"quats: expected floating point [..., 4], got {described(quats)}")
-    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        1 - 2 * (y * y + z * z),
-        2 * (x * y - w * z),
-        2 * (x * z + w * y),
-        2 * (x * y + w * z),
-        1 - 2 * (x * x + z * z),
-        2 * (y * z - w * x),
-        2 * (x * z - w * y),
-        2 * (y * z + w * x),
-        1 - 2 * (x * x + y * y),
-    )
-    return torch.stack(rows, dim=-1).reshape(*quats.shape[:-1], 3, 3)
+__getattr__ = renamed(
+    __name__, {"rotations_from_quats": "splatrender.model.quaternions.rotations_from_quats"}
+)

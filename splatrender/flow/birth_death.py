@@ -15,15 +15,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from splatrender._moved import renamed
 from splatrender.errors import InputError
-from splatrender.model.geometry import Twins, split_twins
 
 __all__ = [
     "Exchange",
     "ExchangeLimits",
     "Prices",
     "Selection",
-    "Twins",
     "duplicate_and_kill",
     "exchange",
     "orthogonal_least_squares",
@@ -31,7 +30,6 @@ __all__ = [
     "removal_cost",
     "removal_cost_refitted",
     "robust_cholesky",
-    "split_twins",
     "splitting_direction",
 ]
 
@@ -337,3 +335,11 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
 
 
 steepest_atoms = orthogonal_least_squares
+
+__getattr__ = renamed(
+    __name__,
+    {
+        "Twins": "splatrender.model.splitting.Children",
+        "split_twins": "splatrender.model.splitting.split_factors",
+    },
+)

@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from splatrender.model import Splats
+from splatrender.model.ordering import morton_order
 from splatrender.model.view import View
 from splatrender.operators.render import DEFAULTS, RenderOptions
-
-MORTON_BITS = 16  # per axis; 2^-16 of the scene is finer than any splat that matters
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,31 +189,6 @@ class TrainState:
     def sort_spatially(self) -> None:
         """Order splats along a Morton curve: neighbours in space become neighbours in memory."""
         self.select(morton_order(self.splats.means.detach()))
-
-
-def morton_order(means: Tensor) -> Tensor:
-    """The order of points along a Morton (Z-order) curve through their bounding box.
-
-    Args:
-        means: [N, 3], finite, any unit.
-
-    Returns:
-        int64 [N] rows, in the order of the interleaved bits of their quantised coordinates.
-
-    Example:
-        >>> morton_order(torch.tensor([[1.0, 1, 1], [0, 0, 0], [0, 0, 1]])).tolist()
-        [1, 2, 0]
-    """
-    if len(means) == 0:
-        return torch.empty(0, dtype=torch.int64, device=means.device)
-    low, high = means.amin(dim=0), means.amax(dim=0)
-    size = (high - low).clamp(min=torch.finfo(means.dtype).tiny)
-    cells = ((means - low) / size * (2**MORTON_BITS - 1)).long()
-    codes = torch.zeros(len(means), dtype=torch.int64, device=means.device)
-    for bit in range(MORTON_BITS):
-        for axis in range(3):
-            codes |= ((cells[:, axis] >> bit) & 1) << (3 * bit + 2 - axis)
-    return codes.argsort(stable=True)
 
 
 def _leaves(splats: Splats) -> Splats:

@@ -22,8 +22,9 @@ from splatrender.flow.transports.velocity import (
     splitting_matrix,
     wasserstein_velocity,
 )
-from splatrender.model.geometry import integrals, split, with_integrals
+from splatrender.model.geometry import integrals, with_integrals
 from splatrender.model.measure import SplatMeasure
+from splatrender.model.splitting import split
 
 Loss = Callable[[SplatMeasure], Tensor]
 S = TypeVar("S")

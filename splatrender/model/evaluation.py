@@ -16,6 +16,7 @@ from torch import Tensor
 
 from splatrender.errors import InputError
 from splatrender.model.measure import SplatMeasure
+from splatrender.model.ordering import morton_order
 
 BLOCK = 64  # points of a block: enough to amortise a pair's set-up, few enough to stay compact
 PAIRS = 1 << 20  # splat-point pairs in flight: about 100 MB with second derivatives in 2-D
@@ -82,7 +83,7 @@ def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int =
         active = torch.stack([torch.zeros(len(measure)), torch.arange(len(measure))]).long()
         rows = None
     else:
-        rows = _compact_order(points.detach(), measure.detach())
+        rows = morton_order(points.detach().flip(1))  # the last axis first
         padded = torch.cat([rows, rows[-1:].expand(-count % BLOCK)])
         layout = points[padded].reshape(-1, BLOCK, measure.dims)
         active = _meetings(layout.detach(), measure.detach())
@@ -129,19 +130,6 @@ def _reach(measure: SplatMeasure) -> Tensor:
     """[k, d] half the size of the box around a splat outside which it is below rounding."""
     tolerance = torch.finfo(measure.dtype).eps
     return measure.parent.radius(measure.dims, tolerance) * measure.factors.norm(dim=2)
-
-
-def _compact_order(points: Tensor, measure: SplatMeasure) -> Tensor:
-    """[n] an order in which neighbours in memory are neighbours in space (a Morton curve)."""
-    low, high = points.amin(dim=0), points.amax(dim=0)
-    bits = min(16, 62 // points.shape[1])
-    size = (high - low).clamp(min=torch.finfo(points.dtype).tiny)
-    cells = ((points - low) / size * (2**bits - 1)).nan_to_num().long()
-    codes = torch.zeros(len(points), dtype=torch.int64, device=points.device)
-    for bit in range(bits):
-        for axis in range(points.shape[1]):
-            codes |= ((cells[:, axis] >> bit) & 1) << (points.shape[1] * bit + axis)
-    return codes.argsort(stable=True)
 
 
 def _meetings(layout: Tensor, measure: SplatMeasure) -> Tensor:

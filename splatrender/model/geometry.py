@@ -1,4 +1,4 @@
-"""Geometry of splats and of measures made of them: distances, geodesics, means, merging, splitting.
+"""Geometry of splats and of measures made of them: distances, geodesics, means, merging.
 
 Legend: A, R factors, b, s means, Q the rotation that brings two factors closest to each other.
 
@@ -10,7 +10,7 @@ linear algebra on aligned factors R Q.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -167,76 +167,6 @@ def merge(measure: SplatMeasure, groups: Tensor) -> SplatMeasure:
         normalised=measure.normalised,
     )
     return with_integrals(merged, total(masses))
-
-
-@dataclass(frozen=True, eq=False)
-class Twins:
-    """Two children for each of n parents, which together have the parent's moments to order three.
-
-    Attributes:
-        mass: [n] of either child as a density, half the parent's.
-        means: [2, n, d] b ± A e δ.
-        factors: [n, d, d] of both children.
-    """
-
-    mass: Tensor
-    means: Tensor
-    factors: Tensor
-
-
-def split_twins(
-    mass: Tensor, means: Tensor, factors: Tensor, direction: Tensor, offset: float = 0.0
-) -> Twins:
-    """Split splats along a direction of their own coordinates, keeping mass, mean and covariance.
-
-        b ± A e δ,      A' = A (I − (1 − √(1 − δ²)) e eᵀ),      A' A'ᵀ = A Aᵀ − δ² (A e)(A e)ᵀ
-
-    At δ = 0 the twins coincide and the function is unchanged; transport separates them.
-
-    Args:
-        mass: [n] m, as densities.
-        means: [n, d] b.
-        factors: [n, d, d] A.
-        direction: [n, d] e in local coordinates, normalised here.
-        offset: δ in standard deviations, 0 <= δ < 1.
-
-    Returns:
-        The twins.
-    """
-    if not 0 <= offset < 1:
-        raise InputError(f"offset: expected a number in [0, 1), got {offset}")
-    e = direction / direction.norm(dim=1, keepdim=True)
-    along = (factors @ e[..., None])[..., 0]
-    shrink = 1 - math.sqrt(1 - offset**2)
-    narrower = factors - shrink * along[:, :, None] * e[:, None, :]
-    return Twins(mass / 2, torch.stack([means + offset * along, means - offset * along]), narrower)
-
-
-def split(
-    measure: SplatMeasure, ids: Tensor, direction: Tensor, offset: float = 0.0
-) -> SplatMeasure:
-    """The measure with some splats replaced by twins; the first stays in place, the second is last.
-
-    Args:
-        measure: k splats.
-        ids: int64 [n] distinct splats to split.
-        direction: [n, d] in the splats' own coordinates.
-        offset: δ in standard deviations, 0 <= δ < 1.
-
-    Returns:
-        k + n splats.
-    """
-    parents = measure.index(ids)
-    twins = split_twins(integrals(parents), parents.means, parents.factors, direction, offset)
-    children = [
-        with_integrals(replace(parents, means=means, factors=twins.factors), twins.mass)
-        for means in twins.means
-    ]
-    first = {
-        name: tensor.index_copy(0, ids, getattr(children[0], name))
-        for name, tensor in measure.items()
-    }
-    return SplatMeasure.cat([measure.with_tensors(first), children[1]])
 
 
 def sample(measure: SplatMeasure, count: int, generator: torch.Generator | None = None) -> Tensor:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from splatrender.arguments import described, require_tensors
+from splatrender.errors import InputError
+
 
 def rotate(quats: Tensor, vectors: Tensor, inverse: bool = False) -> Tensor:
     """Rotate vectors by unit quaternions: v + 2 u × (u × v + w v).
@@ -79,3 +82,68 @@ def slope_of_turns(quats: Tensor, slopes: Tensor) -> Tensor:
     """
     w, u = quats[:, :1], quats[:, 1:]
     return 0.5 * (w * slopes[:, 1:] - slopes[:, :1] * u + torch.linalg.cross(slopes[:, 1:], u))
+
+
+def rotations_from_quats(quats: Tensor) -> Tensor:
+    """Rotation matrices of quaternions: p -> R p, with R = R(q/|q|).
+
+    Args:
+        quats: [..., 4] w, x, y, z, floating point, norm > 0.
+
+    Returns:
+        [..., 3, 3], same dtype and device.
+
+    Example:
+        >>> rotations_from_quats(torch.tensor([2.0, 0.0, 0.0, 0.0])).diagonal().tolist()
+        [1.0, 1.0, 1.0]
+    """
+    require_tensors(quats=quats)
+    if quats.shape[-1:] != (4,) or not quats.is_floating_point():
+        raise InputError(f"quats: expected floating point [..., 4], got {described(quats)}")
+    w, x, y, z = torch.nn.functional.normalize(quats, dim=-1).unbind(-1)
+    rows = (
+        1 - 2 * (y * y + z * z),
+        2 * (x * y - w * z),
+        2 * (x * z + w * y),
+        2 * (x * y + w * z),
+        1 - 2 * (x * x + z * z),
+        2 * (y * z - w * x),
+        2 * (x * z - w * y),
+        2 * (y * z + w * x),
+        1 - 2 * (x * x + y * y),
+    )
+    return torch.stack(rows, dim=-1).reshape(*quats.shape[:-1], 3, 3)
+
+
+def quat_from_rotation(rotation: Tensor) -> Tensor:
+    """Unit quaternion wxyz of a rotation matrix; w >= 0.
+
+    It is the eigenvector to the largest eigenvalue of a symmetric matrix made of the entries,
+    which needs no case distinction and forgives a matrix that is not quite a rotation.
+
+    Args:
+        rotation: [3, 3].
+
+    Returns:
+        float64 [4].
+
+    Source:
+        Bar-Itzhack, New method for extracting the quaternion from a rotation matrix, 2000.
+
+    Example:
+        >>> quat_from_rotation(torch.eye(3)).tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+    r = rotation.double()
+    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = r.tolist()
+    matrix = torch.tensor(
+        [
+            [xx + yy + zz, zy - yz, xz - zx, yx - xy],
+            [zy - yz, xx - yy - zz, xy + yx, xz + zx],
+            [xz - zx, xy + yx, yy - xx - zz, yz + zy],
+            [yx - xy, xz + zx, yz + zy, zz - xx - yy],
+        ],
+        dtype=torch.float64,
+    )
+    quat = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    return (-quat if quat[0] < 0 else quat) + 0.0

@@ -18,9 +18,9 @@ from splatrender.arguments import (
     require_tensors,
     require_type,
 )
-from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.camera import Camera
+from splatrender.model.quaternions import quat_from_rotation, rotations_from_quats
 from splatrender.scenes.extent import camera_extent
 
 MOST_FRAMES = 10**7  # days of video
@@ -209,40 +209,6 @@ def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
     radius = min(float(most), 2 * float(median))
     rounding = 1e-9 * float(np.linalg.norm(center))  # of float64, with a margin
     return torch.from_numpy(center), radius if radius > rounding else max(rounding, 1e-6)
-
-
-def quat_from_rotation(rotation: Tensor) -> Tensor:
-    """Unit quaternion wxyz of a rotation matrix; w >= 0.
-
-    It is the eigenvector to the largest eigenvalue of a symmetric matrix made of the entries,
-    which needs no case distinction and forgives a matrix that is not quite a rotation.
-
-    Args:
-        rotation: [3, 3].
-
-    Returns:
-        float64 [4].
-
-    Source:
-        Bar-Itzhack, New method for extracting the quaternion from a rotation matrix, 2000.
-
-    Example:
-        >>> quat_from_rotation(torch.eye(3)).tolist()
-        [1.0, 0.0, 0.0, 0.0]
-    """
-    r = rotation.double()
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = r.tolist()
-    matrix = torch.tensor(
-        [
-            [xx + yy + zz, zy - yz, xz - zx, yx - xy],
-            [zy - yz, xx - yy - zz, xy + yx, xz + zx],
-            [xz - zx, xy + yx, yy - xx - zz, yz + zy],
-            [yx - xy, xz + zx, yz + zy, zz - xx - yy],
-        ],
-        dtype=torch.float64,
-    )
-    quat = torch.linalg.eigh(matrix).eigenvectors[:, -1]
-    return (-quat if quat[0] < 0 else quat) + 0.0
 
 
 def _checked(cameras: Sequence[Camera], frames: int) -> list[Camera]:

@@ -28,8 +28,9 @@ from splatrender.io.images import write_image
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.ply import write_ply
+from splatrender.model.quaternions import quat_from_rotation
 from splatrender.operators.render import render
-from splatrender.rendering import RenderJob, trajectories
+from splatrender.rendering import RenderJob
 from splatrender.rendering import job as render_job
 from splatrender.runtime import devices
 from splatrender.scenes import Similarity
@@ -93,7 +94,7 @@ def make_model(root: Path, shift: float = 0.0) -> Path:
     for i, (camera, near) in enumerate(zip(cameras, world_cameras(), strict=True)):
         radiance = render(splats, near, background=(0.1, 0.2, 0.3)).radiance[0]
         write_image(root / "scene/images" / camera.name, radiance)
-        quat = trajectories.quat_from_rotation(camera.viewmat[:3, :3]).tolist()
+        quat = quat_from_rotation(camera.viewmat[:3, :3]).tolist()
         pose = " ".join(map(str, [*quat, *camera.viewmat[:3, 3].tolist()]))
         images.append(f"{i + 1} {pose} {i + 1} {camera.name}\n\n")
         lens = f"{camera.fx} {camera.fy} {camera.cx} {camera.cy}"

@@ -23,7 +23,7 @@ from splatrender.flow.birth_death import (
     splitting_direction,
 )
 from splatrender.model import evaluate
-from splatrender.model.geometry import split
+from splatrender.model.splitting import split
 from splatrender.operators.sampling import observations
 from splatrender.regression.amplitudes import as_peaks, project
 from splatrender.regression.linearise import design_of

@@ -14,7 +14,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.flow import WFR, Scheme, StepReport, TrainState, create_strategy
 from splatrender.flow.strategies.exchange import error_of, exchanged
@@ -25,8 +24,8 @@ from splatrender.flow.views.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, 
 from splatrender.flow.views.sweep import Sweep, best_births, covariance_gradients, sweep
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
-from splatrender.model.quaternions import rotate
-from splatrender.model.splitting import divide
+from splatrender.model.quaternions import rotate, rotations_from_quats
+from splatrender.model.splitting import split_splats
 from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize, render
 
 RESPONSES = ("gaussian", "beer_lambert")
@@ -246,7 +245,7 @@ def test_what_one_view_alone_wants_is_not_divided(monkeypatch: pytest.MonkeyPatc
 
 def test_twins_have_the_mass_the_mean_and_the_covariance_of_their_parent() -> None:
     parents = cloud(50, 2).map(Tensor.double)
-    one, other = divide(parents)
+    one, other = split_splats(parents)
     masses = [-torch.log1p(-s.opacities) * s.scales.prod(dim=1) for s in (parents, one, other)]
     torch.testing.assert_close(masses[1] + masses[2], masses[0])
     torch.testing.assert_close(0.5 * (one.means + other.means), parents.means)

@@ -9,7 +9,6 @@ import torch
 
 from splatrender.errors import InputError
 from splatrender.flow import MCMC, TrainState, create_strategy
-from splatrender.flow.state import morton_order
 from splatrender.flow.strategies.mcmc import DEAD_OPACITY, MAX_SHARERS, shared
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotate
@@ -287,14 +286,3 @@ class TestState:
         assert torch.equal(state.moments["sh"].exp_avg[:, :4], moments)
         assert not state.splats.sh[:, 4:].any()
         assert state.splats.sh.is_leaf and state.splats.sh.requires_grad
-
-    def test_morton_order_brings_neighbours_together(self) -> None:
-        axis = torch.arange(8.0)
-        grid = torch.cartesian_prod(axis, axis, axis)[torch.randperm(512)]
-        jumps = grid[morton_order(grid)].diff(dim=0).norm(dim=1)
-        assert float(jumps.mean()) < 0.5 * float(grid.diff(dim=0).norm(dim=1).mean())
-        assert sorted(morton_order(grid).tolist()) == list(range(512))
-
-    def test_morton_order_of_degenerate_clouds(self) -> None:
-        assert morton_order(torch.empty(0, 3)).tolist() == []
-        assert morton_order(torch.ones(3, 3)).tolist() == [0, 1, 2]

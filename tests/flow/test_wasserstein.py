@@ -11,14 +11,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from splatrender.conventions import rotations_from_quats
 from splatrender.flow import TrainState
 from splatrender.flow.schedules import LearningRates
 from splatrender.flow.transports import wasserstein
 from splatrender.flow.transports.velocity import splitting_matrix, wasserstein_velocity
 from splatrender.flow.transports.wasserstein import WassersteinOptimizer
 from splatrender.model import Splats
-from splatrender.model.quaternions import slope_of_turns, turned
+from splatrender.model.quaternions import rotations_from_quats, slope_of_turns, turned
 from splatrender.operators.adam import adam_step
 from splatrender.training.options import TRANSPORTS
 from splatrender.training.run import Run

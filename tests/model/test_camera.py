@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.camera import Camera
+from splatrender.model.quaternions import rotations_from_quats
 from splatrender.model.splats import Splats
 from splatrender.operators.render import render
 

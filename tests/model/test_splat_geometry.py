@@ -1,4 +1,4 @@
-"""Bures–Wasserstein geometry against closed forms and POT; merging, splitting, sampling."""
+"""Bures–Wasserstein geometry against closed forms and POT; merging, sampling."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from helpers.measures import F64, make_measure, uniform
+from helpers.measures import F64, make_measure
 
 from splatrender.errors import InputError
-from splatrender.model import SplatMeasure, evaluate
+from splatrender.model import SplatMeasure
 from splatrender.model.geometry import (
     aligned,
     barycentre,
@@ -21,7 +21,6 @@ from splatrender.model.geometry import (
     measure_distance,
     merge,
     sample,
-    split,
     transport_plan,
 )
 
@@ -138,26 +137,6 @@ def test_merge_keeps_moments(normalised: bool) -> None:
 
     for a, b in zip(moments(measure), moments(merged), strict=True):
         torch.testing.assert_close(a, b)
-
-
-@pytest.mark.parametrize("normalised", [False, True])
-def test_twins_at_zero_leave_f_unchanged(normalised: bool) -> None:
-    measure = make_measure(4, 2, 2, normalised=normalised)
-    points, direction = uniform(40), torch.ones(2, 2, dtype=F64)
-    before = evaluate(measure, points).value
-    ids = torch.tensor([1, 3])
-    errors = []
-    for offset in (0.0, 0.1, 0.2, 0.4):
-        twins = split(measure, ids, direction, offset)
-        assert len(twins) == 6
-        errors.append(float((evaluate(twins, points).value - before).abs().max()))
-        assert float(integrals(twins).sum()) == pytest.approx(float(integrals(measure).sum()))
-    assert errors[0] < 1e-12
-    # moments to order three agree, so that the change is of order δ⁴
-    assert math.log2(errors[2] / errors[1]) == pytest.approx(4, abs=0.3)
-    assert 0 < errors[1] < errors[2] < errors[3]
-    with pytest.raises(InputError, match="offset"):
-        split(measure, ids, direction, 1.0)
 
 
 def test_samples_have_the_mixtures_moments() -> None:

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from splatrender.conventions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.camera import Camera
+from splatrender.model.quaternions import quat_from_rotation, rotations_from_quats
 from splatrender.rendering import trajectories
 from splatrender.scenes.cameras import load_cameras, write_cameras_json
 
@@ -221,7 +221,7 @@ def test_quaternions_of_rotations() -> None:
     half_turns = torch.eye(4, dtype=torch.float64)
     for quat in torch.cat([quats, half_turns]):
         rotation = rotations_from_quats(quat)
-        again = rotations_from_quats(trajectories.quat_from_rotation(rotation))
+        again = rotations_from_quats(quat_from_rotation(rotation))
         torch.testing.assert_close(again, rotation)
 
 

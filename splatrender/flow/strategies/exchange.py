@@ -25,7 +25,7 @@ from splatrender.flow.views.probes import KINDS, Probes, anywhere, children, on_
 from splatrender.flow.views.sweep import Sweep, logits_of_depths, sweep
 from splatrender.model import Splats
 from splatrender.model.draws import draw_distinct
-from splatrender.model.splitting import divide
+from splatrender.model.splitting import split_splats
 from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES
 from splatrender.operators.render import RenderOptions
@@ -269,7 +269,7 @@ class WFR(Strategy):
         if count <= 0:
             return 0
         parents = draw_distinct(worth, count, state.generator)
-        one, other = divide(state.splats.index(parents))
+        one, other = split_splats(state.splats.index(parents))
         state.overwrite(parents, one)
         state.append(other)
         return count

@@ -9,10 +9,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from splatrender.conventions import rotations_from_quats
 from splatrender.flow.views.footprints import residual_of, see
 from splatrender.flow.views.probes import Probes
 from splatrender.model import Splats
+from splatrender.model.quaternions import rotations_from_quats
 from splatrender.model.splats import SH_C0
 from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
