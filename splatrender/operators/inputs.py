@@ -17,7 +17,7 @@ from torch import Tensor
 from splatrender.arguments import described, dtype_name, require_integer, require_tensors
 from splatrender.errors import InputError
 from splatrender.model.splats import MAX_DEGREE
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -241,7 +241,7 @@ def require_background(background: Tensor | Sequence[float] | None, scene: Scene
         raise InputError(
             f"background: expected colours in 0..1, got {values.tolist()} (divide by 255)"
         )
-    return send(values, means.device, means.dtype).expand(cameras, channels)
+    return to_device(values, means.device, means.dtype).expand(cameras, channels)
 
 
 def require_colors(

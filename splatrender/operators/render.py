@@ -34,7 +34,7 @@ from splatrender.operators.options import DEFAULTS, RESPONSES, RenderOptions, re
 from splatrender.operators.plausible import SPLATS, check_numbers, wanted
 from splatrender.operators.project import project
 from splatrender.operators.shade import shade
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 THINNEST = 1e-30
 """Scales below it [scene units] count as this one in extinctions, which are then finite."""
@@ -221,8 +221,8 @@ def render(
     require_type("splats", splats, Splats)
     views = _cameras(cameras)
     device, dtype = splats.device, splats.dtype
-    viewmats = send(torch.stack([view.viewmat for view in views]), device, dtype)
-    intrinsics = send(torch.stack([view.intrinsics(dtype) for view in views]), device, dtype)
+    viewmats = to_device(torch.stack([view.viewmat for view in views]), device, dtype)
+    intrinsics = to_device(torch.stack([view.intrinsics(dtype) for view in views]), device, dtype)
     scales = splats.scales
     require_type("options", options, RenderOptions)
     amplitudes = peak_amplitudes(splats.opacity_logits, scales, options.response)

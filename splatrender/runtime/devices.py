@@ -70,7 +70,7 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def send(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
     """Copy a tensor to a device without waiting for the device to finish what it does.
 
     Such a copy needs pinned memory, which torch keeps until the copy is done. A tensor that carries

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.model.view import View
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 CPU = torch.device("cpu")
 PHOTO_SHARE = 0.25  # of the memory that is free on a GPU, for photos: splats need the rest
@@ -85,7 +85,7 @@ class Samples:
         stays = sample.nbytes <= self._room
         if not stays and self._device.type == "cuda" and not sample.photo.is_pinned():
             sample = self._samples[index] = sample.map(Tensor.pin_memory)
-        sent = sample.map(lambda plane: send(plane, self._device))
+        sent = sample.map(lambda plane: to_device(plane, self._device))
         if stays:
             self._room -= sent.nbytes
             self._samples[index] = sent

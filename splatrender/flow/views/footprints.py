@@ -20,7 +20,7 @@ from splatrender.operators.shade import shade
 from splatrender.operators.stages import Look
 from splatrender.reference.blend import ALPHA_MAX
 from splatrender.reference.project import CUTOFF
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 AT_ONCE = 64  # entries of a ray's list that are looked at together
 
@@ -81,7 +81,7 @@ def rasterize_footprints(
     )
     response = RESPONSES[options.response]
     viewmats, intrinsics = (
-        send(tensor[None], means.device, means.dtype)
+        to_device(tensor[None], means.device, means.dtype)
         for tensor in (camera.viewmat, camera.intrinsics())
     )
     size = (camera.width, camera.height)
@@ -126,10 +126,10 @@ def picture_of(seen: SeenSplats) -> Tensor:
 
 def residual_of(radiance: Tensor, view: View) -> Tensor:
     """r = radiance - photo [H, W, 3], 0 where the mask leaves pixels out; differentiable."""
-    residual = radiance - send(view.photo, radiance.device).to(radiance) / 255
+    residual = radiance - to_device(view.photo, radiance.device).to(radiance) / 255
     if view.mask is None:
         return residual
-    return residual * (send(view.mask, radiance.device) != 0)[..., None]
+    return residual * (to_device(view.mask, radiance.device) != 0)[..., None]
 
 
 def draw_on_rays(

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 LEVELS = 10  # sizes are told apart by powers of two, from half a pixel on
 SMALLEST = 0.5  # px
@@ -68,8 +68,8 @@ def _cells(place: Tensor, view: Tensor, side: float, pictures: Tensor) -> tuple[
     """
     sizes = (pictures / side).floor().long() + 3  # of the lattices, with one cell beyond each end
     cells = sizes.prod(dim=1)
-    first = send(cells.cumsum(dim=0) - cells, view.device)[view]
-    last = send(sizes - 2, view.device)[view]
+    first = to_device(cells.cumsum(dim=0) - cells, view.device)[view]
+    last = to_device(sizes - 2, view.device)[view]
     column, row = (torch.floor(place / side).long().clamp_(min=-1).minimum(last) + 1).unbind(dim=1)
     return first + row * (last[:, 0] + 2) + column, int(cells.sum())
 

@@ -20,7 +20,7 @@ from splatrender.model.quaternions import spread
 from splatrender.model.splats import SH_C0
 from splatrender.model.view import View
 from splatrender.operators.render import RenderOptions
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 CHILD, RAY, UNIFORM = range(3)
 KINDS = ("child", "ray", "uniform")
@@ -103,11 +103,11 @@ def on_rays(
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
         seen = see(splats, None, view.camera, background, options)
-        photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
+        photo = to_device(view.photo, splats.device).reshape(-1, 3).float() / 255
         radiance, transmittance = blended(seen)
         residual = (radiance.reshape(-1, 3) - photo).square().sum(dim=1)
         if view.mask is not None:
-            residual = residual * (send(view.mask, splats.device).reshape(-1) != 0)
+            residual = residual * (to_device(view.mask, splats.device).reshape(-1) != 0)
         drawn = draw_unchecked(residual, number, generator)
         pixels = drawn.clamp(min=0)
         chances = torch.rand(number, generator=generator, device=pixels.device)
@@ -140,7 +140,7 @@ def anywhere(
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
         seen = see(splats, None, view.camera, background, options)
-        photo = send(view.photo, splats.device).reshape(-1, 3).float() / 255
+        photo = to_device(view.photo, splats.device).reshape(-1, 3).float() / 255
         pixels = torch.randint(len(photo), (number,), generator=generator, device=photo.device)
         last = seen.visible.sum() - 1
         depths = seen.depths.masked_fill(~seen.visible, math.inf).sort().values.log()
@@ -167,7 +167,7 @@ def _at_pixels(
     x = (pixels % camera.width + jitter[:, 0] - camera.cx) / camera.fx
     y = (pixels // camera.width + jitter[:, 1] - camera.cy) / camera.fy
     places = torch.stack((x, y, torch.ones_like(x)), dim=1) * depths[:, None]
-    viewmat = send(camera.viewmat, places.device, places.dtype)
+    viewmat = to_device(camera.viewmat, places.device, places.dtype)
     means = (places - viewmat[:3, 3]) @ viewmat[:3, :3]
     along = torch.rand(count, generator=generator, device=pixels.device)
     sizes = SMALLEST * (LARGEST / SMALLEST) ** along * depths / camera.fx

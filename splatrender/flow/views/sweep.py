@@ -17,7 +17,7 @@ from splatrender.model.splats import SH_C0
 from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
 from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize
-from splatrender.runtime.devices import send
+from splatrender.runtime.devices import to_device
 
 PROBES_AT_ONCE = 4096  # what is held for each view and mass would take most memory of a run
 
@@ -89,14 +89,14 @@ def sweep(
     logits = torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest)))
     tried = replace(tried, opacity_logits=logits)
     levels = torch.tensor(levels_of(masses, options.response))
-    levels = send(levels, splats.device, splats.dtype)
+    levels = to_device(levels, splats.device, splats.dtype)
     errors, costs, quadratics, places, sizes = [], [], [], [], []
     seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
     for view in views:
         seen = see(splats, tried, view.camera, background, options)
-        mask = None if view.mask is None else send(view.mask, splats.device)[None]
+        mask = None if view.mask is None else to_device(view.mask, splats.device)[None]
         found = flow_statistics(
-            seen.prints, seen.bins, send(view.photo, splats.device)[None], mask, levels,
+            seen.prints, seen.bins, to_device(view.photo, splats.device)[None], mask, levels,
             view.camera.width, view.camera.height, seen.response,
         )  # fmt: skip
         errors.append(found.error[0])
@@ -168,7 +168,7 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     mean = held_out.mean(dim=0)
     deviation = (held_out - mean).square().sum(dim=0) / max(1, views * (views - 1))
     significance = mean / deviation.sqrt().clamp(min=1e-12)
-    logits = logits_of_depths(send(torch.tensor(masses), mean.device, mean.dtype)[best])
+    logits = logits_of_depths(to_device(torch.tensor(masses), mean.device, mean.dtype)[best])
     color = (start + shift)[rows, best]
     born = replace(probes, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
     gains = gain(quadratics[:, rows, best], shift[rows, best])
@@ -202,7 +202,7 @@ def covariance_gradients(
     for view in views:
         camera, leaf = view.camera, factors.detach().requires_grad_()
         viewmat, intrinsics = (
-            send(tensor, factors.device, factors.dtype)
+            to_device(tensor, factors.device, factors.dtype)
             for tensor in (camera.viewmat, camera.intrinsics())
         )
         with torch.enable_grad():
