@@ -104,10 +104,10 @@ def video_writer(
                 ffmpeg_log_level="error",
                 output_params=["-crf", str(crf), "-movflags", "+faststart"],
             )
-            stream.to_device(None)
+            stream.send(None)
         if (width, height) != size:
             raise InputError(f"frame: expected the size {size} of the first, got {width, height}")
-        stream.to_device(_even(to_uint8(frame)).contiguous().numpy())
+        stream.send(_even(to_uint8(frame)).contiguous().numpy())
 
     with atomic_write(path) as temporary:
         try:
