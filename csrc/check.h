@@ -16,6 +16,7 @@
 #include <vector>
 
 #include "allocation.h"
+#include "math/thresholds.h"
 #ifdef SPLATRENDER_WITH_CUDA
 #include "cuda/prims.h"
 #endif
@@ -195,6 +196,8 @@ inline void check_rows(const Checker& check, const char* name, int64_t cameras, 
 inline void check_rows(const Checker& check, const char* name, const Tensor& rows) {
   if (rows.dim() >= 2) check_rows(check, name, rows.size(0), rows.size(1));
 }
-inline int64_t tile_count(int64_t width, int64_t height) { return ((width + 15) / 16) * ((height + 15) / 16); }
+inline int64_t tile_count(int64_t width, int64_t height) {
+  return ((width + kTile - 1) / kTile) * ((height + kTile - 1) / kTile);
+}
 
 }  // namespace splatrender

@@ -17,6 +17,7 @@ STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
       "Tensor grad_depths, Tensor grad_peaks, int width, int height, float near, float far, float eps2d, "
       "bool antialiased, int response) -> (Tensor means, Tensor quats, Tensor scales, Tensor factors, "
       "Tensor amplitudes, Tensor viewmats, Tensor intrinsics)");
+  m.def("thresholds() -> (float cutoff, float alpha_max, float transmittance_min, int tile)");
   m.def("shade(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, int degree) -> Tensor");
   m.def(
       "shade_backward(Tensor means, Tensor sh, Tensor viewmats, Tensor extents, Tensor emission, "
@@ -62,6 +63,10 @@ static void register_kernels(torch::stable::detail::StableLibrary& m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(SPLATRENDER_NAMESPACE, CPU, m) { register_kernels(m); }
+// An op without tensors has no device.
+STABLE_TORCH_LIBRARY_IMPL(SPLATRENDER_NAMESPACE, CompositeExplicitAutograd, m) {
+  m.impl("thresholds", TORCH_BOX(&splatrender::thresholds_op));
+}
 #ifdef SPLATRENDER_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(SPLATRENDER_NAMESPACE, CUDA, m) { register_kernels(m); }
 #endif

@@ -44,6 +44,9 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
 std::tuple<Tensor, Tensor, Tensor, Tensor> photometric_loss_op(Tensor radiance, Tensor photo, OptionalTensor mask,
                                                                double ssim_weight, bool with_grad);
 
+// (cutoff, alpha_max, transmittance_min, tile) of math/thresholds.h.
+std::tuple<double, double, double, int64_t> thresholds_op();
+
 void adam_step_op(Tensor param, Tensor grad, Tensor exp_avg, Tensor exp_avg_sq, Tensor steps, OptionalTensor rows,
                   Tensor lr, double beta1, double beta2, double eps, int64_t columns, bool advance);
 

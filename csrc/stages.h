@@ -6,9 +6,9 @@
 #pragma once
 #include <cstdint>
 
-namespace splatrender {
+#include "math/thresholds.h"
 
-constexpr int kTile = 16;  // pixels along the side of a tile
+namespace splatrender {
 
 template <class T>
 struct ProjectArgs {

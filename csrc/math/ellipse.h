@@ -7,13 +7,13 @@
 // One test serves tiles (binning) and the 4x4 blocks of a tile (blending).
 #pragma once
 #include "number.h"
+#include "thresholds.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 
-constexpr double kCutoff = 1.0 / 255.0;  // a response below half a grey level of 8-bit output does not show
-constexpr double kLog2Cutoff = -7.994353436858858;  // its log2
-constexpr double kLevelSlack = 1e-3;    // the test must not lose a pixel that rounding lets through
+constexpr double kLog2Cutoff = -7.994353436858858;  // log2 of kCutoff
+constexpr double kLevelSlack = 1e-3;  // the test must not lose a pixel that rounding lets through
 
 template <class T>
 struct Ellipse {

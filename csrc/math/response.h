@@ -8,12 +8,11 @@
 //   gaussian       ∂L/∂α = T f - S̃/(1-α)             beer_lambert   ∂L/∂a = T (1-α) f - S̃     (no division)
 #pragma once
 #include "project.h"
+#include "thresholds.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 
-constexpr double kAlphaMax = 0.99;         // a single splat never blocks all light: 1/(1-α) stays bounded
-constexpr double kTransmittanceMin = 1e-4;  // below, what follows cannot show in 8-bit output
 constexpr double kLog2E = 1.4426950408889634;
 
 // What passes, 1 - α, and what does not.
