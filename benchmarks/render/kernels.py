@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 import splatrender.operators  # noqa: F401  (loads the kernels)
-from benchmarks.render.scalar import EPS2D, NEAR
 from benchmarks.render.timing import Laps
-from benchmarks.render.workloads import Workload
+from benchmarks.render.workloads import EPS2D, NEAR, Workload
 
 DEGREE = 3
 GAUSSIAN = 0  # the response
@@ -20,7 +19,7 @@ ops = torch.ops.splatrender
 
 
 def instruction_set() -> str:
-    """What the kernels use: SPLATRENDER_ISA where it is set, otherwise the best of this CPU."""
+    """Return the kernels' instruction set: SPLATRENDER_ISA if set, otherwise this CPU's best."""
     best = {"AVX512": "avx512", "AVX2": "avx2"}
     capability = torch.backends.cpu.get_cpu_capability()
     return os.environ.get("SPLATRENDER_ISA") or best.get(capability, "portable")
@@ -31,8 +30,7 @@ class Kernels:
 
     Attributes:
         radiance: [H,W,3] of the last forward pass.
-        gradients: of the last backward pass, by the names of the workload's tensors; viewmats and
-            intrinsics are among them.
+        gradients: Gradients of the last backward pass, by the names of the workload's tensors.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -47,7 +45,7 @@ class Kernels:
         self._grad_depths = zeros(1, len(workload))
 
     def run(self, laps: Laps) -> None:
-        """One forward and one backward pass, timed by stage."""
+        """Run one forward and one backward pass, timed by stage."""
         w, stage = self.workload, laps.measure
         splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
         size = (w.width, w.height)
@@ -61,17 +59,17 @@ class Kernels:
             "blend", ops.blend, *shape, *size, GAUSSIAN, False, False
         )
         incoming = (w.grad_radiance, self._grad_transmittance)
+        seen = (transmittance, hits, last, *incoming)
         to_means2d, to_conics, to_peaks, to_emission, _ = stage(
-            "blend_backward", ops.blend_backward,
-            *shape, transmittance, hits, last, *incoming, *size, GAUSSIAN, False,
-        )  # fmt: skip
+            "blend_backward", ops.blend_backward, *shape, *seen, *size, GAUSSIAN, False
+        )
         by_color, to_sh, _ = stage(
             "shade_backward", ops.shade_backward, *direction, emission, to_emission, DEGREE
         )
+        grads = (extents, to_means2d, to_conics, self._grad_depths, to_peaks)
         to_means, to_quats, to_scales, _, to_opacities, *_ = stage(
-            "project_backward", ops.project_backward,
-            *splats, extents, to_means2d, to_conics, self._grad_depths, to_peaks, *options,
-        )  # fmt: skip
+            "project_backward", ops.project_backward, *splats, *grads, *options
+        )
         self.radiance = radiance[0]
         self.gradients = {
             "means": to_means + by_color,
@@ -83,6 +81,6 @@ class Kernels:
         self._pairs, self._hits = len(bins[1]), hits
 
     def counts(self) -> dict[str, int]:
-        """Of the last pass: pairs of splat and tile; of splat and pixel in blocks it changed."""
+        """Count the pairs of the last pass: splat and tile; splat and pixel of changed blocks."""
         blocks = sum(int(((self._hits.int() >> bit) & 1).sum()) for bit in range(16))
         return {"pairs": self._pairs, "evaluations": BLOCK_PIXELS * blocks}

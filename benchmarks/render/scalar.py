@@ -1,4 +1,4 @@
-"""Compiles scalar_raster.cpp and calls it."""
+"""The scalar peer: scalar_raster.cpp, compiled and called."""
 
 from __future__ import annotations
 
@@ -13,20 +13,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.render.timing import Laps
-from benchmarks.render.workloads import Workload
+from benchmarks.render.workloads import EPS2D, NEAR, Workload
 
 SOURCE = Path(__file__).resolve().with_name("scalar_raster.cpp")
 CACHE = SOURCE.parents[2] / "build" / "benchmarks"
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fno-math-errno", "-fPIC", "-shared")
-NEAR, EPS2D = 0.01, 0.3
 
 
 def build() -> Path:
-    """Compile the scalar rasterizer, once per version of its source; CXX names the compiler.
-
-    Returns:
-        The shared library.
-    """
+    """Return the compiled library, cached by its source; CXX names the compiler."""
     compiler = os.environ.get("CXX", "g++")
     if shutil.which(compiler) is None:
         raise SystemExit(f"raster.py: expected a C++ compiler (CXX or g++), got no {compiler!r}")
@@ -44,8 +39,8 @@ class ScalarRasterizer:
     """The plain scalar C++ rasterizer on one workload.
 
     Attributes:
-        radiance, transmittance: of the last forward pass, [H,W,3] and [H,W].
-        gradients: of the last backward pass, by the names of the workload's tensors.
+        radiance, transmittance: Results of the last forward pass, [H,W,3] and [H,W].
+        gradients: Gradients of the last backward pass, by the names of the workload's tensors.
     """
 
     def __init__(self, workload: Workload) -> None:
@@ -67,7 +62,7 @@ class ScalarRasterizer:
             self._library.scalar_free(self._self)
 
     def run(self, laps: Laps) -> None:
-        """One forward and one backward pass, timed by stage."""
+        """Run one forward and one backward pass, timed by stage."""
         g = self.gradients
         self._stage(laps, "project")
         self._stage(laps, "shade")
@@ -78,7 +73,7 @@ class ScalarRasterizer:
         self._stage(laps, "project_backward", g["means"], g["quats"], g["scales"], g["opacities"])
 
     def counts(self) -> dict[str, int]:
-        """Of the last pass: pairs of splat and tile; of splat and pixel; those that contribute."""
+        """Count the pairs of the last pass: splat and tile, splat and pixel, contributing ones."""
         numbers = (ctypes.c_int64 * 3)()
         self._library.scalar_counts(self._self, numbers)
         return dict(zip(("pairs", "evaluations", "contributions"), numbers, strict=True))

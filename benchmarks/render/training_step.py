@@ -1,16 +1,18 @@
-"""Where the time of a training step goes, measured in the trainer itself."""
+"""Time of a training step by parts, measured in the trainer itself."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 
-from benchmarks.render.timing import Laps
+from benchmarks.render.timing import BACKWARD, STAGES, Laps
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.view import View
@@ -22,23 +24,18 @@ from splatrender.scenes.similarity import Similarity
 from splatrender.training import TrainOptions
 from splatrender.training.run import Run
 
-STAGES = ("project", "shade", "bin", "blend")
-BACKWARD = ("blend_backward", "shade_backward", "project_backward")
 ITERATIONS = 7000
-START = 5000  # full pictures and all harmonics, after most of the growth
+START = 5000  # full images and all harmonics, after most of the growth
 WARM_UP = 3
 VIEWS = 6
 
 
 def synthetic_scene(splats: int, width: int, height: int) -> Scene:
-    """Pictures of random splats, and the splats' centres as seed points.
+    """Make a scene of photos of random splats, with the splats' centres as seed points.
 
     Args:
-        splats: how many.
-        width, height: of the pictures [px].
-
-    Returns:
-        A scene that was never on disk.
+        splats: Number of splats.
+        width, height: Image size [px].
     """
     truth = Splats.random(splats, seed=0)
     views = []
@@ -56,22 +53,19 @@ def synthetic_scene(splats: int, width: int, height: int) -> Scene:
 
 
 def crowded(scene: Scene, count: int) -> Scene:
-    """The scene with `count` seed points: as many as a trained model has splats.
+    """Return the scene with `count` seed points, as many as a trained model has splats.
 
-    Points are drawn from those there are and moved a little, by a hundredth of their spread.
+    Points are drawn from those of the scene and moved by about a hundredth of their spread.
     """
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(len(scene.points), (count,), generator=generator)
     nudge = 0.01 * scene.points.std(0) * torch.randn(count, 3, generator=generator)
-    return Scene(
-        scene.path, scene.train, scene.test, scene.points[ids] + nudge, scene.colors[ids],
-        scene.similarity,
-    )  # fmt: skip
+    return replace(scene, points=scene.points[ids] + nudge, colors=scene.colors[ids])
 
 
 @contextmanager
 def timed_operators(laps: Laps) -> Iterator[None]:
-    """Within, every call of a splatrender operator is a lap of the operator's name."""
+    """Record every call of a splatrender operator as a lap of the operator's name."""
     namespace = torch.ops.splatrender
     originals = {name: getattr(namespace, name) for name in (*STAGES, *BACKWARD)}
     for name, operator in originals.items():
@@ -86,28 +80,32 @@ def timed_operators(laps: Laps) -> Iterator[None]:
 def step_breakdown(
     scene: Scene, splats: int, steps: int, device: torch.device | None = None
 ) -> dict[str, float]:
-    """Milliseconds of each part of a training step, in the order in which they come.
+    """Return the milliseconds of each part of a training step, in order of execution.
 
-    On a CPU they are of CPU time. On a GPU every part waits for it to be done.
+    On a CPU they are CPU time. On a GPU every part waits until the GPU has finished it.
 
-    Runs the trainer's own step, from five sevenths of a run of 7,000 iterations on, when pictures
-    have their full size and harmonics their full degree.
+    The trainer's own step is timed after five sevenths of 7,000 iterations, when images have their
+    full size and harmonics their full degree.
 
     Args:
-        scene: to train on.
-        splats: budget, and the number to begin with.
-        steps: number of steps to average over.
-        device: where to train; None for the CPU.
+        scene: Training scene.
+        splats: Budget, and initial number of splats.
+        steps: Number of steps to average over.
+        device: Training device; None for the CPU.
 
     Returns:
         Milliseconds by part; they sum to the whole step.
     """
+    device = device or torch.device("cpu")
     with TemporaryDirectory() as folder:  # named in the options, never written to
         options = TrainOptions(
-            scene.path, Path(folder) / "run", iterations=ITERATIONS, max_splats=splats,
-            profile=True, quiet=True,
-        )  # fmt: skip
-        device = device or torch.device("cpu")
+            scene.path,
+            Path(folder) / "run",
+            iterations=ITERATIONS,
+            max_splats=splats,
+            profile=True,
+            quiet=True,
+        )
         run = Run(options, scene, device)
     run.state.iteration = START
     for _ in range(WARM_UP):
@@ -133,9 +131,37 @@ def step_breakdown(
 
 
 def scene_for(path: Path, splats: int, toy: bool) -> Scene:
-    """The scene at `path`, or a synthetic one where there is none."""
+    """Load the scene at `path`, or make a synthetic one if it is missing."""
     if toy:
         return crowded(synthetic_scene(splats, 160, 120), splats)
     if (path / "sparse").is_dir():
         return crowded(load_scene(path), splats)
     return synthetic_scene(splats, 800, 600)
+
+
+def time_training_step(
+    path: Path, splats: int, steps: int, device: torch.device | None = None, *, toy: bool = False
+) -> dict[str, Any]:
+    """Time one training step by parts.
+
+    Args:
+        path: Scene; a synthetic one is used if it is missing, or for a toy.
+        splats: Number of splats.
+        steps: Number of steps to average over.
+        device: Training device; None for the CPU.
+        toy: Use a tiny scene.
+
+    Returns:
+        Figures for the JSON file and `report.print_step`.
+    """
+    scene = scene_for(path, splats, toy)
+    parts = step_breakdown(scene, splats, steps, device)
+    camera = scene.train[0].camera
+    return {
+        "splats": splats,
+        "scene": scene.path.name,
+        "width": camera.width,
+        "height": camera.height,
+        "parts": parts,
+        "total": sum(parts.values()),
+    }

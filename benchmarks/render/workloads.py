@@ -1,13 +1,17 @@
-"""The synthetic scenes that are timed: random splats in a unit cube before one camera."""
+"""Synthetic scenes to be timed: random splats in a unit cube in front of one camera."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+NEAR, EPS2D = 0.01, 0.3
+"""Near plane and low-pass filter of every rasterizer that is timed."""
 SH_C0 = 0.28209479177387814  # the constant spherical harmonic
 SIZES = {
     "W0b": (10_000, -4.0, (800, 600)),
@@ -15,20 +19,20 @@ SIZES = {
     "W2": (100_000, -5.5, (800, 600)),
     "W3": (1_000_000, -5.5, (1920, 1080)),
 }
-"""Number of splats, mean of the logarithm of their scales, and picture [px], by name."""
-TOY = 40  # a toy has so many times fewer splats, on a picture of a quarter of the width and height
+"""Number of splats, mean of the logarithm of their scales, and image size [px], by name."""
+TOY = 40  # a toy has this many times fewer splats, in an image of a quarter of width and height
 
 
 @dataclass(frozen=True, eq=False)
 class Workload:
-    """Splats, activated, and the camera that sees them; float32.
+    """Activated splats and the camera that sees them; float32.
 
     Attributes:
-        name: of the workload.
+        name: Key in `SIZES`.
         means: [N,3]; quats: [N,4]; scales: [N,3]; opacities: [N]; sh: [N,16,3].
         viewmats: [1,4,4] world-to-camera; intrinsics: [1,4] fx, fy, cx, cy [px].
-        width, height: of the picture [px].
-        grad_radiance: [1,H,W,3], random: what the backward pass begins with.
+        width, height: Image size [px].
+        grad_radiance: [1,H,W,3], random gradient with which the backward pass begins.
     """
 
     name: str
@@ -46,26 +50,27 @@ class Workload:
     def __len__(self) -> int:
         return len(self.means)
 
-    def to(self, device: torch.device) -> Workload:
-        """The same on another device."""
-        tensors = {name: v.to(device) for name, v in vars(self).items() if isinstance(v, Tensor)}
+    def to(self, target: torch.device | torch.dtype) -> Workload:
+        """Return the workload on another device or in another precision."""
+        tensors: dict[str, Any] = {
+            name: value.to(target)
+            for name, value in vars(self).items()
+            if isinstance(value, Tensor)
+        }
         return replace(self, **tensors)
 
 
 def make_workload(name: str, *, toy: bool = False, seed: int = 0) -> Workload:
     """Make a workload; the same name and seed give the same numbers on every machine.
 
-    Centres fill the unit cube around the origin, seen from -z at a distance of 2 with a focal
-    length of as many pixels as the picture is wide. Scales are log-normal, opacities the logistic
-    function of normal numbers, colours random with weak harmonics of degree 1 to 3.
+    Centres fill the unit cube around the origin. The camera is at a distance of 2 on -z, with a
+    focal length equal to the image width. Scales are log-normal, opacities the logistic function
+    of normal numbers, colours random with weak harmonics of degree 1 to 3.
 
     Args:
-        name: in `SIZES`.
-        toy: a small one, for tests.
-        seed: of the random numbers.
-
-    Returns:
-        The workload.
+        name: Key in `SIZES`.
+        toy: Return a small workload, for tests.
+        seed: Random seed.
     """
     count, log_scale, (width, height) = SIZES[name]
     if toy:
@@ -76,17 +81,14 @@ def make_workload(name: str, *, toy: bool = False, seed: int = 0) -> Workload:
 def scatter(
     name: str, count: int, log_scale: float, size: tuple[int, int], seed: int = 0
 ) -> Workload:
-    """A workload of any size, made as `make_workload` says.
+    """Make a workload of any size by the rules of `make_workload`.
 
     Args:
-        name: of the workload.
-        count: number of splats.
-        log_scale: mean of the logarithm of their scales.
-        size: width and height of the picture [px].
-        seed: of the random numbers.
-
-    Returns:
-        The workload.
+        name: Name of the workload.
+        count: Number of splats.
+        log_scale: Mean of the logarithm of their scales.
+        size: Image width and height [px].
+        seed: Random seed.
     """
     width, height = size
     random = np.random.default_rng(seed)
@@ -116,5 +118,5 @@ def scatter(
     )
 
 
-def _float32(array: np.ndarray) -> Tensor:
+def _float32(array: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(array.astype(np.float32))

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+REPOSITORY = Path(__file__).resolve().parents[2]
 GAUSSIAN, BEER_LAMBERT = 0, 1
 RESPONSES = (GAUSSIAN, BEER_LAMBERT)
 CUTOFF = 1 / 255
