@@ -1,4 +1,4 @@
-"""What only a GPU can show: streams, two devices, graphs, launches that fail, training on it."""
+"""Tests that need a GPU: streams, two devices, graphs, failing launches, training."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from helpers import GAUSSIAN, random_prints, random_world
+from helpers import GAUSSIAN, REPOSITORY, random_prints
+from helpers.calls import OPERATORS, arguments, copies, run
 from helpers.training import assert_same, options, ring_scene, stop_at
 from torch import Tensor
 
-from splatrender import reference
 from splatrender.errors import InputError
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.model import Splats
@@ -28,68 +28,11 @@ from splatrender.training import Interrupted, train
 from splatrender.training.run import Run
 
 pytestmark = pytest.mark.cuda
-REPOSITORY = Path(__file__).resolve().parents[2]
-Call = Callable[[], Any]
-OPERATORS = (
-    "project",
-    "project_backward",
-    "shade",
-    "shade_backward",
-    "blend",
-    "blend_backward",
-    "photometric_loss",
-    "adam_step",
-)
-
-
-def arguments(operator: str, device: str = "cuda") -> list[Any]:
-    """Arguments of a small call of an operator, in order; the same numbers at every call."""
-    make = torch.Generator().manual_seed(5)
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=make)
-
-    args: list[Any]
-    if operator.startswith(("project", "shade")):
-        world = random_world(200, cameras=2, seed=2).to(torch.float32)
-        args = world.project_args()
-        extents = reference.project(*args)[4]
-        if operator == "project_backward":
-            grads = [normal(2, 200, 2), normal(2, 200, 3), normal(2, 200), normal(2, 200)]
-            args = [*args[:7], extents, *grads, *args[7:]]
-        elif operator.startswith("shade"):
-            args = [world.means, world.sh, world.viewmats, extents, 3]
-            if operator == "shade_backward":
-                args[4:4] = [reference.shade(*args), normal(2, 200, 3)]
-    elif operator.startswith("blend"):
-        prints = random_prints(120, seed=4).to(torch.float32)
-        args = prints.blend_args(reference.bin_splats(*prints.bin_args()), with_visibility=False)
-        if operator == "blend_backward":
-            _, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)
-            grads = [normal(2, 37, 43, 3), normal(2, 37, 43)]
-            args = [*args[:9], transmittance, hits, last, *grads, *args[9:12], False]
-    elif operator == "photometric_loss":
-        photo = torch.randint(0, 256, (60, 50, 3), generator=make, dtype=torch.uint8)
-        args = [photo / 255 + 0.1 * normal(60, 50, 3), photo, None, 0.2, True]
-    else:
-        moments = normal(300, 16, 3), normal(300, 16, 3).square()
-        steps = torch.arange(300, dtype=torch.int32)
-        args = [normal(300, 16, 3), normal(300, 16, 3), *moments, steps, steps % 3 == 0]
-        args += [torch.full((48,), 0.1), 0.9, 0.999, 1e-15, 48, True]
-    return [value.to(device) if isinstance(value, Tensor) else value for value in args]
-
-
-def run(operator: str, args: list[Any]) -> list[Tensor]:
-    """What a call returns, or what it changed."""
-    result = getattr(torch.ops.splatrender, operator)(*args)
-    if result is None:
-        return [args[i] for i in (0, 2, 3, 4)]
-    return [result] if isinstance(result, Tensor) else list(result)
 
 
 @pytest.mark.parametrize("operator", [*OPERATORS, "bin"])
 def test_runs_on_the_current_stream(operator: str) -> None:
-    """The input is made late, on a side stream; who looks on another stream comes too early."""
+    """The input is made late, on a side stream; a reader on another stream is too early."""
     if operator == "bin":
         args = random_prints(300, 2).to(torch.float32).bin_args()
         args = [value.cuda() if isinstance(value, Tensor) else value for value in args]
@@ -109,20 +52,16 @@ def test_runs_on_the_current_stream(operator: str) -> None:
         for value, source in zip(late, args, strict=True):
             if isinstance(value, Tensor):
                 value.copy_(source)
-        found = run(operator, late)
+        results = run(operator, late)
     done = side.record_event()
     torch.cuda.current_stream().wait_event(done)
-    for one, two in zip(found, expected, strict=True):
+    for one, two in zip(results, expected, strict=True):
         assert torch.equal(one, two)
-
-
-def copies(args: list[Any]) -> list[Any]:
-    return [value.clone() if isinstance(value, Tensor) else value for value in args]
 
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_can_be_captured_in_a_graph(operator: str) -> None:
-    """A graph captured once gives, replayed, what the operator gives for the numbers of then."""
+    """A replayed graph gives the operator's results for the present numbers."""
     static, fresh = arguments(operator), arguments(operator)
     inputs = [i for i, v in enumerate(static) if isinstance(v, Tensor) and v.is_floating_point()]
     warm_up = torch.cuda.Stream()
@@ -132,7 +71,7 @@ def test_can_be_captured_in_a_graph(operator: str) -> None:
     graph = torch.cuda.CUDAGraph()
     before = copies(static)
     with torch.cuda.graph(graph):
-        found = run(operator, static)
+        results = run(operator, static)
     for scale in (1.0, 0.97):
         for position, value in enumerate(before):
             if isinstance(value, Tensor):
@@ -142,12 +81,12 @@ def test_can_be_captured_in_a_graph(operator: str) -> None:
             static[inputs[0]].mul_(scale)
             fresh[inputs[0]].mul_(scale)
         graph.replay()
-        for one, two in zip(found, run(operator, fresh), strict=True):
+        for one, two in zip(results, run(operator, fresh), strict=True):
             assert torch.equal(one, two), scale
 
 
 def test_binning_refuses_to_be_captured() -> None:
-    """How many pairs there are decides the size of the lists, so the CPU has to wait for it."""
+    """The number of pairs decides the size of the lists, so the CPU has to wait for it."""
     args = [
         value.cuda() if isinstance(value, Tensor) else value
         for value in random_prints(30).to(torch.float32).bin_args()
@@ -159,7 +98,7 @@ def test_binning_refuses_to_be_captured() -> None:
         pytest.raises(RuntimeError, match=r"^bin: .*captur"),
     ):
         bin_splats(*args)
-    bin_splats(*args)  # and nothing is broken by it
+    bin_splats(*args)  # nothing is broken by it
 
 
 @pytest.fixture
@@ -172,9 +111,9 @@ def two_devices() -> None:
 def test_runs_where_its_tensors_are(two_devices: None, operator: str) -> None:
     expected = run(operator, arguments(operator, "cuda:0"))
     with torch.cuda.device(0):
-        found = run(operator, arguments(operator, "cuda:1"))
+        results = run(operator, arguments(operator, "cuda:1"))
         assert torch.cuda.current_device() == 0
-    for one, two in zip(found, expected, strict=True):
+    for one, two in zip(results, expected, strict=True):
         assert one.device == torch.device("cuda:1")
         assert torch.equal(one.cpu(), two.cpu())
 
@@ -189,14 +128,20 @@ def test_refuses_tensors_of_two_gpus(two_devices: None) -> None:
         torch.ops.splatrender.bin(*args)
 
 
+def in_new_process(script: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a script that leaves CUDA unusable for its process."""
+    folders = os.pathsep.join((str(REPOSITORY / "tests"), str(REPOSITORY)))
+    variables = {**os.environ, "PYTHONPATH": folders, **environment}
+    command = [sys.executable, "-c", script]
+    return subprocess.run(command, capture_output=True, text=True, env=variables)
+
+
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_a_failed_launch_names_kernel_and_error(operator: str) -> None:
     """In a process of its own: an index out of bounds breaks CUDA for good, and launches fail."""
     script = f"""
-import sys
-sys.path[:0] = [{str(REPOSITORY / "tests")!r}, {str(REPOSITORY / "tests/cuda")!r}]
 import torch
-from test_cuda import arguments, copies, run
+from helpers.calls import arguments, copies, run
 args = arguments({operator!r})
 run({operator!r}, copies(args))  # memory for all that follows
 spare = copies(args)
@@ -211,19 +156,17 @@ try:
 except RuntimeError as error:
     print("caught:", str(error).splitlines()[0])
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    done = in_new_process(script)
     message = done.stdout.partition("caught: ")[2]
     expected = rf"{operator}: (\w+_kernel|cudaMemsetAsync): CUDA error \d+ \(.*assert.*\)"
     assert re.match(expected, message), done.stdout + done.stderr[-2000:]
 
 
-def test_a_fault_at_an_allocation_is_not_told_as_a_lack_of_memory() -> None:
+def test_a_fault_at_an_allocation_is_not_reported_as_a_lack_of_memory() -> None:
     """In a process of its own, without torch's pool: the first call that fails is cudaMalloc."""
-    script = f"""
-import sys
-sys.path[:0] = [{str(REPOSITORY / "tests")!r}, {str(REPOSITORY / "tests/cuda")!r}]
+    script = """
 import torch
-from test_cuda import arguments, run
+from helpers.calls import arguments, run
 args = arguments("shade")
 torch.cuda.synchronize()
 torch.zeros(3, device="cuda")[torch.tensor([7], device="cuda")]
@@ -232,16 +175,14 @@ try:
 except RuntimeError as error:
     print("caught:", str(error).splitlines()[0])
 """
-    environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
-    command = [sys.executable, "-c", script]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    done = in_new_process(script, PYTORCH_NO_CUDA_MEMORY_CACHING="1")
     message = done.stdout.partition("caught: ")[2]
     assert re.match(r"CUDA error \d+ \(.*assert.*\) on cuda:0", message), done.stdout + done.stderr
     assert "out of memory" not in message
 
 
 def test_rendering_waits_for_the_gpu_in_no_other_place() -> None:
-    """torch tells of every wait of its own; the one of `bin`, for the number of pairs, is not."""
+    """torch reports every wait but that of `bin`, which reads the number of pairs."""
     scene = ring_scene()
     splats = Splats.random(40, seed=3).to("cuda").requires_grad_()
     background = torch.rand(3, device="cuda")
@@ -258,7 +199,7 @@ def test_rendering_waits_for_the_gpu_in_no_other_place() -> None:
 def test_a_training_step_waits_for_the_gpu_in_no_other_place(tmp_path: Path, strategy: str) -> None:
     settings: dict[str, Any] = {"iterations": 7000, "strategy": strategy}
     run = Run(options(tmp_path, **settings), ring_scene(), torch.device("cuda", 0))
-    for mode, steps in (("default", 4), ("error", 5)):  # every tenth step looks at the losses
+    for mode, steps in (("default", 4), ("error", 5)):  # every tenth step reads the losses
         torch.cuda.set_sync_debug_mode(mode)
         try:
             for _ in range(steps):
@@ -274,7 +215,7 @@ def test_draws_are_the_same_each_time() -> None:
     assert all(torch.equal(rows[0], again) for again in rows[1:])
 
 
-def test_out_of_memory_is_told_as_torch_tells_it() -> None:
+def test_out_of_memory_is_reported_as_torch_reports_it() -> None:
     free = torch.cuda.mem_get_info()[0]
     taken = torch.empty(free - (256 << 20), dtype=torch.uint8, device="cuda")
     emission = torch.zeros(1, 1, 3, device="cuda").expand(1, 1, 3)
@@ -283,11 +224,10 @@ def test_out_of_memory_is_told_as_torch_tells_it() -> None:
     bins = bin_splats(one[..., None].expand(1, 1, 2), conics, one, one, 0 * conics[..., :2], 9, 9)
     tiles = 2048 * 2048
     offsets = torch.zeros(tiles + 1, dtype=torch.int32, device="cuda")
+    shape = (one[..., None].expand(1, 1, 2), conics, one, emission, emission[0])
+    options = (32768, 32768, GAUSSIAN, False, False)
     with pytest.raises(RuntimeError, match=r"CUDA out of memory\. Tried to allocate"):
-        torch.ops.splatrender.blend(
-            one[..., None].expand(1, 1, 2), conics, one, emission, emission[0], offsets,
-            *bins[1:], 32768, 32768, GAUSSIAN, False, False,
-        )  # fmt: skip
+        torch.ops.splatrender.blend(*shape, offsets, *bins[1:], *options)
     del taken
 
 
@@ -345,6 +285,6 @@ def test_commands_choose_the_gpu_by_themselves(tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def nothing_left_behind() -> Iterator[None]:
-    """Memory that a test took is given back to the next one."""
+    """Release the memory of a test for the next one."""
     yield
     torch.cuda.empty_cache()

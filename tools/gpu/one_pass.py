@@ -1,4 +1,4 @@
-"""Runs each kernel of W3 and the loss once: the target of a kernel profiler such as ncu."""
+"""Run each kernel of W3 and the loss once: the target of a kernel profiler such as ncu."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ import torch
 from benchmarks.render.kernels import Kernels
 from benchmarks.render.timing import Laps
 from benchmarks.render.workloads import make_workload
-from tools.gpu.common import DEVICE, TOY, wait
+from tools.gpu.target import Target
 
 
 def main() -> None:
-    kernels = Kernels(make_workload("W3", toy=TOY).to(torch.device(DEVICE)))
+    """Run the kernels."""
+    target = Target.from_environment()
+    kernels = Kernels(make_workload("W3", toy=target.toy).to(torch.device(target.device)))
     kernels.run(Laps())
     photo = (255 * kernels.radiance.clamp(0, 1)).to(torch.uint8)
     torch.ops.splatrender.photometric_loss(kernels.radiance.contiguous(), photo, None, 0.2, True)
-    wait()
+    target.wait()
 
 
 if __name__ == "__main__":

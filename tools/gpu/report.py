@@ -1,4 +1,4 @@
-"""Makes one Markdown page of the results of `run.sh`: python -m tools.gpu.report FOLDER FILE.md."""
+"""Write the results of `run.sh` as a page: python -m tools.gpu.report FOLDER FILE.md."""
 
 from __future__ import annotations
 
@@ -25,42 +25,42 @@ KERNELS = {
 
 
 def read(folder: Path) -> Figures:
-    """The figures of a run, by stage.
+    """Read the figures of a run, by stage.
 
     Args:
         folder: OUT of `run.sh`.
 
     Returns:
-        Records in the order in which they were written; empty where nothing was measured.
+        Records in the order of writing; empty where nothing was measured.
     """
-    found: Figures = defaultdict(list)
+    stages: Figures = defaultdict(list)
     path = folder / "figures.jsonl"
     for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         figures = json.loads(line)
-        found[figures.pop("stage")].append(figures)
-    return found
+        stages[figures.pop("stage")].append(figures)
+    return stages
 
 
 def bounds(page: str) -> dict[str, float]:
-    """Microseconds that the roofline page expects of each stage on its last GPU.
+    """Return the microseconds that the roofline page gives for each stage on its last GPU.
 
     Args:
-        page: text of docs/cuda_roofline.md.
+        page: Text of the roofline page.
 
     Returns:
         The larger of memory and compute, by stage.
     """
-    found = {}
+    bound = {}
     for line in page.splitlines():
         cells = [cell.strip() for cell in line.strip("| ").split("|")]
         memory, compute = cells[-2:] if len(cells) > 6 else ("", "")
         if re.fullmatch(r"\d+", memory):
-            found[cells[0]] = max(float(memory), float((compute.split() or ["0"])[0]))
-    return found
+            bound[cells[0]] = max(float(memory), float((compute.split() or ["0"])[0]))
+    return bound
 
 
 def write(folder: Path) -> str:
-    """The page."""
+    """Return the page as Markdown."""
     figures = read(folder)
     parts = [
         f"# Results on {_device(figures)}\n\nMade by `bash tools/gpu/run.sh` and "
@@ -123,10 +123,8 @@ def _roofline(figures: Figures) -> str:
         return ""
     expected, rows = bounds(ROOFLINE.read_text(encoding="utf-8")), []
     for stage, names in KERNELS.items():
-        spent = sum(
-            us for key, us, _ in profiles[-1]["kernels"]
-            if any(re.search(rf"\b{name}\b", key) for name in names)
-        )  # fmt: skip
+        kernel = re.compile(rf"\b({'|'.join(names)})\b")
+        spent = sum(us for key, us, _ in profiles[-1]["kernels"] if kernel.search(key))
         if spent and stage in expected:
             ratio = spent / expected[stage]
             mark = " **explain**" if ratio > NOTABLE else ""
@@ -140,7 +138,7 @@ def _profiles(figures: Figures) -> str:
     text = ""
     for profile in figures.get("profile", []):
         text += (
-            f"\n## {profile['name']}\n\n{profile['ms']:.3f} ms on the clock, "
+            f"\n## {profile['name']}\n\n{profile['ms']:.3f} ms elapsed, "
             f"{profile['busy_ms']:.3f} ms of kernels, {profile['launches']:.0f} launches.\n\n"
         )
         rows = [[f"`{k}`", f"{us:.1f}", f"{n:.1f}"] for k, us, n in profile["kernels"][:16]]
@@ -188,6 +186,7 @@ def _block(title: str, text: str) -> str:
 
 
 def main() -> None:
+    """Write the page that the command line asks for."""
     if len(sys.argv) != 3 or not Path(sys.argv[1]).is_dir():
         raise SystemExit(__doc__)
     target = Path(sys.argv[2])

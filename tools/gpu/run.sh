@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Runs on an NVIDIA GPU everything that only a GPU can show, the most important first, in a given time:
+# Run on an NVIDIA GPU all checks that need one, the most important first, in a given time:
 #
 #     make build                                   (with nvcc and a CUDA build of torch; see README.md)
 #     bash tools/gpu/run.sh                        ten minutes; results in output/gpu
@@ -7,11 +7,11 @@
 #     STAGES="load smoke speed" bash tools/gpu/run.sh
 #     python -m tools.gpu.report output/gpu docs/results/gpu/NAME.md      one page of the results
 #
-# Environment: OUT (folder of the results), PY (python with torch), BUDGET [s], STAGES, WHEELS (a folder of wheels to
-# install beside, for a machine without a network). GPU_DEVICE=cpu GPU_TOY=1 rehearses it without a GPU.
+# Environment: OUT (results folder), PY (python with torch), BUDGET [s], STAGES, WHEELS (a folder of wheels to install,
+# for a machine without a network). GPU_DEVICE=cpu GPU_TOY=1 tests the script without a GPU.
 #
-# Every stage has a time limit, what it prints is in its file at once, and the next stage runs whatever happened; after a
-# failed `load` nothing can. Files: summary.txt smoke.txt tests.txt sanitizer.txt speed.txt train.txt ncu.txt and
+# Every stage has a time limit and writes to its file at once. The next stage runs even if one fails; only a failed
+# `load` ends the run. Files: summary.txt smoke.txt tests.txt sanitizer.txt speed.txt train.txt ncu.txt and
 # figures.jsonl, which the report reads. Planned seconds (limit): load 10 (60), smoke 30 (60), tests beside sanitizer 110
 # (170), oom 15 (40), speed 45 (80), profile 40 (75), train 75 (150), ncu 50 (80), million 60 (80), scaling 30 (45).
 set -u
@@ -34,7 +34,7 @@ rm -f "$OUT"/{smoke,tests,sanitizer,speed,train,ncu}.txt "$OUT/figures.jsonl"
 
 left() { echo $((BUDGET - SECONDS)); }
 report() { echo "[${SECONDS}s] $*" | tee -a "$SUMMARY"; }
-wanted() { # NAME SECONDS: is the stage asked for, and is that much time left?
+wanted() { # NAME SECONDS: succeed if the stage is asked for and that much time is left
   case " $STAGES " in *" $1 "*) ;; *) return 1 ;; esac
   [ "$(left)" -ge "$2" ] || { report "$1: SKIPPED, $(left) s left, $2 needed"; return 1; }
 }
@@ -76,7 +76,7 @@ run_smoke() {
   grep -E 'WRONG|^smoke' "$OUT/smoke.txt" | tail -n 30 | tee -a "$SUMMARY"
 }
 
-# Each tensor in an allocation of its own: torch's pool would hide a write beyond the end from memcheck.
+# Each tensor gets its own allocation: in torch's pool memcheck would miss a write beyond the end.
 run_sanitizer() {
   command -v compute-sanitizer >/dev/null || { report "sanitizer: SKIPPED, no compute-sanitizer"; return; }
   local tool
@@ -89,7 +89,7 @@ run_sanitizer() {
   grep -E 'SUMMARY' "$OUT/sanitizer.txt" | tee -a "$SUMMARY"
 }
 
-OOM=tests/cuda/test_cuda.py::test_out_of_memory_is_told_as_torch_tells_it
+OOM=tests/cuda/test_cuda.py::test_out_of_memory_is_reported_as_torch_reports_it
 run_tests() {
   local options=(-p no:cacheprovider -q --tb=short --durations=12 --maxfail=60 --deselect "$OOM")
   has xdist && options+=(-n 7)
@@ -105,11 +105,7 @@ run_speed() {
   [ "$device" = cuda ] || device=emulated
   stage speed 80 speed.txt "$PY" -m benchmarks.render.raster --device $device --repeats $([ "$GPU_TOY" = 1 ] && echo 1 || echo 15) \
     --json "$scratch/speed.json" $([ "$GPU_TOY" = 1 ] && echo --toy --workloads W0b --steps 1)
-  "$PY" - "$scratch/speed.json" <<'PYTHON'
-import json, sys
-from tools.gpu.common import record
-record("speed", **json.load(open(sys.argv[1])))
-PYTHON
+  "$PY" -m tools.gpu.record speed "$scratch/speed.json"
 }
 
 run_train() {
@@ -118,14 +114,8 @@ run_train() {
     wanted train 25 || break
     stage "train $strategy" 60 train.txt "$PY" train.py scenes/still_life -m "$scratch/$strategy" -r 480 \
       --iterations $ITERATIONS --max-splats $SPLATS --strategy $strategy --backend "$GPU_DEVICE" --quiet
-    "$PY" - "$scratch/$strategy/results.json" <<'PYTHON' 2>&1 | tee -a "$SUMMARY"
-import json, sys
-from tools.gpu.common import record
-names = ("strategy", "psnr", "ssim", "splats", "seconds", "peak_device_memory_mb", "device")
-results = json.load(open(sys.argv[1]))
-record("train", **{name: results[name] for name in names})
-print({name: results[name] for name in names})
-PYTHON
+    "$PY" -m tools.gpu.record train "$scratch/$strategy/results.json" \
+      strategy psnr ssim splats seconds peak_device_memory_mb device 2>&1 | tee -a "$SUMMARY"
   done
   wanted train 25 && stage "sweep parts" 40 train.txt "$PY" -m tools.gpu.sweep_parts
 }
@@ -150,11 +140,11 @@ METRICS
 )" "$PY" -m tools.gpu.one_pass
 }
 
-wanted load 20 && { run_load || { report "nothing can run: the end"; exit 1; }; }
+wanted load 20 && { run_load || { report "end: nothing can run"; exit 1; }; }
 wanted smoke 30 && run_smoke
 wanted tests 60 && run_tests
 wanted oom 20 && stage oom 40 tests.txt "$PY" -m pytest -p no:cacheprovider -q --tb=short "$OOM"
-# from here on alone on the GPU: times count
+# From here on, one stage at a time: times count.
 wanted speed 30 && run_speed
 wanted profile 30 && stage profile 75 speed.txt "$PY" -m tools.gpu.profile_kernels
 wanted train 30 && run_train
@@ -162,4 +152,4 @@ wanted ncu 40 && run_ncu
 wanted million 40 && stage million 80 train.txt "$PY" -m tools.gpu.million
 wanted scaling 25 && stage scaling 45 speed.txt "$PY" -m benchmarks.render.raster \
   $([ "$GPU_TOY" = 1 ] && echo "--toy --workloads W0b" || echo "--workloads W1") --threads 1 2 4 8 16 --scalar-repeats 0 --steps 0 --repeats 3
-report "the end; python -m tools.gpu.report $OUT FILE.md makes one page of it"
+report "end; python -m tools.gpu.report $OUT FILE.md makes one page of the results"

@@ -1,55 +1,52 @@
-"""Prints what an exchange of strategy `wfr` costs, by part."""
+"""Print the cost of an exchange of strategy `wfr`, by part."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 from typing import TypeVar
 
 import torch
 
-from benchmarks.render.training_step import scene_for
+from benchmarks.render.training_step import ITERATIONS, scene_for
 from splatrender.flow import WFR
-from splatrender.training import TrainOptions
-from splatrender.training.run import Run
-from tools.gpu.common import DEVICE, OUT, SCENE, TOY, record, wait
+from tools.gpu.target import SCENE, Target
+from tools.gpu.training import start_run
 
 Result = TypeVar("Result")
 VIEWS, ROUNDS = 24, 2
-SPLATS, ITERATIONS = 50_000, 7000
+SPLATS = 50_000
 
 
-def lap(name: str, function: Callable[[], Result]) -> Result:
-    """Call a function, then print and record the milliseconds that it took on the clock."""
-    wait()
+def time_part(target: Target, name: str, function: Callable[[], Result]) -> Result:
+    """Call a function, then print and record the elapsed milliseconds."""
+    target.wait()
     start = time.perf_counter()
     result = function()
-    wait()
+    target.wait()
     ms = 1e3 * (time.perf_counter() - start)
     print(f"  {name:10} {ms:8.1f} ms", flush=True)
-    record("sweep", part=name, ms=ms)
+    target.record("sweep", part=name, ms=ms)
     return result
 
 
 def main() -> None:
-    splats = 500 if TOY else SPLATS
-    scene = scene_for(SCENE, splats, TOY)
-    options = TrainOptions(
-        scene.path, Path(OUT) / "never", iterations=ITERATIONS, max_splats=splats + splats // 5,
-        quiet=True, strategy="none",
-    )  # fmt: skip
-    run = Run(options, scene, torch.device(DEVICE))
-    for _ in range(3 if TOY else 200):
+    """Time proposals, sweep and the whole exchange, which contains both."""
+    target = Target.from_environment()
+    splats = 500 if target.toy else SPLATS
+    budget = splats + splats // 5
+    run = start_run(target, scene_for(SCENE, splats, target.toy), budget, "none", 0)
+    for _ in range(3 if target.toy else 200):
         run.step()
-    state, strategy = run.state, WFR(ITERATIONS, splats + splats // 5)
+    state, strategy = run.state, WFR(ITERATIONS, budget)
     with torch.no_grad():
         for _ in range(ROUNDS):
-            probes = lap("propose", lambda: strategy.propose(state))
+            probes = time_part(target, "propose", partial(strategy.propose, state))
             views = list(state.samples)[:VIEWS]
-            lap("sweep", lambda p=probes, v=views: strategy.judge(state, p, v))
+            time_part(target, "sweep", partial(strategy.judge, state, probes, views))
             state.iteration = strategy.interval
-            lap("exchange", lambda: strategy.step(state))  # all of it: propose and sweep as well
+            time_part(target, "exchange", partial(strategy.step, state))
 
 
 if __name__ == "__main__":
