@@ -31,7 +31,7 @@ MOVED = {
     "paths": "rendering.trajectories",
     "regression.etdrk4": "regression.problems.etdrk4",
     "regression.levenberg": "regression.lm",
-    "regression.pde": "regression.problems.allen_cahn",
+    "regression.pde": "regression.problems",
     "regression.pictures": "plots.regression",
     "regression.table": "regression.problems.table",
     "regression.tasks": "regression.problems.tasks",

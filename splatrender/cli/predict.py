@@ -1,4 +1,4 @@
-"""`splatrender predict`: a fitted model and a table in, a table with its predictions out."""
+"""`splatrender predict`: write a fitted model's predictions for a table."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ from splatrender.cli.loading import loaded
 def predict(model: str, table: str, out: str | None) -> None:
     """Predict with MODEL, which `regress` fitted to a table, from the columns of FILE.csv.
 
-    MODEL is a model.pt or the folder that `regress` wrote. FILE.csv needs the columns that the
-    model was fitted to, by name and in any order. The table written has these and the predicted
-    ones.
+    MODEL is a model.pt or the folder that `regress` wrote. FILE.csv must have the model's input
+    columns, by name and in any order. The output table has these and the predicted columns.
 
     \b
     Example:
@@ -26,7 +25,7 @@ def predict(model: str, table: str, out: str | None) -> None:
       splatrender predict output/u new.csv --out predicted.csv
     """
     from splatrender.io.atomic import write_text
-    from splatrender.regression.prediction import predict_table  # here: --help stays quick
+    from splatrender.regression.prediction import predict_table  # imported here: --help stays fast
 
     loaded()
     text = predict_table(model, table)

@@ -1,4 +1,4 @@
-"""`splatrender regress`: a function, a table or a differential equation in, fitted splats out."""
+"""`splatrender regress`: fit splats to a function, a table or a differential equation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from splatrender.io.home import expand_home
 
 if TYPE_CHECKING:
     from splatrender.io.progress import Progress
-    from splatrender.regression.solver import Round
+    from splatrender.regression.report import Round
 
 DATA = "Data"
 MODEL = "Model"
@@ -30,7 +30,7 @@ class Names(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
-        """The names as a tuple."""
+        """Return the names as a tuple."""
         if isinstance(value, tuple):
             return value
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
@@ -44,7 +44,7 @@ class SplatCount(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
-        """The number, or "auto"."""
+        """Return the number, or "auto"."""
         if value == "auto" or (isinstance(value, int) and value > 0):
             return value
         if not str(value).isdecimal() or int(value) < 1:
@@ -64,7 +64,7 @@ class SplatCount(click.ParamType):
     type=Names(),
     default=(),
     show_default=False,
-    help="Columns of the file to learn from.",
+    help="Input columns of the file.",
 )
 @option(
     "--outputs",
@@ -80,7 +80,7 @@ class SplatCount(click.ParamType):
     type=float,
     default=0.2,
     metavar="SHARE",
-    help="Share of the file's rows that is not fitted but measured on.",
+    help="Share of the file's rows that is held out of the fit to measure errors on.",
 )
 @option(
     "--samples",
@@ -94,7 +94,7 @@ class SplatCount(click.ParamType):
     "--splats",
     section=MODEL,
     type=SplatCount(),
-    help="Splats at most; auto: as many as the data support.  "
+    help="Maximum number of splats; auto: as many as the data support.  "
     "[default: the task's own; auto for a file]",
 )
 @option(
@@ -110,7 +110,7 @@ class SplatCount(click.ParamType):
     section=MODEL,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Rounds of births and deaths at most.  [default: what suits the task]",
+    help="Maximum number of rounds of births and deaths.  [default: the task's own]",
 )
 @option(
     "-o",
@@ -123,11 +123,20 @@ class SplatCount(click.ParamType):
     "--pictures/--no-pictures",
     section=OUTPUT,
     default=None,
-    help="Draw fit, splats and history.  [default: if matplotlib is installed]",
+    help="Draw plots of fit, splats and history.  [default: if matplotlib is installed]",
 )
-@option("--animation", section=OUTPUT, is_flag=True, help="Also draw the rounds as a .gif.")
 @option(
-    "--seed", section=RUN, type=click.IntRange(min=0), default=0, help="Of data, starts and births."
+    "--animation",
+    section=OUTPUT,
+    is_flag=True,
+    help="Also animate the rounds in a .gif.",
+)
+@option(
+    "--seed",
+    section=RUN,
+    type=click.IntRange(min=0),
+    default=0,
+    help="Random seed of data, starts and births.",
 )
 @option(
     "--threads",
@@ -135,16 +144,16 @@ class SplatCount(click.ParamType):
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="CPU threads; 0: one for each core.",
+    help="Number of CPU threads; 0: one per core.",
 )
-@option("-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings.")
+@option("-q", "--quiet", section=RUN, is_flag=True, help="Print only warnings.")
 def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
     """Fit splats to TASK, one of the known problems, or to columns of a table FILE.csv.
 
     Tasks: chirp, chirp-rough, noisy2d, noisy2d-big, rates-1d, rates-2d, rates-3d, and the
-    differential equations allen-cahn-steady and allen-cahn. The folder gets results.json with the
-    errors and the history of every round, the model, and pictures. Ctrl-C ends the search and keeps
-    what has been found.
+    differential equations allen-cahn-steady and allen-cahn. Written to the folder: results.json
+    with the errors and the history of all rounds, the model, and plots. Ctrl-C ends the search and
+    keeps the best splats so far.
 
     \b
     Examples:
@@ -153,7 +162,10 @@ def regress(target: str, quiet: bool, out: str | None, **options: Any) -> None:
       splatrender regress data.csv --inputs x,y --outputs u
     """
     from splatrender.io.lock import locked_folder
-    from splatrender.regression.job import RegressJob, run  # here: --help need not load torch
+    from splatrender.regression.job import (  # imported here: --help does not load torch
+        RegressJob,
+        run,
+    )
     from splatrender.runtime.interruption import InterruptionGuard
 
     loaded()
@@ -181,7 +193,7 @@ class _Watcher:
 
     Args:
         quiet: show nothing.
-        stop: whether the fit should end.
+        stop: returns True if the fit must end.
     """
 
     def __init__(self, quiet: bool, stop: Callable[[], bool]) -> None:
@@ -196,13 +208,13 @@ class _Watcher:
             self._progress.__exit__(*error)
 
     def begin(self, title: str, rounds: int) -> None:
-        """Show that no round has ended yet."""
+        """Show that a fit begins."""
         from splatrender.io.progress import Progress
 
         self._progress = Progress(rounds, unit="round", title=title, quiet=self._quiet)
 
     def round(self, report: Round, window: int) -> bool:
-        """Count a round."""
+        """Count a round, and return whether the fit must end."""
         if self._progress is not None:
             self._progress.update(lambda: f"{report.splats} splats, loss {report.loss:.1e}")
         return self._stop()

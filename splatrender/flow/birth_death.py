@@ -25,6 +25,7 @@ __all__ = [
     "Selection",
     "duplicate_and_kill",
     "exchange",
+    "insertion_gains",
     "orthogonal_least_squares",
     "perturbed_log_costs",
     "removal_cost",
@@ -186,19 +187,12 @@ def orthogonal_least_squares(
         raise InputError(
             f"candidates: expected {residual.shape[0]} rows, got {candidates.shape[0]}"
         )
-    psi, r = candidates.clone(), residual
-    scale = psi.square().sum(dim=0)
-    if columns.shape[1]:
-        basis, _ = torch.linalg.qr(columns)
-        psi = psi - torch.einsum("rb,baq->raq", basis, torch.einsum("rb,raq->baq", basis, psi))
-        r = r - basis @ (basis.T @ r)
+    psi, r = _orthogonalised(candidates, residual, columns)
+    scale = candidates.square().sum(dim=0)
     ids: list[int] = []
     gains: list[float] = []
     for _ in range(count):
-        norms = psi.square().sum(dim=0)
-        new = norms > DEPENDENT * scale
-        overlap = torch.einsum("raq,rs->aqs", psi, r).square().sum(dim=2)
-        gain = torch.where(new, 0.5 * overlap / (norms + ridge).clamp(min=1e-300), 0).sum(dim=1)
+        gain, _ = _gains(psi, r, scale, ridge)
         if allowed is not None:
             gain = torch.where(allowed, gain, 0)
         best = int(gain.argmax())
@@ -210,6 +204,41 @@ def orthogonal_least_squares(
             psi = psi - column[:, None, None] * torch.einsum("r,raq->aq", column, psi)
             r = r - column[:, None] * (column @ r)
     return Selection(torch.tensor(ids, dtype=torch.int64), residual.new_tensor(gains))
+
+
+def insertion_gains(
+    residual: Tensor, columns: Tensor, candidates: Tensor, ridge: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """Return the gain of each candidate alone, all amplitudes refitted, and its amplitudes.
+
+    Args:
+        residual, columns, candidates, ridge: as for `orthogonal_least_squares`.
+
+    Returns:
+        [a] gains and [a, q, s] amplitudes.
+    """
+    psi, r = _orthogonalised(candidates, residual, columns)
+    return _gains(psi, r, candidates.square().sum(dim=0), ridge)
+
+
+def _orthogonalised(candidates: Tensor, residual: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+    """Return candidates and residual without their parts in the span of the columns."""
+    psi, r = candidates.clone(), residual
+    if columns.shape[1]:
+        basis, _ = torch.linalg.qr(columns)
+        psi = psi - torch.einsum("rb,baq->raq", basis, torch.einsum("rb,raq->baq", basis, psi))
+        r = r - basis @ (basis.T @ r)
+    return psi, r
+
+
+def _gains(psi: Tensor, r: Tensor, scale: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
+    """Return [a] gains and [a, q, s] amplitudes of orthogonalised candidates; 0 if dependent."""
+    norms = psi.square().sum(dim=0)
+    new = norms > DEPENDENT * scale
+    overlap = torch.einsum("raq,rs->aqs", psi, r)
+    curvature = (norms + ridge).clamp(min=1e-300)
+    gains = torch.where(new, 0.5 * overlap.square().sum(dim=2) / curvature, 0).sum(dim=1)
+    return gains, torch.where(new[..., None], -overlap / curvature[..., None], 0)
 
 
 class Prices(NamedTuple):
@@ -333,8 +362,6 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
         lower, info = torch.linalg.cholesky_ex(lifted)
     return lower
 
-
-steepest_atoms = orthogonal_least_squares
 
 __getattr__ = renamed(
     __name__,

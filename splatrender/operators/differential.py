@@ -22,20 +22,20 @@ from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 
 Vector = tuple[float, ...]
-NOTHING = 1e-18  # of a splat's peak: images below are left out
+NEGLIGIBLE = 1e-18  # relative to a splat's peak: images below are left out
 
 
 @dataclass(frozen=True)
 class Term:
-    """factor(x) · (value + gradient·∇ + hessian:∇²) f, taken at x + offset.
+    """A term factor(x) · (value + gradient·∇ + hessian:∇²) f at x + offset.
 
     Attributes:
         value: c₀.
         gradient: a, d numbers, or None for zero.
         hessian: C, d symmetric rows of d numbers, or None for zero.
         offset: d numbers, or None for zero.
-        factor: from points [n, d] to [n], or None for one.
-        period: d numbers; each splat is moved by multiples of them to where it is nearest to x.
+        factor: function from points [n, d] to [n], or None for 1.
+        period: d numbers; each splat is moved by the multiple of them that brings it nearest to x.
         signs: d numbers ±1 that multiply x first, or None.
     """
 
@@ -54,11 +54,11 @@ class Term:
 
     @property
     def place(self) -> tuple[Vector | None, ...]:
-        """Where splats are seen from."""
+        """Signs, offset and period: all that determines distances to splats."""
         return self.signs, self.offset, self.period
 
     def reflected(self, signs: Vector) -> Term:
-        """The same derivatives of f(signs · x), written as derivatives of f there."""
+        """Return the same derivatives of f(signs · x), as derivatives of f there."""
         gradient = self.gradient and tuple(s * a for s, a in zip(signs, self.gradient, strict=True))
         hessian = self.hessian and tuple(
             tuple(s * r * c for r, c in zip(signs, row, strict=True))
@@ -67,7 +67,7 @@ class Term:
         return replace(self, gradient=gradient, hessian=hessian, signs=signs)
 
     def joined(self, other: Term) -> Term:
-        """The sum of two terms of one place and factor."""
+        """Return the sum of two terms of one place and factor."""
         gradient = _sum(self.gradient, other.gradient)
         rows = [self.hessian, other.hessian]
         if None in rows:
@@ -79,7 +79,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LinearOperator:
-    """A linear differential operator of order two at most, with shifts: a sum of terms.
+    """A linear differential operator of order at most 2, with shifts: a sum of terms.
 
     Example:
         >>> heat = partial(1, dims=2) - 0.1 * partial(0, 0, dims=2)  # ∂/∂t − 0.1 ∂²/∂x²
@@ -112,22 +112,22 @@ class LinearOperator:
         return self + -other
 
     def scaled_by(self, factor: Callable[[Tensor], Tensor]) -> LinearOperator:
-        """factor(x) · L, with `factor` from points [n, d] to [n]."""
+        """Return factor(x) · L, with `factor` from points [n, d] to [n]."""
         if any(term.factor for term in self.terms):
             raise InputError("factor: expected an operator with constant coefficients")
         return LinearOperator(tuple(replace(term, factor=factor) for term in self.terms))
 
     def shifted(self, offset: Sequence[float]) -> LinearOperator:
-        """(L f)(x + offset)."""
+        """Return the operator x ↦ (L f)(x + offset)."""
         return LinearOperator(
             tuple(replace(t, offset=_sum(t.offset, tuple(offset))) for t in self.terms)
         )
 
     def mirrored(self, signs: Sequence[float]) -> LinearOperator:
-        """L on f(x) + f(signs · x), with signs ±1; to be taken before any shift or period.
+        """Return L on f(x) + f(signs · x); call it before any shift or period.
 
         Args:
-            signs: d numbers, -1 for the inputs that a mirror turns round.
+            signs: d numbers ±1, −1 for the inputs that a mirror inverts.
 
         Returns:
             The operator; a function fitted through it is symmetric by construction.
@@ -136,15 +136,15 @@ class LinearOperator:
         return LinearOperator(self.terms + images)
 
     def periodised(self, period: Sequence[float], images: int = 2) -> LinearOperator:
-        """L on the periodic sum Σ_j f(x + j · period), over the images nearest to x.
+        """Return L on the periodic sum Σ_j f(x + j · period), over the images nearest to x.
 
         Args:
             period: d numbers, the vector along which the function repeats.
-            images: copies on each side of the nearest one. What is left out is what a splat
-                still is at a distance of images + 1/2 periods.
+            images: copies on each side of the nearest one. Values of a splat at a distance of
+                more than images + 1/2 periods are left out.
 
         Returns:
-            The operator; a function fitted through it is periodic but for what is left out.
+            The operator; a function fitted through it is periodic up to these values.
         """
         length, terms = tuple(period), []
         for j in sorted(range(-images, images + 1), key=abs):
@@ -156,12 +156,12 @@ class LinearOperator:
 
 
 def identity() -> LinearOperator:
-    """f itself."""
+    """Return the operator that leaves f as it is."""
     return LinearOperator((Term(value=1.0),))
 
 
 def partial(*axes: int, dims: int) -> LinearOperator:
-    """The derivative along one axis, or the second derivative along two (equal or not).
+    """Return the derivative along one axis, or the second derivative along two (equal or not).
 
     Args:
         axes: one or two axes, 0 to dims − 1.
@@ -184,14 +184,14 @@ def partial(*axes: int, dims: int) -> LinearOperator:
 
 
 def laplacian(dims: int) -> LinearOperator:
-    """Σ_j ∂²/∂x_j² over all d = `dims` axes."""
+    """Return Σ_j ∂²/∂x_j² over all d = `dims` axes."""
     rows = tuple(tuple(float(i == j) for j in range(dims)) for i in range(dims))
     return LinearOperator((Term(hessian=rows),))
 
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """What an operator makes of each splat of peak 1, at each point.
+    """Values of an operator on each splat of peak 1, at each point.
 
     Attributes:
         value: [n, k] E.
@@ -207,13 +207,13 @@ class Rows:
 def operator_rows(
     operator: LinearOperator, measure: SplatMeasure, points: Tensor, jacobian: bool = False
 ) -> Rows:
-    """The columns of a design matrix and, if asked for, their derivatives, analytically.
+    """Return the columns of a design matrix and, optionally, their derivatives, analytically.
 
     Args:
-        operator: what is applied to the splats.
+        operator: linear operator that is applied to the splats.
         measure: k splats; their masses and weights do not matter.
         points: [n, d], of the measure's dtype.
-        jacobian: whether the derivatives with respect to shift and strain are wanted.
+        jacobian: compute the derivatives with respect to shift and strain, too.
 
     Returns:
         Rows for every point and splat.
@@ -230,16 +230,16 @@ def joint_rows(
     points: Tensor,
     jacobian: bool = False,
 ) -> list[Rows]:
-    """`operator_rows` of several operators, which share distances and profiles.
+    """Return `operator_rows` of several operators, which share distances and profiles.
 
     Args:
-        operators: what is applied to the splats.
+        operators: linear operators that are applied to the splats.
         measure: k splats.
         points: [n, d].
-        jacobian: whether derivatives are wanted.
+        jacobian: compute the derivatives, too.
 
     Returns:
-        Rows of each operator.
+        Rows for each operator.
 
     Raises:
         InputError: a factor of the measure is singular.
@@ -278,13 +278,13 @@ def joint_rows(
 
 
 def _seen(term: Term, measure: SplatMeasure, points: Tensor) -> tuple[Tensor | None, list[Tensor]]:
-    """The splats that are something at a point from a term's place, and d gaps x − b [n, k'].
+    """Return the splats that are not negligible at a term's place, and d gaps x − b [n, k'].
 
-    Of far images only the widest splats are seen: along a period p, gaps differ from the offset by
-    |p|/2 at most, and |z|² >= (p · gap)² / (pᵀ Σ p).
+    Only the widest splats matter in far images: along a period p, gaps differ from the offset by at
+    most |p|/2, and |z|² >= (p · gap)² / (pᵀ Σ p). Ids of None stand for all splats.
     """
     means, ids = measure.means, None
-    reach = measure.parent.radius(measure.dims, NOTHING)
+    reach = measure.parent.radius(measure.dims, NEGLIGIBLE)
     period = None if term.period is None else points.new_tensor(term.period)
     if period is not None and term.offset is not None:
         square = float(period.square().sum())
@@ -307,9 +307,9 @@ def _seen(term: Term, measure: SplatMeasure, points: Tensor) -> tuple[Tensor | N
 def _term_parts(
     term: Term, inverse: Tensor, z: list[Tensor], phi: list[Tensor], jacobian: bool
 ) -> list[Tensor]:
-    """E, then −∂E/∂u by axis and the packed −∂E/∂ε with the sign of the legend, [n, k] each.
+    """Return E, then ∂E/∂u by axis and the packed ∂E/∂ε, [n, k] each.
 
-    One array for each component: products of small matrices at every pair would cost more.
+    There is one array for each component: products of small matrices for each pair cost more.
     """
     dims = range(len(z))
     value = term.value * phi[0]
@@ -338,7 +338,7 @@ def _term_parts(
         return [value]
 
     def strain(i: int, j: int) -> Tensor:
-        """∂E/∂ε_ij alone, of the matrix that is not symmetric yet."""
+        """Return −∂E/∂ε_ij for one entry, before the matrix is made symmetric."""
         entry = slope[i] * z[j]
         if first:
             entry = entry + z[i] * first[j]
@@ -353,10 +353,13 @@ def _term_parts(
 
 
 def pack(strain: Tensor) -> Tensor:
-    """[..., d (d+1)/2] entries i <= j of derivatives by a symmetric matrix: off-diagonal pairs add.
+    """Return derivatives by the entries i <= j of a symmetric matrix; off-diagonal pairs add.
 
     Args:
         strain: [..., d, d] derivatives by each entry alone.
+
+    Returns:
+        [..., d (d+1)/2].
     """
     dims = strain.shape[-1]
     columns = []
@@ -368,7 +371,7 @@ def pack(strain: Tensor) -> Tensor:
 
 
 def unpack(strain: Tensor, dims: int) -> Tensor:
-    """[..., d, d] symmetric matrices of the entries i <= j, the inverse storage of `pack`."""
+    """Return [..., d, d] symmetric matrices with the entries i <= j, in the order of `pack`."""
     rows, columns = torch.triu_indices(dims, dims)
     matrix = strain.new_zeros(*strain.shape[:-1], dims, dims)
     matrix[..., rows, columns] = strain
@@ -378,21 +381,21 @@ def unpack(strain: Tensor, dims: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """What a splat function is asked to fulfil at some points, as weighted squared residuals:
+    """A requirement on a splat function at some points, as weighted squared residuals.
 
         r = √w · (N(x, L₁f(x), ..., L_qf(x)) − target),      loss = ½ Σ |r|².
 
     Data, a differential equation, boundary and initial values are all conditions, and a problem
-    is a list of them.
+    is a list of them (docs/equations.md).
 
     Attributes:
         points: [n, d], in units of the inputs.
         operators: q linear operators L.
         target: [n, m], or None for zero.
-        weights: [n] w >= 0 or one number for all; `mean` makes 1/n of it.
-        residual: N, written in torch: takes x [n, d] and L₁f ... L_qf [n, p] each, gives [n, m],
+        weights: [n] w >= 0 or one number for all; `mean` divides them by n.
+        residual: N, written in torch: takes x [n, d] and L₁f ... L_qf [n, p] each, returns [n, m],
             row by row. None is N = L₁f: a linear condition.
-        name: for reports.
+        name: name for reports.
 
     Example:
         >>> x = torch.rand(500, 2, dtype=torch.float64)
@@ -432,7 +435,7 @@ class Condition:
         return self.residual is None
 
     def width(self, outputs: int) -> int:
-        """Number of residuals at a point, m, for p = `outputs`."""
+        """Return the number m of residuals at a point, for p = `outputs`."""
         one = self.rows(slice(0, 1))
         return one.residuals([self.points.new_zeros(1, outputs)] * len(self.operators)).shape[1]
 
@@ -443,11 +446,11 @@ class Condition:
         return weights.sqrt().expand(len(self))
 
     def mean(self, weight: float = 1.0) -> Condition:
-        """The same condition with weights · weight / n: its loss is half a mean square."""
+        """Return the condition with weights · weight / n: its loss is half a mean square."""
         return replace(self, weights=self.weights * (weight / len(self)))
 
     def rows(self, ids: Tensor | slice) -> Condition:
-        """The condition at some of its points."""
+        """Return the condition at some of its points."""
         return replace(
             self,
             points=self.points[ids],
@@ -456,14 +459,14 @@ class Condition:
         )
 
     def residuals(self, fields: Sequence[Tensor]) -> Tensor:
-        """[n, m] weighted residuals of the operators' values, q tensors [n, p]."""
+        """Return [n, m] weighted residuals for the operators' values, q tensors [n, p]."""
         value = fields[0] if self.residual is None else self.residual(self.points, *fields)
         if self.target is not None:
             value = value - self.target
         return self.root_weights[:, None] * value
 
     def linearised(self, fields: Sequence[Tensor]) -> tuple[Tensor, Tensor | None]:
-        """Weighted residuals [n, m] and their derivatives by the fields [n, m, q, p].
+        """Return weighted residuals [n, m] and their derivatives by the fields [n, m, q, p].
 
         The derivatives are None for a linear condition: √w times the identity.
         """
@@ -482,7 +485,7 @@ class Condition:
 
 
 def _dot(a: Sequence[Tensor], b: Sequence[Tensor]) -> Tensor:
-    """Σ_i a_i b_i."""
+    """Return Σ_i a_i b_i."""
     total = a[0] * b[0]
     for x, y in zip(a[1:], b[1:], strict=True):
         total = total + x * y

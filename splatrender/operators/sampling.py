@@ -9,18 +9,18 @@ from splatrender.operators.differential import Condition, identity
 
 
 def observations(points: Tensor, values: Tensor, weights: Tensor | None = None) -> Condition:
-    """Data y at points x, as a condition with loss ½ Σ w |f(x) − y|² / Σ w.
+    """Return data y at points x as a condition with loss ½ Σ w |f(x) − y|² / Σ w.
 
     Args:
         points: [n, d], in units of the inputs.
         values: [n, p].
-        weights: [n] >= 0, all equal if None.
+        weights: [n] w >= 0, all equal if None.
 
     Returns:
         The condition.
 
     Raises:
-        InputError: an argument is no tensor, or their shapes do not fit.
+        InputError: an argument is not a tensor, or shapes do not match.
     """
     require_tensors({"weights": weights}, points=points, values=values)
     total = len(points) if weights is None else weights.sum()

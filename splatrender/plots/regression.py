@@ -1,4 +1,4 @@
-"""Pictures of a fit: function and residual, splats, the history of the loss. Needs matplotlib."""
+"""Plots of a fit: function and residual, splats, the history of the loss. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -20,41 +20,41 @@ from splatrender.io.packages import pyplot
 from splatrender.model import SplatMeasure, evaluate
 
 if TYPE_CHECKING:
-    from splatrender.regression.solver import Round
+    from splatrender.regression.report import Round
 
 logger = logging.getLogger(__name__)
 Array = NDArray[np.float64]
 DPI = 120
-MOST_POINTS = 4000  # drawn of scattered data
+MOST_POINTS = 4000  # drawn at most of scattered data
 FRAMES_PER_SECOND = 8
-HEAVIEST = 1e2  # masses over the median's, from which on colours are the same
+HEAVIEST = 1e2  # times the median mass; colours of heavier splats are the same
 MASS_RANGE = 1e4  # between the darkest colour and the lightest
 ELLIPSE = np.stack([np.cos(a := np.linspace(0, 2 * np.pi, 49)), np.sin(a)])  # [2, 49]
 
 
 def have_matplotlib() -> bool:
-    """Whether pictures can be drawn; a matplotlib that is there and broken is worth a warning."""
+    """Return whether plots can be drawn; log a warning if matplotlib is installed but broken."""
     if find_spec("matplotlib") is None:
         return False
     try:
         pyplot()
     except InputError as error:
-        logger.warning("no pictures: %s", error)
+        logger.warning("no plots: %s", error)
         return False
     return True
 
 
 @dataclass(frozen=True, eq=False)
 class Shown:
-    """What is to be seen.
+    """Content of the plots.
 
     Attributes:
-        title: over the pictures.
+        title: title of the plots.
         inputs: names of the inputs.
-        x: [m, d] points, a grid where `shape` says so.
+        x: [m, d] points, a grid if `shape` is not None.
         truth: [m] values to compare with.
         fit: [m] values of the model.
-        shape: of the grid in 2-D, or None for scattered points.
+        shape: shape of the grid in 2-D, or None for scattered points.
         samples: [n, d] and [n] data that were fitted, if any.
     """
 
@@ -68,14 +68,14 @@ class Shown:
 
 
 def draw_fit(path: Path, shown: Shown) -> None:
-    """Function, fit and residual.
+    """Draw function, fit and residual.
 
     Args:
         path: .png to write.
-        shown: what to draw; one output.
+        shown: content; one output.
 
     Raises:
-        InputError: matplotlib is missing, or the file cannot be made.
+        InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
     dims = shown.x.shape[1]
@@ -122,17 +122,17 @@ def draw_splats(
     count: int,
     slabs: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Splats at one standard deviation, coloured by mass: ellipses, or bumps where d = 1.
+    """Draw splats at one standard deviation, coloured by mass: ellipses, or bumps where d = 1.
 
     Args:
         path: .png to write.
-        measures: splats, of all windows if there are several, perhaps with images.
-        shown: for title, names and extent.
-        count: of splats, without their images.
-        slabs: where each measure is used along the last of two inputs; nothing else is drawn.
+        measures: splats of each window, with or without images.
+        shown: title, names and extent.
+        count: number of splats, without their images.
+        slabs: interval of the last of two inputs where each measure is used; the rest is not drawn.
 
     Raises:
-        InputError: matplotlib is missing, or the file cannot be made.
+        InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
     figure, axis = plt.subplots(figsize=(8, 4) if shown.x.shape[1] == 1 else (6.4, 5.6))
@@ -143,15 +143,15 @@ def draw_splats(
 
 
 def draw_history(path: Path, history: Sequence[tuple[int, Round]], title: str) -> None:
-    """The loss by round, with births and deaths.
+    """Draw the loss by round, with births and deaths.
 
     Args:
         path: .png to write.
         history: windows' numbers and rounds, in order.
-        title: over the picture.
+        title: title of the plot.
 
     Raises:
-        InputError: matplotlib is missing, or the file cannot be made.
+        InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
     figure, (top, low) = plt.subplots(2, 1, sharex=True, figsize=(9, 5), height_ratios=(3, 1.4))
@@ -185,16 +185,16 @@ def draw_animation(
     shown: Shown,
     slabs: Sequence[tuple[float, float]] = (),
 ) -> None:
-    """Splats moving, dying and being born, round by round, as a .gif.
+    """Draw the splats of each round as an animation.
 
     Args:
         path: .gif to write.
-        frames: rounds and the measures after them, of all windows so far if there are several.
-        shown: for title, names and extent.
-        slabs: as of `draw_splats`.
+        frames: rounds and the measures after them, one for each window so far.
+        shown: title, names and extent.
+        slabs: as for `draw_splats`.
 
     Raises:
-        InputError: matplotlib is missing, or the file cannot be made.
+        InputError: matplotlib is missing, or the file cannot be written.
     """
     plt = pyplot()
     from matplotlib.animation import FuncAnimation, PillowWriter
@@ -216,9 +216,10 @@ def draw_animation(
 
 
 def masses(measure: SplatMeasure) -> Array:
-    """[k] |c| ∫ρ |det A|: the masses of the same measure with density-normalised splats."""
+    """Return [k] |c| ∫ρ |det A|, the masses of the same measure of density-normalised splats."""
     volume = torch.linalg.det(measure.factors).abs() * measure.parent.integral(measure.dims)
-    return (measure.amplitudes.norm(dim=1) * volume).detach().numpy()
+    masses: Array = (measure.amplitudes.norm(dim=1) * volume).detach().numpy()
+    return masses
 
 
 def _splats(
@@ -249,15 +250,15 @@ def _splats(
                 np.stack([b[0] + a[0, 0] * u, c * profile], 1)
                 for b, a, c in zip(means, factors, heights, strict=True)
             ]
-        else:  # the shadow on the first two inputs
+        else:  # the projection on the first two inputs
             shadows = [np.linalg.cholesky(f[:2] @ f[:2].T + 1e-300 * np.eye(2)) for f in factors]
             lines += [(b[:2, None] + s @ ELLIPSE).T for b, s in zip(means, shadows, strict=True)]
         colours = _colours("plasma", norm, masses(measure))
-        drawn = axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9))
+        curves = axis.add_collection(LineCollection(lines, colors=colours, linewidths=0.9))
         if slabs:
             first, last = slabs[index]
             slab = Rectangle((low[0], first), high[0] - low[0], last - first)
-            drawn.set_clip_path(slab.get_path(), slab.get_patch_transform() + axis.transData)
+            curves.set_clip_path(slab.get_path(), slab.get_patch_transform() + axis.transData)
     axis.set_xlim(low[0], high[0])
     axis.set_xlabel(shown.inputs[0])
     if shown.x.shape[1] == 1:

@@ -1,18 +1,16 @@
 """Regression and physics-informed fitting with splats."""
 
+from splatrender._moved import renamed
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.lm import LevenbergOptions, levenberg_marquardt
+from splatrender.regression.lm import LMOptions, levenberg_marquardt
+from splatrender.regression.objective import PointObjective
 from splatrender.regression.prior import Prior
-from splatrender.regression.solver import (
-    Round,
-    Solution,
-    SolverOptions,
-    fit,
-)
+from splatrender.regression.solver import Round, Solution, SolverOptions, fit
 from splatrender.regression.starts import initial_measure
 
 __all__ = [
-    "LevenbergOptions",
+    "LMOptions",
+    "PointObjective",
     "Prior",
     "Round",
     "Solution",
@@ -22,3 +20,5 @@ __all__ = [
     "initial_measure",
     "levenberg_marquardt",
 ]
+
+__getattr__ = renamed(__name__, {"LevenbergOptions": "splatrender.regression.lm.LMOptions"})

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from splatrender.flow.birth_death import robust_cholesky
+from splatrender.flow.line_search import line_search
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition, joint_rows
 from splatrender.regression.linearise import design_of, is_linear, unit_slopes
@@ -20,31 +21,32 @@ from splatrender.regression.prior import Prior
 LEAST = 1e-14  # of the largest curvature, added to all: unseen splats keep their amplitudes
 
 
-def project(
+def fit_amplitudes(
     measure: SplatMeasure, conditions: Sequence[Condition], prior: Prior
 ) -> tuple[SplatMeasure, float]:
-    """The best amplitudes for given places and shapes, by least squares, and the loss there.
+    """Set the amplitudes to their optimum for given places and shapes, and return the loss there.
 
-    Where residuals are linear in the amplitudes this is their optimum. Elsewhere they take a
-    Gauss-Newton step from where they are, which is kept if it lowers the objective.
+    Where residuals are linear in the amplitudes this is their least-squares optimum. Elsewhere
+    they take a Gauss–Newton step, which is kept if it lowers the objective.
 
     Args:
-        measure: k splats; where all conditions are linear, its amplitudes only matter for the
-            lasso.
+        measure: k splats; where all conditions are linear, only the lasso depends on its
+            amplitudes.
         conditions: the problem.
-        prior: its ridge makes the solution unique.
+        prior: prior whose ridge makes the solution unique.
 
     Returns:
         The measure with those amplitudes, and ½ Σ |r|².
     """
     if is_linear(conditions):
-        return _solved(measure, conditions, prior)
-    return _improved(measure, conditions, prior)
+        return _optimum(measure, conditions, prior)
+    return _gauss_newton(measure, conditions, prior)
 
 
-def _solved(
+def _optimum(
     measure: SplatMeasure, conditions: Sequence[Condition], prior: Prior
 ) -> tuple[SplatMeasure, float]:
+    """Solve a linear problem."""
     design = design_of(replace(measure, weights=torch.zeros_like(measure.weights)), conditions)
     columns, target = design.columns[..., 0], -design.residual
     ridges = prior.ridges(measure)
@@ -57,10 +59,10 @@ def _solved(
     return replace(measure, weights=amplitudes), loss
 
 
-def _improved(
+def _gauss_newton(
     measure: SplatMeasure, conditions: Sequence[Condition], prior: Prior
 ) -> tuple[SplatMeasure, float]:
-    """A Gauss-Newton step in the amplitudes, if it pays; every splat's rows are computed once."""
+    """Take a Gauss–Newton step in the amplitudes, if it pays; each splat's rows serve twice."""
     rows = [
         torch.stack([row.value for row in joint_rows(c.operators, measure, c.points)], dim=1)
         for c in conditions
@@ -75,15 +77,16 @@ def _improved(
     step = _step(measure, conditions, rows, prior.ridges(measure))
     trial = replace(measure, weights=measure.weights + step)
     trial_loss = loss_at(trial.weights)
-    if trial_loss + prior.penalty(trial) < loss + prior.penalty(measure):
-        return trial, trial_loss
-    return measure, loss
+    search = line_search(
+        [trial], lambda m: trial_loss + prior.penalty(m), loss + prior.penalty(measure)
+    )
+    return (measure, loss) if search.attempt is None else (trial, trial_loss)
 
 
 def _step(
     measure: SplatMeasure, conditions: Sequence[Condition], rows: Sequence[Tensor], ridges: Tensor
 ) -> Tensor:
-    """[k, p] −(ΦᵀΦ + ρ)⁻¹ (Φᵀr + ρ c)."""
+    """Return [k, p] −(ΦᵀΦ + ρ)⁻¹ (Φᵀr + ρ c)."""
     size = measure.weights.numel()
     gram, gradient = ridges.new_zeros(size, size), (ridges * measure.weights).reshape(-1)
     for condition, values in zip(conditions, rows, strict=True):
@@ -99,7 +102,9 @@ def _step(
 
 
 def _ridge(columns: Tensor, target: Tensor, ridges: Tensor) -> Tensor:
-    """[k, s] the minimum of |Φ c − y|² + Σ ρ c²: normal equations, and a correction by residuals.
+    """Return [k, s] the minimum of |Φ c − y|² + Σ ρ c².
+
+    The normal equations are solved, and the solution is corrected once by its residuals.
 
     Source:
         Björck, Stability analysis of the method of seminormal equations, 1987.
@@ -107,13 +112,13 @@ def _ridge(columns: Tensor, target: Tensor, ridges: Tensor) -> Tensor:
     gram = columns.T @ columns
     gram.diagonal().add_(ridges)
     factor = robust_cholesky(gram)
-    found = torch.cholesky_solve(columns.T @ target, factor)
-    rest = columns.T @ (target - columns @ found) - ridges[:, None] * found
-    return found + torch.cholesky_solve(rest, factor)
+    solution = torch.cholesky_solve(columns.T @ target, factor)
+    rest = columns.T @ (target - columns @ solution) - ridges[:, None] * solution
+    return solution + torch.cholesky_solve(rest, factor)
 
 
 def as_peaks(measure: SplatMeasure) -> SplatMeasure:
-    """The same function with peak-normalised splats of mass one, whose weights are amplitudes."""
+    """Return the same function of peak-normalised splats of mass one: weights are amplitudes."""
     return replace(
         measure,
         mass=torch.ones_like(measure.mass),

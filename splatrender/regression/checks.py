@@ -1,4 +1,4 @@
-"""Checks of what a user hands to the estimator."""
+"""Checks of the estimator's inputs."""
 
 from __future__ import annotations
 
@@ -13,37 +13,37 @@ Array = NDArray[np.float64]
 
 
 class InputTypeError(InputError, TypeError):
-    """Bad input of a kind that cannot be made numbers."""
+    """Input of a type that cannot be converted to numbers."""
 
 
 class NotFittedError(InputError, AttributeError):
-    """An estimator was used before it was fitted."""
+    """Use of an estimator before it was fitted."""
 
     @staticmethod
     def create(name: str) -> Exception:
-        """The error, of scikit-learn's class as well where that is loaded."""
+        """Return the error, also of scikit-learn's class where that is loaded."""
         message = f"{name} is not fitted yet: expected a call of `fit` before, got none"
         import sys
 
         module = sys.modules.get("sklearn.exceptions")
         if module is None:
             return NotFittedError(message)
-        kind = type("NotFittedError", (NotFittedError, module.NotFittedError), {})
+        kind: type[Exception] = type("NotFittedError", (NotFittedError, module.NotFittedError), {})
         return kind(message)
 
 
 def check_inputs(
     X: Any, features: int | None = None, owner: str = "SplatRegressor"
 ) -> tuple[Array, NDArray[np.object_] | None]:
-    """Inputs as finite float64 [n, d], and the names of their columns if they have any.
+    """Return inputs as finite float64 [n, d], and the names of their columns if they have any.
 
     Args:
         X: array, list or data frame.
-        features: number of columns that is expected, None for any.
-        owner: who expects it, for the message.
+        features: expected number of columns, None for any.
+        owner: name of the estimator, for the message.
 
     Raises:
-        InputError: X is something else; messages contain what scikit-learn's checks look for.
+        InputError: X is something else; scikit-learn's checks expect the words of the messages.
     """
     names = getattr(X, "columns", None)
     if names is not None:
@@ -77,7 +77,7 @@ def check_inputs(
 
 
 def check_targets(y: Any, count: int) -> Array:
-    """Targets as finite float64 [n] or [n, p].
+    """Return targets as finite float64 [n] or [n, p].
 
     Raises:
         InputError: y is something else.
@@ -104,10 +104,10 @@ def check_targets(y: Any, count: int) -> Array:
 
 
 def check_weights(weights: Any, count: int) -> Array | None:
-    """Sample weights as float64 [n] >= 0 with a positive sum, or None.
+    """Return sample weights as float64 [n] >= 0 with a positive sum, or None.
 
     Raises:
-        InputError: they are something else.
+        InputError: the weights are something else.
     """
     if weights is None:
         return None
@@ -134,12 +134,12 @@ def _numbers(values: Any, name: str) -> Array:
     except InputError:
         raise
     except (TypeError, ValueError) as error:
-        if isinstance(error, TypeError):  # scikit-learn tells objects from strings by the class
+        if isinstance(error, TypeError):  # objects, not strings, for scikit-learn
             raise InputTypeError(f"{name}: expected numbers, got others ({error})") from error
         raise InputError(f"{name}: expected numbers, got others ({error})") from error
     if not np.isfinite(array).all():
-        where = np.argwhere(~np.isfinite(array))[0]
-        place = f"row {where[0]}" + (f", column {where[1]}" if len(where) > 1 else "")
+        first = np.argwhere(~np.isfinite(array))[0]
+        place = f"row {first[0]}" + (f", column {first[1]}" if len(first) > 1 else "")
         raise InputError(
             f"{name}: expected finite numbers, got NaN, inf or a number too large at {place} "
             f"(Input {name} contains NaN or infinity)"

@@ -1,34 +1,34 @@
-"""First-order fitting: the plain Wasserstein–Fisher–Rao flow, and Adam on the same gradients.
+"""First-order fits: the plain Wasserstein–Fisher–Rao flow, and Adam on the same gradients.
 
-These are the paper's own routes, kept for comparison and for losses without least squares.
+The paper fits this way. These routes serve comparisons, and losses that are not sums of squares.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.flow.step import WFROptions, wfr_step
+from splatrender.flow.step import Flow, Loss, WFROptions, wfr_step
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition
 from splatrender.regression.linearise import residuals_of
-from splatrender.regression.solver import Progress, Round, Solution
+from splatrender.regression.report import Progress, Round, Solution
 
 METHODS = ("wfr", "wasserstein", "adam")
 
 
 @dataclass(frozen=True)
 class DescentOptions:
-    """How to descend.
+    """Method and step sizes of a first-order fit.
 
     Attributes:
         method: `wfr` (transport and reaction), `wasserstein` (transport alone) or `adam`.
-        steps: how many.
+        steps: number of steps.
         rate: step size of transport and weights, or Adam's learning rate.
         reaction: step size of the masses for `wfr`, relative to `rate`.
         entropy: weight of Σ q ln q, q = m / Σ m.
@@ -48,28 +48,28 @@ class DescentOptions:
 
 
 def condition_loss(measure: SplatMeasure, conditions: Sequence[Condition]) -> Tensor:
-    """½ Σ |r|² of all conditions as a scalar that autograd can differentiate in the measure."""
+    """Return ½ Σ |r|² of all conditions as a scalar that autograd differentiates in the measure."""
     total = measure.means.new_zeros(())
     for condition in conditions:
         total = total + 0.5 * residuals_of(measure, condition).square().sum()
     return total
 
 
-def descend(
+def fit_first_order(
     conditions: Sequence[Condition],
     start: SplatMeasure,
     options: DescentOptions | None = None,
     generator: torch.Generator | None = None,
     progress: Progress | None = None,
 ) -> Solution:
-    """Follow the gradient from a start, with the number of splats fixed.
+    """Follow the gradient from a start, with a fixed number of splats.
 
     Args:
         conditions: the problem.
-        start: the first splats, of any normalisation.
+        start: first splats, of any normalisation.
         options: method and step sizes.
         generator: source of randomness.
-        progress: called every `options.every` steps; returning True ends the descent.
+        progress: called every `options.every` steps; returning True ends the fit.
 
     Returns:
         The measure at the end.
@@ -82,19 +82,9 @@ def descend(
     def loss(candidate: SplatMeasure) -> Tensor:
         return condition_loss(candidate, conditions)
 
-    step = _adam(measure, loss, options) if options.method == "adam" else None
-    flow = WFROptions(
-        transport=options.rate,
-        weights=options.rate,
-        reaction=options.rate * options.reaction if options.method == "wfr" else 0.0,
-        entropy=options.entropy,
-        balanced=False,
-    )
+    step = _step(measure, loss, options, generator)
     for index in range(options.steps):
-        if step is not None:
-            measure = step()
-        else:
-            measure, _ = wfr_step(measure, loss, flow, generator)
+        measure = step(measure)
         if index % options.every == options.every - 1 or index == options.steps - 1:
             value = float(loss(measure))
             seconds = time.perf_counter() - began
@@ -104,16 +94,34 @@ def descend(
     return Solution(measure, float(loss(measure)), history)
 
 
-def _adam(measure: SplatMeasure, loss, options: DescentOptions):  # type: ignore[no-untyped-def]
-    """A function that takes one step of Adam on weights, means and factors."""
-    names = ("weights", "means", "factors")
-    leaves = {name: getattr(measure, name).clone().requires_grad_() for name in names}
-    optimizer = torch.optim.Adam(list(leaves.values()), lr=options.rate)
+def _step(
+    start: SplatMeasure, loss: Loss, options: DescentOptions, generator: torch.Generator | None
+) -> Callable[[SplatMeasure], SplatMeasure]:
+    """Return the step of a flow: transport by Adam, or the paper's transport and reaction."""
+    if options.method == "adam":
+        return Flow(_AdamTransport(start, loss, options.rate)).step
+    flow = WFROptions(
+        transport=options.rate,
+        weights=options.rate,
+        reaction=options.rate * options.reaction if options.method == "wfr" else 0.0,
+        entropy=options.entropy,
+        balanced=False,
+    )
+    return lambda measure: wfr_step(measure, loss, flow, generator)[0]
 
-    def step() -> SplatMeasure:
-        optimizer.zero_grad()
-        loss(replace(measure, **leaves)).backward()
-        optimizer.step()
-        return replace(measure, **{name: leaf.detach() for name, leaf in leaves.items()})
 
-    return step
+class _AdamTransport:
+    """Transport of weights, means and factors by Adam, which keeps the measure it began with."""
+
+    def __init__(self, start: SplatMeasure, loss: Loss, rate: float) -> None:
+        names = ("weights", "means", "factors")
+        self.leaves = {name: getattr(start, name).clone().requires_grad_() for name in names}
+        self.optimizer = torch.optim.Adam(list(self.leaves.values()), lr=rate)
+        self.loss = loss
+
+    def __call__(self, measure: SplatMeasure) -> SplatMeasure:
+        """Return the measure after a step."""
+        self.optimizer.zero_grad()
+        torch.autograd.backward(self.loss(measure.with_tensors(self.leaves)))
+        self.optimizer.step()
+        return measure.with_tensors({name: leaf.detach() for name, leaf in self.leaves.items()})

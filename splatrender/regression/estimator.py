@@ -1,11 +1,11 @@
-"""The estimator: splat regression with scikit-learn's conventions, which it does not import."""
+"""The estimator: splat regression with scikit-learn's conventions, without importing it."""
 
 from __future__ import annotations
 
 import inspect
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -17,30 +17,25 @@ from splatrender.errors import InputError
 from splatrender.model import SplatMeasure, create_parent, evaluate
 from splatrender.operators.differential import Condition
 from splatrender.operators.sampling import observations
-from splatrender.regression.amplitudes import as_peaks
 from splatrender.regression.checks import NotFittedError, check_inputs, check_targets, check_weights
-from splatrender.regression.descent import METHODS, DescentOptions, descend
-from splatrender.regression.linearise import loss_of
+from splatrender.regression.descent import METHODS, DescentOptions, fit_first_order
 from splatrender.regression.noise import neighbour_noise
 from splatrender.regression.prior import Prior
+from splatrender.regression.report import Progress, Round, Solution
 from splatrender.regression.scaling import Scaling
-from splatrender.regression.solver import (
-    Progress,
-    Round,
-    Solution,
-    SolverOptions,
-    fit,
+from splatrender.regression.selection import (
+    budget_of,
+    corrected_akaike,
+    requested,
+    smallest_scale,
 )
+from splatrender.regression.solver import SolverOptions, fit
 from splatrender.regression.starts import initial_measure
 from splatrender.regression.storage import read_content, write_content
+from splatrender.regression.watch import Watch
 
-AUTO_SPLATS = 400  # what "auto" searches up to
-FIRST_SPLATS = 6  # growth begins here: few enough that every birth is chosen by the data
-STARTS = 2  # at most, of which the best grown one is searched further
-SCARCE = 4  # numbers of data for each of the model, below which data tell minima apart badly:
-STARTS_OF_SCARCE = 4  # then more starts, which are cheap there
-SPACING = 0.3  # least scale over the mean spacing: smaller splats describe single samples
 LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
+STEPS = 100  # of a first-order method, for each of `max_rounds`
 FORMAT = "splatrender-regressor-2"
 
 
@@ -49,37 +44,38 @@ class SplatRegressor:
 
         f(x) = ȳ + Σ_i c_i ρ(A_i⁻¹ (x − b_i))
 
-    with the targets' mean ȳ. Inputs and targets are centred and scaled inside, so that units and
-    offsets of the data do not matter. Splats are born where they gain most and die where they cost
-    least; Levenberg–Marquardt steps with exact amplitudes move them in between. The corrected
-    Akaike criterion decides how many are kept, so that a larger budget does not overfit.
+    with the targets' mean ȳ. Inputs and targets are centred and scaled inside; units and offsets of
+    the data do not matter. Splats are born where they gain most and die where they cost least;
+    Levenberg–Marquardt steps with exact amplitudes move them in between. The corrected Akaike
+    criterion decides how many are kept; a larger budget does not overfit.
 
     Args:
-        n_splats: number of splats at most, or "auto".
+        n_splats: maximum number of splats, or "auto".
         parent: shape of the splats, a key of `PARENTS`.
         method: "levenberg", or "wfr", "wasserstein" or "adam" for first-order descent with a
             fixed number of splats.
-        max_rounds: rounds of births and deaths at most (or hundreds of first-order steps).
+        max_rounds: maximum number of rounds of births and deaths (or hundreds of first-order
+            steps).
         patience: rounds without progress after which the search ends.
-        time_limit: seconds after which no round begins, None for no limit. Results then depend
-            on the speed of the machine.
-        selection: factor of the criterion's parameter count; 0 uses all splats there are.
-        shrinkage: prior standard deviation of amplitudes in units of their own; 0 for none.
-        roughness: how much smaller the amplitudes of small splats are expected to be.
+        time_limit: seconds after which no round begins, None for no limit. With a limit, results
+            depend on the speed of the machine.
+        selection: factor of the criterion's parameter count; 0 uses the whole budget.
+        shrinkage: prior standard deviation of amplitudes, relative to their own; 0 for none.
+        roughness: power of a splat's steepness by which its amplitude is expected to be smaller.
         mass_l1: weight of Σ |c|, relative to the targets' root mean square.
-        entropy: weight of the masses' entropy (method "wfr" alone).
+        entropy: weight of the masses' entropy (only for method "wfr").
         min_scale: smallest standard deviation of a splat, relative to the inputs' ranges; "auto"
             is 0.3 n^(−1/d), a third of the spacing of samples spread evenly.
         learning_rate: step size of the first-order methods.
-        validation_fraction: part of the data held out to stop early; 0 for none.
-        random_state: seed.
-        verbose: whether to print every tenth round.
+        validation_fraction: share of the data that is held out to stop early; 0 for none.
+        random_state: random seed.
+        verbose: print every tenth round.
 
     Attributes:
-        measure_: the fitted SplatMeasure, in the units of the data.
+        measure_: fitted SplatMeasure, in the units of the data.
         intercept_: [p] ȳ, which is added to it.
         history_: a `Round` for each round.
-        n_splats_: how many splats there are.
+        n_splats_: number of splats.
         n_features_in_: number of inputs.
         feature_names_in_: names of the inputs, if the data had any.
         target_names_: names of the targets, if the data had any.
@@ -146,15 +142,15 @@ class SplatRegressor:
         Args:
             X: [n, d] inputs.
             y: [n] or [n, p] targets.
-            sample_weight: [n] weights >= 0, all one if None.
-            progress: called after every round with its report and the best measure so far;
+            sample_weight: [n] weights >= 0, all 1 if None.
+            progress: called after each round with its report and the best measure so far;
                 returning True ends the search.
 
         Returns:
             This estimator.
 
         Raises:
-            InputError: data or settings are at fault.
+            InputError: data or settings are invalid.
         """
         x, names = check_inputs(X)
         targets = check_targets(y, len(x))
@@ -181,13 +177,14 @@ class SplatRegressor:
         points, values = scaling.inputs(points), scaling.targets(values)
         generator = torch.Generator().manual_seed(self._seed())
         train, validation = self._parts(points, values, weight, generator)
-        solution = self._solve(train, _Watch(self, validation, progress), generator)
+        watch = Watch(scaling, self.patience, validation, progress, self.verbose)
+        solution = self._solve(train, watch, generator)
         self._adopt(solution.measure, scaling.unit * math.sqrt(2 * solution.loss))
         self.history_ = solution.history
         return self
 
     def _adopt(self, scaled: SplatMeasure, residual: float) -> None:
-        """Take over a fitted measure in the solver's units."""
+        """Set the attributes that follow from a fitted measure in the solver's units."""
         self._scaled, self._residual = scaled, residual
         self.measure_ = self._scaling.splats(scaled)
         self.intercept_ = self._scaling.centre.numpy().copy()
@@ -224,7 +221,7 @@ class SplatRegressor:
     def _parts(
         self, points: Tensor, values: Tensor, weights: Tensor | None, generator: torch.Generator
     ) -> tuple[Condition, Condition | None]:
-        """Training data, and those held out."""
+        """Divide the samples into training data and held-out data."""
         held = int(self.validation_fraction * len(points))
         if held == 0:
             return observations(points, values, weights), None
@@ -235,34 +232,39 @@ class SplatRegressor:
         ]
         return parts[0], parts[1]
 
-    def _solve(self, train: Condition, watch: _Watch, generator: torch.Generator) -> Solution:
+    def _solve(self, train: Condition, watch: Watch, generator: torch.Generator) -> Solution:
+        """Fit by the method that was asked for."""
+        if self.method == "levenberg":
+            return watch.outcome(self._solve_by_rounds(train, watch, generator))
+        assert train.target is not None
+        outputs, count = train.target.shape[1], requested(self.n_splats)
+        start = initial_measure(train.points, count, outputs, generator, self.parent)
+        options = DescentOptions(
+            self.method, STEPS * self.max_rounds, self.learning_rate, entropy=self.entropy
+        )
+        return watch.outcome(fit_first_order([train], start, options, generator, watch))
+
+    def _solve_by_rounds(
+        self, train: Condition, watch: Watch, generator: torch.Generator
+    ) -> Solution:
+        """Fit by the solver, with what the data determine: sizes, criterion, prior, noise."""
         assert train.target is not None
         count, dims = train.points.shape
         outputs = train.target.shape[1]
-        each = outputs + dims * (dims + 3) // 2
-        affordable = max(1, (count * outputs - 3) // each)  # more numbers than data cannot be told
-        budget = AUTO_SPLATS if self.n_splats == "auto" else int(self.n_splats)
-        if self.method != "levenberg":
-            start = initial_measure(train.points, budget, outputs, generator, self.parent)
-            options = DescentOptions(
-                self.method, 100 * self.max_rounds, self.learning_rate, entropy=self.entropy
-            )
-            return watch.best(descend([train], start, options, generator, watch))
-        budget = min(budget, affordable)
-        first = min(FIRST_SPLATS, max(1, budget // 2))
-        scarce = count * outputs < SCARCE * budget * each
+        budget = budget_of(self.n_splats, count, dims, outputs)
         starts = [
-            initial_measure(train.points, first, outputs, generator, self.parent)
-            for _ in range(STARTS_OF_SCARCE if scarce else STARTS)
+            initial_measure(train.points, budget.first, outputs, generator, self.parent)
+            for _ in range(budget.starts)
         ]
         signal = float(train.target.square().mean().sqrt())
-        solver = SolverOptions(
-            n_splats=budget,
+        first = budget.first * budget.each
+        options = SolverOptions(
+            n_splats=budget.most,
             rounds=self.max_rounds,
             seconds=math.inf if self.time_limit is None else self.time_limit,
             patience=self.patience,
-            support=each,
-            penalty=_criterion(count, outputs, self.selection, first * each),
+            support=budget.each,
+            penalty=corrected_akaike(count * outputs, self.selection, first),
             shrinkage=self.shrinkage,
             signal=signal,
             noise=neighbour_noise(train.points, train.target),
@@ -271,20 +273,15 @@ class SplatRegressor:
         prior = Prior(
             roughness=self.roughness,
             lasso=self.mass_l1 * signal,
-            smallest=self._smallest(count, dims),
+            smallest=smallest_scale(self.min_scale, count, dims),
             largest=LARGEST_SCALE,
         )
-        return watch.best(fit([train], starts, solver, generator, prior, watch))
-
-    def _smallest(self, count: int, dims: int) -> float:
-        if isinstance(self.min_scale, str):
-            return SPACING * count ** (-1 / dims)
-        return self.min_scale
+        return fit([train], starts, options, generator, prior, watch)
 
     # Prediction
 
     def predict(self, X: ArrayLike) -> NDArray[np.float64]:
-        """f at new inputs.
+        """Return f at new inputs.
 
         Args:
             X: [n, d].
@@ -306,7 +303,7 @@ class SplatRegressor:
         return values[:, 0] if self._flat else values
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The coefficient of determination R² = 1 − Σ w |y − f|² / Σ w |y − ȳ|², over outputs."""
+        """Return the mean R² = 1 − Σ w |y − f|² / Σ w |y − ȳ|² of the outputs."""
         predicted = self.predict(X)
         targets = check_targets(y, len(predicted)).reshape(len(predicted), -1)
         weights = check_weights(sample_weight, len(predicted))
@@ -317,7 +314,7 @@ class SplatRegressor:
         return float(np.mean(1 - ratio))
 
     def summary(self) -> str:
-        """A few lines for people: splats, parameters, scales, loss and how they came about."""
+        """Return a text of a few lines: splats, parameters, residual, scales and rounds."""
         self._check_fitted()
         scales = torch.linalg.svdvals(self.measure_.factors)
         mass = self.measure_.amplitudes.norm(dim=1)
@@ -363,10 +360,10 @@ class SplatRegressor:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> SplatRegressor:
-        """Read what `save` wrote.
+        """Read a file that `save` wrote.
 
         Raises:
-            InputError: the file is missing or is something else.
+            InputError: the file is missing or holds something else.
         """
         content = read_content(path, FORMAT, "a fitted model")
         model = cls(**content["settings"])
@@ -395,11 +392,11 @@ class SplatRegressor:
         return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """All settings by name."""
+        """Return all settings by name."""
         return {name: getattr(self, name) for name in self._names()}
 
     def set_params(self, **params: Any) -> SplatRegressor:
-        """Change settings; returns this estimator."""
+        """Change settings, and return this estimator."""
         for name, value in params.items():
             if name not in self._names():
                 raise InputError(
@@ -427,7 +424,7 @@ class SplatRegressor:
         return Tags(
             estimator_type="regressor",
             target_tags=TargetTags(required=True, multi_output=True),
-            # its check for good scores has 10 inputs, 66 parameters a splat, and 200 samples
+            # the check for good scores has 10 inputs, 66 parameters a splat, and 200 samples
             regressor_tags=RegressorTags(poor_score=True),
             input_tags=InputTags(),
         )
@@ -437,59 +434,8 @@ class SplatRegressor:
             raise NotFittedError.create(type(self).__name__)
 
 
-class _Watch:
-    """Follows the rounds: prints, and keeps the measure that does best on held-out data."""
-
-    def __init__(
-        self, model: SplatRegressor, validation: Condition | None, progress: Progress | None
-    ) -> None:
-        self.model, self.validation, self.progress = model, validation, progress
-        self.history: list[Round] = []
-        self.kept: tuple[SplatMeasure, float] | None = None  # with its loss on the data fitted
-        self.lowest, self.idle = math.inf, 0
-
-    def __call__(self, entry: Round, measure: SplatMeasure) -> bool:
-        held = None
-        if self.validation is not None:
-            held = loss_of(as_peaks(measure), [self.validation])
-            self.idle = self.idle + 1
-            if held < self.lowest:
-                self.lowest, self.kept, self.idle = held, (measure, entry.loss), 0
-        entry = self.model._scaling.report(replace(entry, validation=held))
-        self.history.append(entry)
-        asked = False
-        if self.progress:
-            asked = bool(self.progress(entry, self.model._scaling.splats(measure)))
-        if self.model.verbose and entry.round % 10 == 0:
-            rmse = math.sqrt(2 * entry.loss)
-            print(f"round {entry.round}: {entry.splats} splats, residual {rmse:.3e}")
-        return asked or (self.validation is not None and self.idle >= self.model.patience)
-
-    def best(self, solution: Solution) -> Solution:
-        """The solution, or the best one on held-out data, with the history that was watched."""
-        measure, loss = self.kept or (solution.measure, solution.loss)
-        return Solution(measure, loss, self.history)
-
-
 def _names_of(y: Any) -> NDArray[np.object_] | None:
-    """The names of a frame's columns or of a series, if they are words."""
+    """Return the names of a frame's columns, or of a series, if they are strings."""
     names = getattr(y, "columns", None)
     names = [getattr(y, "name", None)] if names is None else list(names)
     return np.array(names, dtype=object) if all(isinstance(n, str) for n in names) else None
-
-
-def _criterion(count: int, outputs: int, factor: float, first: int) -> Any:
-    """AICc over the number of data: 2 q / (n − q − 1), q = factor · parameters; None if factor 0.
-
-    Too few data for the criterion (q >= n − 2 at the first splats) leave it out: the number of
-    splats is then bounded by the number of data alone.
-    """
-    rows = count * outputs
-    if not factor or factor * first >= rows - 2:
-        return None
-
-    def penalty(parameters: int) -> float:
-        q = factor * parameters
-        return 2 * q / (rows - q - 1) if q < rows - 2 else math.inf
-
-    return penalty

@@ -1,6 +1,6 @@
-"""A whole run of `splatrender regress`: data, fit, figures, files.
+"""A run of `splatrender regress`: data, fit, figures, files.
 
-results.json   errors, sizes, times and the history of every round
+results.json   errors, sizes, times and the history of all rounds
 model.pt       the fitted model: `SplatRegressor.load`, or `PdeFit.load` for a differential equation
 fit.png  splats.png  loss.png  animation.gif
 """
@@ -24,42 +24,38 @@ from splatrender.io.packages import pyplot
 from splatrender.model import SplatMeasure
 from splatrender.plots import regression as plots
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.problems.allen_cahn import (
-    STEADY_ROUNDS,
-    Marching,
-    PdeFit,
-    fit_evolving,
-    fit_steady,
-    with_images,
-)
+from splatrender.regression.problems.evolving import Marching, fit_evolving
+from splatrender.regression.problems.solution import PdeFit, with_images
+from splatrender.regression.problems.steady import ROUNDS, fit_steady
 from splatrender.regression.problems.table import Table, read_table
 from splatrender.regression.problems.tasks import TASKS, Task, task
-from splatrender.regression.solver import Round
+from splatrender.regression.report import Round
 
 Array = NDArray[np.float64]
-MOST_FRAMES = 80  # of the animation
-HOLDOUT_SEED = 1  # apart from the seed of the fit
+MOST_FRAMES = 80  # in the animation
+HOLDOUT_SEED = 1  # independent of the seed of the fit
 
 
 @dataclass(frozen=True)
 class RegressJob:
-    """What is asked for.
+    """Settings of a run.
 
     Attributes:
         target: name of a task, or path of a .csv file.
-        splats: number of splats at most, "auto" for the data to choose, None for the task's own.
-        seed: of data, starts and births.
+        splats: maximum number of splats, "auto" for as many as the data support, None for the
+            task's own.
+        seed: seed of data, starts and births.
         out: folder to write to.
-        inputs: columns of the file to learn from.
+        inputs: input columns of the file.
         outputs: columns of the file to predict.
         samples: number of samples, None for the task's own.
-        holdout: share of a file's rows that is not fitted but measured on.
-        method: of `SplatRegressor`.
+        holdout: share of a file's rows that is held out of the fit to measure errors on.
+        method: method of `SplatRegressor`.
         parent: shape of the splats.
-        rounds: of births and deaths at most, None for what suits the task.
-        pictures: draw them; None: if matplotlib is installed.
+        rounds: maximum number of rounds of births and deaths, None for the task's own.
+        pictures: draw plots; None: if matplotlib is installed.
         animation: also draw the animation.
-        threads: of the CPU, 0 for one each core.
+        threads: number of CPU threads, 0 for one per core.
     """
 
     target: str
@@ -79,29 +75,29 @@ class RegressJob:
 
 
 class Watcher(Protocol):
-    """Follows a run."""
+    """An observer of a run."""
 
     def begin(self, title: str, rounds: int) -> None:
-        """A fit of so many rounds at most begins."""
+        """Note that a fit of at most so many rounds begins."""
 
     def round(self, report: Round, window: int) -> bool:
-        """A round has ended; True asks for the end of the fit."""
+        """Note that a round has ended, and return True to end the fit."""
 
 
 class Silent:
-    """Nobody watches."""
+    """An observer that does nothing."""
 
     def begin(self, title: str, rounds: int) -> None:
-        """Nothing to do."""
+        """Do nothing."""
 
     def round(self, report: Round, window: int) -> bool:
-        """Go on."""
+        """Return False: the fit continues."""
         return False
 
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A fit, whatever was fitted."""
+    """A fit of samples or of an equation."""
 
     predict: Callable[[Array], Array]
     save: Callable[[Path], None]
@@ -110,28 +106,28 @@ class _Outcome:
     parameters: int
     extra: dict[str, Any]
     frames: list[tuple[Round, list[SplatMeasure]]]
-    drawn: list[SplatMeasure] | None = None  # instead of the measures, with images of splats
-    slabs: tuple[tuple[float, float], ...] = ()  # of time, one for each measure
+    drawn: list[SplatMeasure] | None = None  # in place of the measures, with images of splats
+    slabs: tuple[tuple[float, float], ...] = ()  # intervals of time, one for each measure
 
 
 def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
-    """Fit, measure and write.
+    """Fit, measure the errors, and write all files.
 
     Args:
-        job: what is asked for.
-        watcher: follows the rounds.
+        job: settings.
+        watcher: observer of the rounds.
 
     Returns:
         The content of results.json.
 
     Raises:
-        InputError: the input is at fault.
+        InputError: the input is invalid.
     """
     if job.threads:
         torch.set_num_threads(job.threads)
     draw = plots.have_matplotlib() if job.pictures is None else job.pictures
     if draw or job.animation:
-        pyplot()  # better now than after the fit
+        pyplot()  # an error now is better than after the fit
     watcher = watcher or Silent()
     out = Path(job.out)
     if out.exists() and not out.is_dir():
@@ -169,11 +165,11 @@ def run(job: RegressJob, watcher: Watcher | None = None) -> dict[str, Any]:
 
 
 def errors(predicted: Array, truth: Array) -> dict[str, float]:
-    """Root mean square, largest and relative L2 error.
+    """Return root mean square, largest and relative L2 error.
 
     Args:
         predicted: [...] values.
-        truth: as many.
+        truth: [...] true values.
 
     Returns:
         rmse, linf and relative_l2 = |predicted - truth| / |truth|.
@@ -194,11 +190,12 @@ def errors(predicted: Array, truth: Array) -> dict[str, float]:
 def _run_task(
     job: RegressJob, problem: Task, watcher: Watcher
 ) -> tuple[_Outcome, plots.Shown, dict[str, Any]]:
+    """Fit a task and measure it on its grid."""
     grid = problem.grid()
     data = None
     if problem.is_pde:
         if job.samples is not None:
-            raise InputError(f"samples: {problem.name} is a differential equation and has none")
+            raise InputError(f"samples: expected none, {problem.name} is a differential equation")
         outcome = _fit_pde(job, problem, watcher)
         where = "exact solution" if problem.truth else "reference solution"
     else:
@@ -212,10 +209,8 @@ def _run_task(
         first = len(np.unique(grid.x[:, 0]))
         second = len(grid.x) // first
         shape = (first, second) if problem.truth else (second, first)
-    shown = plots.Shown(
-        problem.title, problem.inputs, grid.x, grid.y, fit, shape,
-        None if data is None else (data.x, data.y),
-    )  # fmt: skip
+    samples = None if data is None else (data.x, data.y)
+    shown = plots.Shown(problem.title, problem.inputs, grid.x, grid.y, fit, shape, samples)
     measured: dict[str, Any] = {**errors(fit, grid.y), "measured_on": where, "points": len(grid.y)}
     if data is not None:
         residual = errors(outcome.predict(data.x), data.y)["rmse"]
@@ -224,6 +219,7 @@ def _run_task(
 
 
 def _run_table(job: RegressJob, watcher: Watcher) -> tuple[_Outcome, plots.Shown, dict[str, Any]]:
+    """Fit a table and measure it on rows that are held out."""
     if job.samples is not None:
         raise InputError("samples: expected with a task only, got with a file")
     if not 0 < job.holdout < 1:
@@ -252,7 +248,7 @@ def _run_table(job: RegressJob, watcher: Watcher) -> tuple[_Outcome, plots.Shown
 
 
 def _split(table: Table, share: float) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows to fit and rows to measure on, the latter in the order of the file."""
+    """Return rows to fit and rows to measure on, both in the order of the file."""
     count = len(table.x)
     held = min(max(1, round(share * count)), count - 2)
     order = np.random.default_rng(HOLDOUT_SEED).permutation(count)
@@ -280,7 +276,7 @@ def _fit_samples(
 
     watcher.begin(title, model.max_rounds)
     model.fit(x, y, progress=progress)
-    if names is not None:  # of inputs and outputs
+    if names is not None:  # inputs and outputs
         model.feature_names_in_, model.target_names_ = (np.array(n, dtype=object) for n in names)
     return _Outcome(
         model.predict,
@@ -313,7 +309,7 @@ def _fit_pde(job: RegressJob, problem: Task, watcher: Watcher) -> _Outcome:
 
     fitted: PdeFit
     if problem.truth is not None:
-        rounds = STEADY_ROUNDS if job.rounds is None else job.rounds
+        rounds = ROUNDS if job.rounds is None else job.rounds
         watcher.begin(problem.title, rounds)
         fitted = fit_steady(splats, job.seed, rounds, progress)
     else:

@@ -15,7 +15,7 @@ from torch import Tensor
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import Condition, Rows, joint_rows, unpack
 
-CHUNK = 1 << 19  # point-splat pairs at a time: tens of MB for each intermediate in 2-D
+CHUNK = 1 << 19  # point-splat pairs at a time: tens of MB for each intermediate array in 2-D
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,7 +28,7 @@ class Design:
     Attributes:
         residual: [R, s] r.
         columns: [R, k, q] Φ.
-        widths: rows that belong to each point, by condition.
+        widths: number of rows for each point, by condition.
     """
 
     residual: Tensor
@@ -36,9 +36,10 @@ class Design:
     widths: tuple[int, ...]
 
     def at_points(self, conditions: Sequence[Condition]) -> Tensor:
-        """[n] squared residuals at the points of all conditions in turn."""
+        """Return [n] squared residuals at the points of all conditions in turn."""
         energies = self.residual.square().sum(dim=1)
-        parts = energies.split([len(c) * w for c, w in zip(conditions, self.widths, strict=True)])
+        rows = [len(c) * w for c, w in zip(conditions, self.widths, strict=True)]
+        parts = torch.split(energies, rows)
         summed = [p.reshape(-1, w).sum(dim=1) for p, w in zip(parts, self.widths, strict=True)]
         return torch.cat(summed)
 
@@ -62,22 +63,22 @@ class NormalEquations:
 
 
 def is_linear(conditions: Sequence[Condition]) -> bool:
-    """Whether all residuals are linear in the amplitudes, so that these can be eliminated."""
+    """Return whether all residuals are linear in the amplitudes, which can be eliminated then."""
     return all(condition.linear for condition in conditions)
 
 
 def design_of(
     measure: SplatMeasure, conditions: Sequence[Condition], atoms: SplatMeasure | None = None
 ) -> Design:
-    """Residuals at a measure and the columns of `atoms` (of the measure's own splats if None).
+    """Return residuals at a measure and the columns of other splats, or of its own.
 
     Args:
         measure: k splats.
         conditions: the problem.
-        atoms: other splats whose columns are wanted.
+        atoms: splats whose columns are returned; the measure's own if None.
 
     Returns:
-        The design, whole: R k q numbers.
+        The whole design: R k q numbers.
     """
     linear = is_linear(conditions)
     residuals, columns = [], []
@@ -121,7 +122,7 @@ def normal_equations(measure: SplatMeasure, conditions: Sequence[Condition]) -> 
 
 
 def jacobian_rows(measure: SplatMeasure, condition: Condition) -> tuple[Tensor, Tensor]:
-    """Residuals [n m] and their Jacobian [n m, P] by (c, u, ε) for one condition."""
+    """Return residuals [n m] of one condition and their Jacobian [n m, P] by (c, u, ε)."""
     rows = joint_rows(condition.operators, measure, condition.points, True)
     amplitudes = measure.weights
     residual, slopes = condition.linearised([row.value @ amplitudes for row in rows])
@@ -145,10 +146,10 @@ _BLOCKS = ("value", "shift", "strain")
 
 
 def _scalar_block(rows: list[Rows], slopes: Tensor, amplitudes: Tensor, name: str) -> Tensor:
-    """[n, k] or [n, k, g]: Σ_q slope_q ∂(L_q f)/∂(c, u or ε) for one output and one residual."""
-    total = None
+    """Return Σ_q slope_q ∂(L_q f)/∂(c, u or ε), [n, k] or [n, k, g], for m = p = 1."""
+    total: Tensor | None = None
     for q, row in enumerate(rows):
-        part = getattr(row, name)
+        part: Tensor = getattr(row, name)
         slope = slopes[:, q].reshape(-1, *(1,) * (part.dim() - 1))
         total = slope * part if total is None else total + slope * part
     assert total is not None
@@ -156,13 +157,13 @@ def _scalar_block(rows: list[Rows], slopes: Tensor, amplitudes: Tensor, name: st
 
 
 def unit_slopes(condition: Condition, residual: Tensor) -> Tensor:
-    """[n, p, 1, p] derivatives of a linear condition's residuals by the field: √w times one."""
+    """Return [n, p, 1, p] derivatives of a linear condition's residuals by the field: √w I."""
     eye = torch.eye(residual.shape[1]).to(residual)
     return condition.root_weights[:, None, None, None] * eye[None, :, None, :]
 
 
 def loss_of(measure: SplatMeasure, conditions: Sequence[Condition]) -> float:
-    """½ Σ |r|² of all conditions."""
+    """Return ½ Σ |r|² of all conditions."""
     total = 0.0
     for part in chunks(measure, conditions):
         total += 0.5 * float(residuals_of(measure, part).square().sum())
@@ -170,13 +171,13 @@ def loss_of(measure: SplatMeasure, conditions: Sequence[Condition]) -> float:
 
 
 def residuals_of(measure: SplatMeasure, condition: Condition) -> Tensor:
-    """[n, p] residuals of a condition; differentiable in the measure."""
+    """Return [n, p] residuals of a condition, differentiable in the measure."""
     rows = joint_rows(condition.operators, measure, condition.points)
     return condition.residuals([row.value @ measure.amplitudes for row in rows])
 
 
 def chunks(measure: SplatMeasure, conditions: Sequence[Condition]) -> Iterator[Condition]:
-    """The conditions cut into parts that bound memory."""
+    """Divide the conditions into parts that bound memory."""
     size = max(16, CHUNK // max(1, len(measure)))
     for condition in conditions:
         if len(condition) <= size:
@@ -187,7 +188,7 @@ def chunks(measure: SplatMeasure, conditions: Sequence[Condition]) -> Iterator[C
 
 
 def moved(measure: SplatMeasure, step: Tensor) -> SplatMeasure:
-    """The measure after a step θ = (c, u, ε): c + δc, b + A u, A exp(ε).
+    """Return the measure after a step θ = (δc, u, ε): c + δc, b + A u, A exp(ε).
 
     Args:
         measure: k splats.
@@ -197,9 +198,8 @@ def moved(measure: SplatMeasure, step: Tensor) -> SplatMeasure:
         The new measure; factors stay invertible because exp(ε) is.
     """
     count, dims, outputs = len(measure), measure.dims, measure.outputs
-    change, shift, strain = step.split(
-        [count * outputs, count * dims, count * dims * (dims + 1) // 2]
-    )
+    sizes = [count * outputs, count * dims, count * dims * (dims + 1) // 2]
+    change, shift, strain = torch.split(step, sizes)
     matrix = unpack(strain.reshape(count, -1), dims)
     stretch = matrix.exp() if dims == 1 else torch.linalg.matrix_exp(matrix)
     return replace(

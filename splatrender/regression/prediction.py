@@ -1,4 +1,4 @@
-"""Predictions for a table by a model that was fitted to one."""
+"""Predictions for a table by a model fitted to a table."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from splatrender.regression.problems.table import read_columns
 
 
 def predict_table(model: str | os.PathLike[str], table: str | os.PathLike[str]) -> str:
-    """The inputs of a .csv file and what a fitted model predicts from them, as .csv text.
+    """Return the inputs of a .csv file and a fitted model's predictions for them, as .csv text.
 
     Args:
         model: file that `SplatRegressor.save` wrote, or the folder of a `regress` run.
-        table: file with the columns that the model was fitted to, by name.
+        table: file with the columns of the model's inputs, by name.
 
     Returns:
-        A header and a line for each row; numbers as precise as they are.
+        A header and a line for each row, with all digits of the numbers.
 
     Raises:
-        InputError: the model or the table is missing or something else, or a column is missing.
+        InputError: the model, the table or a column is missing, or a file holds something else.
 
     Example:
         >>> predict_table("output/u", "new.csv")  # doctest: +SKIP

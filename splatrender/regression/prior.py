@@ -1,4 +1,4 @@
-"""What is asked of a measure besides the conditions: small amplitudes, widths within bounds."""
+"""The prior of a measure: small amplitudes, widths within bounds."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from splatrender.regression.linearise import NormalEquations
 
 @dataclass(frozen=True)
 class Prior:
-    """What is asked of a measure besides the conditions.
+    """A penalty of amplitudes, and bounds of widths.
 
         ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · (|A_i⁻¹|² / d)^roughness
 
-    With roughness > 0 splats that are small or thin must have small amplitudes, as in a Sobolev
-    norm: the mean of |∇ρ|² is proportional to the squared Frobenius norm |A⁻¹|².
+    With roughness > 0 small or thin splats must have small amplitudes, as in a Sobolev norm: the
+    mean of |∇ρ|² is proportional to the squared Frobenius norm |A⁻¹|².
 
     Attributes:
         ridge: factor of the squared amplitudes.
         roughness: power of the splats' steepness; s in d = 1 if the norm has s derivatives.
-        lasso: weight of Σ |c|, the total mass; kept down by reweighted ridges.
-        smallest: standard deviation below which no splat shrinks, in units of the inputs.
-        largest: standard deviation above which no splat grows.
-        extents: d standard deviations along the inputs above which no splat grows, or None.
+        lasso: weight of Σ |c|, the total mass; minimised by reweighted ridges.
+        smallest: minimum standard deviation, in units of the inputs.
+        largest: maximum standard deviation.
+        extents: d maximum standard deviations along the inputs, or None.
     """
 
     ridge: float = 0.0
@@ -38,19 +38,19 @@ class Prior:
     extents: tuple[float, ...] | None = None
 
     def relative(self, measure: SplatMeasure) -> Tensor:
-        """[k] ρ_i / ridge."""
+        """Return [k] ρ_i / ridge."""
         if not self.roughness:
             return torch.ones_like(measure.mass)
         return (measure.inverse_factors().square().sum(dim=(1, 2)) / measure.dims) ** self.roughness
 
     def penalty(self, measure: SplatMeasure) -> float:
-        """The penalty of a peak-normalised measure of mass one."""
+        """Return the penalty of a peak-normalised measure of mass one."""
         squares = measure.weights.square().sum(dim=1)
         total = 0.5 * self.ridge * float((self.relative(measure) * squares).sum())
         return total + (self.lasso * float(measure.weights.abs().sum()) if self.lasso else 0.0)
 
     def ridges(self, measure: SplatMeasure) -> Tensor:
-        """[k, p] ridges of a quadratic that touches the penalty from above."""
+        """Return [k, p] ridges of a quadratic that touches the penalty from above."""
         amplitudes = measure.weights
         ridges = (self.ridge * self.relative(measure))[:, None].expand_as(amplitudes)
         if self.lasso:
@@ -86,13 +86,13 @@ class Prior:
         system.hessian[strains[:, :, None], heights[:, None, :]] += cross.mT
 
     def hold(self, system: NormalEquations, measure: SplatMeasure, step: Tensor) -> bool:
-        """Tie those widths to their bounds, in place, that `step` would lead beyond.
+        """Tie widths to their bounds, in place, where `step` would exceed these.
 
         The width w_j along input j is the length of row j of A; with n the row's direction, its
         logarithm changes by nᵀ ε n.
 
         Returns:
-            Whether there are any; then the step is to be solved for anew.
+            True if a width was tied: the step must be solved for again.
         """
         if self.extents is None:
             return False
@@ -108,16 +108,15 @@ class Prior:
             return False
         v, at = slopes[splats, axes], places[splats]
         tie = 1e6 * system.hessian.diagonal()[at].amax(dim=1)
-        system.hessian.index_put_(
-            (at[:, :, None], at[:, None, :]), tie[:, None, None] * v[:, :, None] * v[:, None, :],
-            accumulate=True,
-        )  # fmt: skip
+        stiffness = tie[:, None, None] * v[:, :, None] * v[:, None, :]
+        pairs = (at[:, :, None], at[:, None, :])
+        system.hessian.index_put_(pairs, stiffness, accumulate=True)
         pull = (tie * slack[splats, axes])[:, None] * v
         system.gradient.index_put_((at,), pull, accumulate=True)
         return True
 
     def limited(self, measure: SplatMeasure) -> SplatMeasure:
-        """The measure with every standard deviation within its bounds."""
+        """Return the measure with all standard deviations within their bounds."""
         if self.extents is not None:
             widths = measure.factors.norm(dim=2)  # along the inputs: the roots of Σ_jj
             shrink = (widths.new_tensor(self.extents) / widths).clamp(max=1)
@@ -135,7 +134,7 @@ class Prior:
 
 
 def strains_of(measure: SplatMeasure) -> Tensor:
-    """[k, d(d+1)/2] where a splat's strains stand among all parameters."""
+    """Return [k, d(d+1)/2] positions of the splats' strains among all parameters."""
     count, dims = len(measure), measure.dims
     each = dims * (dims + 1) // 2
     return count * (measure.outputs + dims) + torch.arange(count * each).reshape(count, each)

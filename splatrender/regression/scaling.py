@@ -9,20 +9,20 @@ from torch import Tensor
 
 from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
-from splatrender.regression.solver import Round
+from splatrender.regression.report import Round
 
-FARTHEST = 1e100  # of scaled inputs: beyond, squares of distances overflow and all splats are zero
-ROUNDING = 4 * torch.finfo(torch.float64).eps  # a spread this small, of the largest, is none
+FARTHEST = 1e100  # for scaled inputs: beyond, squared distances overflow and all splats are zero
+ROUNDING = 4 * torch.finfo(torch.float64).eps  # a spread this small, relative to values, is none
 
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Maps between the user's units and the solver's.
+    """The map between the user's units and the solver's.
 
         u = (x − low) / size,      v = (y − centre) / unit
 
     Attributes:
-        low: [d] least inputs.
+        low: [d] smallest inputs.
         size: [d] their ranges, 1 where an input does not vary.
         centre: [p] means of the targets.
         unit: root mean square of the centred targets over all outputs, 1 if they do not vary.
@@ -35,7 +35,7 @@ class Scaling:
 
     @staticmethod
     def of(points: Tensor, values: Tensor, weights: Tensor | None = None) -> Scaling:
-        """The scaling of samples.
+        """Return the scaling of samples.
 
         Args:
             points: [n, d] inputs.
@@ -43,7 +43,7 @@ class Scaling:
             weights: [n] >= 0, all equal if None.
 
         Raises:
-            InputError: the inputs' range is no finite number.
+            InputError: the range of an input is not a finite number.
         """
         low, high = points.amin(dim=0), points.amax(dim=0)
         size = high - low
@@ -58,26 +58,26 @@ class Scaling:
         shares = (shares / shares.sum())[:, None]
         reduced = values / largest  # sums of squares must not overflow
         centre = (shares * reduced).sum(dim=0)
-        centre = centre + (shares * (reduced - centre)).sum(dim=0)  # what rounding left
+        centre = centre + (shares * (reduced - centre)).sum(dim=0)  # the rest of rounding
         unit = float((shares * (reduced - centre).square()).sum(dim=0).mean().sqrt())
-        if unit <= ROUNDING:  # targets that do not vary are one of themselves, exactly
+        if unit <= ROUNDING:  # targets that do not vary are met exactly
             return Scaling(low, torch.where(size > 0, size, 1.0), values[0].clone(), largest)
         return Scaling(low, torch.where(size > 0, size, 1.0), largest * centre, largest * unit)
 
     def inputs(self, points: Tensor) -> Tensor:
-        """[n, d] inputs of the user for the solver."""
+        """Return [n, d] inputs in the solver's units."""
         return ((points - self.low) / self.size).clamp(-FARTHEST, FARTHEST)
 
     def targets(self, values: Tensor) -> Tensor:
-        """[n, p] targets of the user for the solver."""
+        """Return [n, p] targets in the solver's units."""
         return (values - self.centre) / self.unit
 
     def outputs(self, values: Tensor) -> Tensor:
-        """[n, p] values of the solver's function for the user."""
+        """Return [n, p] values in the user's units."""
         return self.centre + self.unit * values
 
     def splats(self, measure: SplatMeasure) -> SplatMeasure:
-        """The solver's splats in the user's units, to which `centre` is to be added."""
+        """Return the splats in the user's units; `centre` must be added to their sum."""
         return measure.with_tensors(
             {
                 "means": self.low + self.size * measure.means,
@@ -87,9 +87,8 @@ class Scaling:
         )
 
     def report(self, entry: Round) -> Round:
-        """The solver's report in the user's units."""
-        square = self.unit * self.unit
-        held = entry.validation
+        """Return a report in the user's units."""
+        square, held = self.unit * self.unit, entry.validation
         return replace(
             entry,
             loss=square * entry.loss,

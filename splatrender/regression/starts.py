@@ -1,4 +1,4 @@
-"""Where a search begins."""
+"""First splats of a search."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ def initial_measure(
     generator: torch.Generator | None = None,
     parent: str | Parent = "gaussian",
 ) -> SplatMeasure:
-    """Splats of amplitude zero at random points, each as wide as its share of the points' box.
+    """Return splats of amplitude 0 at random points, each as wide as its share of the points' box.
 
-    An input that does not vary gets the widest of the others' sizes: nothing depends on it.
+    An input that does not vary gets the largest size of the others: nothing depends on it.
 
     Args:
         points: [n, d] float64, in units of the inputs.
-        n_splats: how many.
-        outputs: p.
+        n_splats: number of splats.
+        outputs: number of outputs p.
         generator: source of randomness.
-        parent: bump.
+        parent: shape of the splats.
 
     Returns:
         A peak-normalised measure of mass one.

@@ -1,4 +1,4 @@
-"""Files of fitted models: a dict of tensors and plain values that names its own format."""
+"""Files of fitted models: a dict of tensors and plain values with the name of its format."""
 
 from __future__ import annotations
 
@@ -16,31 +16,31 @@ def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None
 
     Args:
         path: file to write or to replace.
-        content: with the key "format".
+        content: values by name, "format" among them.
     """
     write_tensors(path, content)
 
 
 def read_content(path: str | os.PathLike[str], kind: str, what: str) -> dict[str, Any]:
-    """Read what `write_content` wrote. The file is read as data: nothing in it is run.
+    """Read a file that `write_content` wrote, as data: nothing in it is run.
 
     Args:
         path: file to read.
-        kind: the format that it must have.
-        what: it holds, for messages: "a fitted model".
+        kind: expected format.
+        what: expected content, for messages: "a fitted model".
 
     Returns:
         The dict.
 
     Raises:
-        InputError: the file is missing or is something else.
+        InputError: the file is missing or holds something else.
     """
     try:
-        content = torch.load(path, weights_only=True)
+        content: dict[str, Any] = torch.load(path, weights_only=True)
         if content["format"] != kind:
             raise KeyError("format")
     except FileNotFoundError:
         raise InputError(f"{path}: expected {what}, got no file") from None
-    except Exception as error:  # whatever unpickling another file runs into
+    except Exception as error:  # any error that unpickling another file raises
         raise InputError(f"{path}: expected {what}, got something else") from error
     return content

@@ -25,7 +25,7 @@ from splatrender.flow.birth_death import (
 from splatrender.model import evaluate
 from splatrender.model.splitting import split
 from splatrender.operators.sampling import observations
-from splatrender.regression.amplitudes import as_peaks, project
+from splatrender.regression.amplitudes import as_peaks, fit_amplitudes
 from splatrender.regression.linearise import design_of
 from splatrender.regression.prior import Prior
 
@@ -58,13 +58,13 @@ def test_frozen_removal_cost_is_the_true_one() -> None:
 
 def test_refitted_removal_cost_is_the_true_one() -> None:
     conditions = [observations(POINTS, TARGET)]
-    measure, before = project(as_peaks(make_measure(6, 2, 2)), conditions, Prior())
+    measure, before = fit_amplitudes(as_peaks(make_measure(6, 2, 2)), conditions, Prior())
     design = design_of(measure, conditions)
     gram = design.flat.T @ design.flat
     costs = removal_cost_refitted(measure.weights[:, None, :], gram)
     for i in range(6):
         rest = torch.arange(6) != i
-        _, after = project(measure.index(rest), conditions, Prior())
+        _, after = fit_amplitudes(measure.index(rest), conditions, Prior())
         assert float(costs[i]) == pytest.approx(after - before, rel=1e-6)
 
 
@@ -84,7 +84,7 @@ def test_refitted_cost_with_coupled_outputs() -> None:
 
 def test_births_gain_what_was_predicted_and_are_the_best() -> None:
     conditions = [observations(POINTS, TARGET)]
-    measure, before = project(as_peaks(make_measure(4, 2, 2)), conditions, Prior())
+    measure, before = fit_amplitudes(as_peaks(make_measure(4, 2, 2)), conditions, Prior())
     atoms = as_peaks(make_measure(20, 2, 2, seed=9))
     design = design_of(measure, conditions)
     columns = design_of(measure, conditions, atoms).columns
@@ -92,10 +92,10 @@ def test_births_gain_what_was_predicted_and_are_the_best() -> None:
     assert len(set(born.ids.tolist())) == 3
     for chosen in range(1, 4):
         both = type(measure).cat([measure, atoms.index(born.ids[:chosen])])
-        _, after = project(both, conditions, Prior())
+        _, after = fit_amplitudes(both, conditions, Prior())
         assert after - before == pytest.approx(-float(born.gains[:chosen].sum()), rel=1e-6)
     singles = [
-        project(type(measure).cat([measure, atoms.index(torch.tensor([i]))]), conditions, Prior())
+        fit_amplitudes(measure.cat([measure, atoms.index(torch.tensor([i]))]), conditions, Prior())
         for i in range(20)
     ]
     assert int(torch.tensor([s[1] for s in singles]).argmin()) == int(born.ids[0])

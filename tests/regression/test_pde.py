@@ -13,11 +13,14 @@ import torch
 from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import identity, operator_rows
-from splatrender.regression.problems import allen_cahn as pde
+from splatrender.regression.problems import evolving, solution, steady
+from splatrender.regression.problems.evolving import Marching, fit_evolving
+from splatrender.regression.problems.solution import PdeFit
+from splatrender.regression.problems.steady import fit_steady
 from splatrender.regression.problems.tasks import task
-from splatrender.regression.solver import Round
+from splatrender.regression.report import Round
 
-QUICK = pde.Marching(windows=10, rounds=5, iterations=15, polish=10, until=0.1)
+QUICK = Marching(windows=10, rounds=5, iterations=15, polish=10, until=0.1)
 
 
 def relative(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -26,16 +29,16 @@ def relative(predicted: np.ndarray, truth: np.ndarray) -> float:
 
 @pytest.fixture
 def few_points(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A steady problem of a third of the points, from fewer starts."""
-    monkeypatch.setattr(pde, "STEADY_CELLS", (20, 20))
-    monkeypatch.setattr(pde, "BOUNDARY_POINTS", 41)
-    monkeypatch.setattr(pde, "STARTS", 2)
+    """Reduce the steady problem to a third of the points and fewer starts."""
+    monkeypatch.setattr(steady, "CELLS", (20, 20))
+    monkeypatch.setattr(steady, "BOUNDARY_POINTS", 41)
+    monkeypatch.setattr(steady, "STARTS", 2)
 
 
 @pytest.mark.usefixtures("few_points")
 def test_steady_equation_is_solved() -> None:
     grid = task("allen-cahn-steady").grid()
-    fitted = pde.fit_steady(14, seed=0, rounds=3)
+    fitted = fit_steady(14, seed=0, rounds=3)
     assert fitted.splats <= 14 and fitted.parameters == 6 * fitted.splats
     assert relative(fitted.predict(grid.x), grid.y) < 5e-3
     assert fitted.history[-1][1].loss < fitted.history[0][1].loss
@@ -43,18 +46,18 @@ def test_steady_equation_is_solved() -> None:
 
 @pytest.mark.usefixtures("few_points")
 def test_steps_of_the_loss_never_rise_without_resampling() -> None:
-    fitted = pde.fit_steady(11, seed=1, rounds=2)  # fresh points come at round 5
+    fitted = fit_steady(11, seed=1, rounds=2)  # fresh points come at round 5
     losses = [entry.loss for _, entry in fitted.history]
     assert all(b <= a * (1 + 1e-9) for a, b in itertools.pairwise(losses))
 
 
 @pytest.fixture(scope="module")
-def first_window() -> pde.PdeFit:
-    """The evolving equation up to t = 0.1."""
-    return pde.fit_evolving(180, 0, QUICK)
+def first_window() -> PdeFit:
+    """Solve the evolving equation up to t = 0.1."""
+    return fit_evolving(180, 0, QUICK)
 
 
-def test_evolving_equation_is_solved_for_a_while(first_window: pde.PdeFit) -> None:
+def test_evolving_equation_is_solved_for_a_while(first_window: PdeFit) -> None:
     grid = task("allen-cahn").grid()
     early = grid.x[:, 1] <= 0.1
     assert relative(first_window.predict(grid.x[early]), grid.y[early]) < 2e-2
@@ -62,7 +65,7 @@ def test_evolving_equation_is_solved_for_a_while(first_window: pde.PdeFit) -> No
     assert relative(frozen, grid.y[early]) > 5e-2  # what the initial values alone would give
 
 
-def test_solution_is_periodic_and_even(first_window: pde.PdeFit) -> None:
+def test_solution_is_periodic_and_even(first_window: PdeFit) -> None:
     random = np.random.default_rng(0).random((200, 2)) * [2, 0.1] - [1, 0]
     here = first_window.predict(random)
     for change in (random + np.array([2, 0]), random - np.array([4, 0]), random * [-1, 1]):
@@ -73,23 +76,23 @@ def test_solution_is_periodic_and_even(first_window: pde.PdeFit) -> None:
 
 
 def test_images_that_are_left_out_are_nothing(
-    first_window: pde.PdeFit, monkeypatch: pytest.MonkeyPatch
+    first_window: PdeFit, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     points = np.random.default_rng(1).random((200, 2)) * [2, 0.1] - [1, 0]
-    monkeypatch.setattr(pde, "IMAGES", 6)
-    whole = replace(first_window, value=pde.symmetric(identity()))
+    monkeypatch.setattr(solution, "IMAGES", 6)
+    whole = replace(first_window, value=solution.symmetric(identity()))
     np.testing.assert_allclose(first_window.predict(points), whole.predict(points), atol=1e-5)
     for window in first_window.windows:
-        assert float(window.measure.factors[:, 0].norm(dim=1).max()) <= pde.WIDEST * (1 + 1e-9)
+        assert float(window.measure.factors[:, 0].norm(dim=1).max()) <= evolving.WIDEST * (1 + 1e-9)
 
 
-def test_windows_and_images_are_drawn(first_window: pde.PdeFit, tmp_path: Path) -> None:
+def test_windows_and_images_are_drawn(first_window: PdeFit, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from splatrender.plots import regression as pictures
 
     grid = task("allen-cahn").grid()
     shown = pictures.Shown("", ("x", "t"), grid.x, grid.y, grid.y, (201, 512))
-    measure = pde.with_images(first_window.windows[0].measure)
+    measure = solution.with_images(first_window.windows[0].measure)
     means = measure.means[:, 0]
     assert float(means.abs().max()) <= 1  # within the period
     torch.testing.assert_close(means.sort().values, (-means).sort().values)
@@ -98,27 +101,27 @@ def test_windows_and_images_are_drawn(first_window: pde.PdeFit, tmp_path: Path) 
     assert (tmp_path / "a.png").read_bytes() != (tmp_path / "b.png").read_bytes()
 
 
-def test_time_outside_of_the_windows_is_nan(first_window: pde.PdeFit) -> None:
+def test_time_outside_of_the_windows_is_nan(first_window: PdeFit) -> None:
     assert np.isnan(first_window.predict(np.array([[0.0, 0.5]]))).all()
 
 
-def test_solution_is_saved_and_loaded(first_window: pde.PdeFit, tmp_path: Path) -> None:
+def test_solution_is_saved_and_loaded(first_window: PdeFit, tmp_path: Path) -> None:
     path = tmp_path / "model.pt"
     first_window.save(path)
     points = np.random.default_rng(0).random((50, 2)) * [2, 0.1] - [1, 0]
-    again = pde.PdeFit.load(path)
+    again = PdeFit.load(path)
     np.testing.assert_array_equal(again.predict(points), first_window.predict(points))
     with pytest.raises(InputError, match="expected a fitted solution, got no file"):
-        pde.PdeFit.load(tmp_path / "none.pt")
+        PdeFit.load(tmp_path / "none.pt")
     torch.save({"format": "other"}, path)
     with pytest.raises(InputError, match="got something else"):
-        pde.PdeFit.load(path)
+        PdeFit.load(path)
 
 
 def test_residual_vanishes_for_a_uniform_solution() -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.linspace(0, 1, 33, dtype=torch.float64)
-    window = pde._WindowProblem(0.0, 0.1, x, torch.ones_like(x), generator)
+    window = evolving._WindowProblem(0.0, 0.1, x, torch.ones_like(x), generator)
     one = torch.ones(1, dtype=torch.float64)
     wide = SplatMeasure(  # u = 1 to within 1e-6 in the window, summed over ten images
         one,
@@ -141,20 +144,20 @@ def test_a_fit_can_be_ended_early() -> None:
         seen.append((entry.round, window))
         return len(seen) >= 2
 
-    fitted = pde.fit_steady(12, 0, rounds=50, progress=enough)
+    fitted = fit_steady(12, 0, rounds=50, progress=enough)
     assert len(fitted.history) <= 4 and seen[0] == (0, 0)
 
 
 def test_senseless_numbers_are_refused() -> None:
     with pytest.raises(InputError, match="splats: expected at least 1"):
-        pde.fit_steady(0)
+        fit_steady(0)
     with pytest.raises(InputError, match="expected at least 40, four for each of 10 windows"):
-        pde.fit_evolving(20)
+        fit_evolving(20)
 
 
 @pytest.mark.slow
 def test_steady_equation_is_solved_to_four_digits() -> None:
     """Less than half of the usual rounds, and any rounding: the error is 10⁻⁵ then."""
     grid = task("allen-cahn-steady").grid()
-    fitted = pde.fit_steady(50, seed=0, rounds=8)
+    fitted = fit_steady(50, seed=0, rounds=8)
     assert relative(fitted.predict(grid.x), grid.y) < 2e-4

@@ -19,7 +19,7 @@ from splatrender.plots import regression as pictures
 from splatrender.regression import job as job_module
 from splatrender.regression.estimator import SplatRegressor
 from splatrender.regression.job import RegressJob, errors, run
-from splatrender.regression.problems.allen_cahn import PdeFit
+from splatrender.regression.problems.solution import PdeFit
 from splatrender.regression.problems.tasks import task
 
 Run = Callable[..., tuple[int, str, str]]
@@ -124,7 +124,7 @@ def test_differential_equation_is_fitted(call: Run, tmp_path: Path) -> None:
         (("allen-cahn", "--splats", 20), "expected at least 40, four for each of 10 windows"),
         (("allen-cahn", "--splats", "auto"), "splats: expected a number"),
         (("allen-cahn-steady", "--method", "adam"), "method: expected levenberg"),
-        (("allen-cahn-steady", "--samples", 5), "is a differential equation and has none"),
+        (("allen-cahn-steady", "--samples", 5), "samples: expected none, allen-cahn"),
         (("chirp", "--parent", "cube"), "cube"),
         ((), "Usage"),
     ],

@@ -15,7 +15,7 @@ from splatrender.model import SplatMeasure, evaluate
 from splatrender.operators.differential import Condition, identity, laplacian
 from splatrender.operators.sampling import observations
 from splatrender.regression import (
-    LevenbergOptions,
+    LMOptions,
     Prior,
     Round,
     SolverOptions,
@@ -23,12 +23,12 @@ from splatrender.regression import (
     initial_measure,
     levenberg_marquardt,
 )
-from splatrender.regression.amplitudes import as_peaks, project
-from splatrender.regression.descent import DescentOptions, condition_loss, descend
+from splatrender.regression.amplitudes import as_peaks, fit_amplitudes
+from splatrender.regression.descent import DescentOptions, condition_loss, fit_first_order
 from splatrender.regression.linearise import NormalEquations, loss_of, moved
 from splatrender.regression.noise import neighbour_noise
 
-TIGHT = LevenbergOptions(iterations=200, tolerance=1e-10)
+TIGHT = LMOptions(iterations=200, tolerance=1e-10)
 
 
 def nudged(measure: SplatMeasure, size: float = 0.03) -> SplatMeasure:
@@ -70,7 +70,7 @@ def test_a_nonlinear_problem_converges_fast() -> None:
 def test_projection_gives_the_least_squares_amplitudes() -> None:
     measure = as_peaks(make_measure(4, 2, 2))
     points, target = uniform(50), uniform(50, 2, seed=3)
-    found, loss = project(measure, [observations(points, target)], Prior(ridge=1e-3))
+    found, loss = fit_amplitudes(measure, [observations(points, target)], Prior(ridge=1e-3))
     columns = torch.stack(
         [evaluate(replace(measure, weights=torch.eye(4, dtype=F64)), points).value], 0
     )[0]
@@ -83,14 +83,14 @@ def test_projection_takes_a_gauss_newton_step_where_residuals_are_not_linear() -
     measure = as_peaks(make_measure(4, 2))
     points, target, prior = uniform(50), uniform(50, 1, seed=3), Prior(ridge=1e-3)
     data = observations(points, target)
-    linear, loss = project(measure, [data], prior)
+    linear, loss = fit_amplitudes(measure, [data], prior)
     written_out = replace(data, residual=lambda _, u: u)  # one step leads to the minimum
-    found, found_loss = project(measure, [written_out], prior)
+    found, found_loss = fit_amplitudes(measure, [written_out], prior)
     torch.testing.assert_close(found.weights, linear.weights)
     assert found_loss == pytest.approx(loss)
     bent = replace(data, residual=lambda _, u: u + u**3)
     before = loss_of(measure, [bent]) + prior.penalty(measure)
-    found, found_loss = project(measure, [bent], prior)
+    found, found_loss = fit_amplitudes(measure, [bent], prior)
     assert found_loss + prior.penalty(found) < before
     assert found_loss == pytest.approx(loss_of(found, [bent]))
 
@@ -102,7 +102,7 @@ def test_descents_do_not_hang_on_the_last_bit(first: int) -> None:
     ends = (torch.zeros_like(side), torch.ones_like(side))
     border = torch.cat([torch.stack(p, 1) for e in ends for p in ((side, e), (e, side))])
     start = initial_measure(inside, 10, generator=torch.Generator().manual_seed(first))
-    prior, options = Prior(smallest=0.03, extents=(2, 2)), LevenbergOptions(40, tolerance=0)
+    prior, options = Prior(smallest=0.03, extents=(2, 2)), LMOptions(40, tolerance=0)
     losses = []
     for size in (0, 1e-13, -1e-13):
         generator = torch.Generator().manual_seed(0)
@@ -190,7 +190,7 @@ def test_rotating_and_scaling_the_data_commutes_with_fitting(scale: float) -> No
     turn = scale * torch.stack([torch.stack([c, -s]), torch.stack([s, c])])
     start = as_peaks(make_measure(5, seed=2))
     turned = replace(start, means=start.means @ turn.T, factors=turn @ start.factors)
-    options = LevenbergOptions(iterations=8, tolerance=0)
+    options = LMOptions(iterations=8, tolerance=0)
     here = levenberg_marquardt(start, [observations(points, target)], options=options)
     there = levenberg_marquardt(turned, [observations(points @ turn.T, target)], options=options)
     assert there.loss == pytest.approx(here.loss, rel=1e-5)
@@ -315,7 +315,7 @@ def test_first_order_methods_descend(method: str) -> None:
     conditions = [observations(x, (6 * x).sin())]
     start = initial_measure(x, 6, generator=torch.Generator().manual_seed(0))
     options = DescentOptions(method=method, steps=100, rate=1e-2, every=20)
-    solution = descend(conditions, start, options)
+    solution = fit_first_order(conditions, start, options)
     losses = [entry.loss for entry in solution.history]
     assert len(losses) == 5 and losses == sorted(losses, reverse=True)
     assert solution.loss == pytest.approx(float(condition_loss(solution.measure, conditions)))

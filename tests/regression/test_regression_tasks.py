@@ -113,7 +113,7 @@ def test_unknown_tasks_and_senseless_samples_are_refused() -> None:
         task("chrip")
     with pytest.raises(InputError, match="samples: expected at least 1"):
         task("chirp").data(0, samples=0)
-    with pytest.raises(InputError, match="no samples to draw"):
+    with pytest.raises(InputError, match="with samples, got an equation"):
         task("allen-cahn").data(0)
 
 

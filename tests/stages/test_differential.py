@@ -29,7 +29,7 @@ from splatrender.regression.linearise import (
     moved,
     normal_equations,
 )
-from splatrender.regression.lm import LevenbergOptions, levenberg_marquardt
+from splatrender.regression.lm import LMOptions, levenberg_marquardt
 from splatrender.regression.prior import Prior
 from splatrender.regression.starts import initial_measure
 
@@ -240,7 +240,7 @@ def test_descents_go_on_along_the_bounds_of_the_widths() -> None:
     x = uniform(200) * 2 - 1
     y = torch.exp(-0.5 * (x / torch.tensor([2.0, 0.5], dtype=F64)).square().sum(1, keepdim=True))
     start = initial_measure(x, 4, 1, torch.Generator().manual_seed(3))
-    prior, options = Prior(extents=(0.5, 9.0)), LevenbergOptions(200, tolerance=1e-8)
+    prior, options = Prior(extents=(0.5, 9.0)), LMOptions(200, tolerance=1e-8)
     found = levenberg_marquardt(start, [observations(x, y)], prior, options)
     assert float(found.measure.factors[:, 0].norm(dim=1).max()) < 0.5 + 1e-12
     assert found.loss < 1e-6  # 2e-5 if widths are merely cut, which spoils the step of all others

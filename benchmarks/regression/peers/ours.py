@@ -8,9 +8,9 @@ import torch
 from benchmarks.regression.peers.problem import Array, Fitted, Method, Problem
 from splatrender.model import SplatMeasure, evaluate
 from splatrender.operators.sampling import observations
-from splatrender.regression.descent import DescentOptions, descend
+from splatrender.regression.descent import DescentOptions, fit_first_order
 from splatrender.regression.estimator import SplatRegressor
-from splatrender.regression.problems.allen_cahn import Marching, fit_evolving, fit_steady
+from splatrender.regression.problems import Marching, fit_evolving, fit_steady
 
 QUICK_ROUNDS = 8
 
@@ -59,7 +59,7 @@ def papers_route(count: int, method: str, rate: float, steps: int = 20_000) -> M
         quick = 200 if problem.quick else steps
         rate_of_ours = rate if method == "adam" else 2 * rate  # Adam's step has no such scale
         options = DescentOptions(method, quick, rate_of_ours, every=20)
-        found = descend([observations(x, y[:, None])], start, options)
+        found = fit_first_order([observations(x, y[:, None])], start, options)
         curve = [(entry.seconds, 2 * entry.loss) for entry in found.history]
 
         def predict(points: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Spectral reference solutions: exponential time differencing, Runge-Kutta of fourth order.
+"""Spectral reference solutions by exponential time differencing, Runge–Kutta of fourth order.
 
 For u_t = L u + N(u) on a periodic interval, with L diagonal in Fourier space.
 
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from splatrender.errors import InputError
 
 Array = NDArray[np.float64]
-CONTOUR_POINTS = 32  # on the half circle; the means then are exact to rounding
+CONTOUR_POINTS = 32  # on the half circle; the means are exact to rounding then
 DIFFUSION = 1e-4  # of the Allen-Cahn equation below
 REACTION = 5.0
 
@@ -28,9 +28,9 @@ class SpaceTimeSolution:
 
     Attributes:
         times: [T], increasing.
-        points: [X], increasing, without the right end, which is the left one again.
+        points: [X], increasing, without the right end, which is identified with the left one.
         values: [T, X] u(t, x).
-        refinement: relative L2 change against half the modes and twice the time step.
+        refinement: relative L2 change from half the modes and twice the time step.
     """
 
     times: Array
@@ -55,13 +55,13 @@ def etdrk4(
         nonlinear: N, pointwise.
         step: time step.
         steps: number of steps.
-        every: keep every so many; divides `steps`.
+        every: steps between kept values; divides `steps`.
 
     Returns:
         [steps // every + 1, n] values, the initial ones first.
 
     Raises:
-        InputError: shapes or numbers of steps do not fit.
+        InputError: shapes or numbers of steps do not match.
 
     Example:
         >>> rate = np.zeros(9)
@@ -97,7 +97,7 @@ def etdrk4(
 
 
 def allen_cahn_initial(x: Array) -> Array:
-    """u0 = x² cos(πx); its periodic continuation has a kink at x = ±1."""
+    """Return u₀ = x² cos(πx), whose periodic continuation has a kink at x = ±1."""
     return x**2 * np.cos(np.pi * x)
 
 
@@ -106,8 +106,8 @@ def solve_allen_cahn(
 ) -> SpaceTimeSolution:
     """Solve u_t = 1e-4 u_xx + 5u - 5u³ on [-1, 1], periodic, t in [0, 1], u(0, x) = x² cos(πx).
 
-    The kink of the initial value makes the error fall only like a power of the number of modes, so
-    a coarser solution is computed too, and the difference is part of the result.
+    Because of the initial value's kink the error falls only as a power of the number of modes.
+    Therefore a coarser solution is computed, too, and the difference is part of the result.
 
     Args:
         modes: grid points of the solver.
@@ -147,7 +147,7 @@ def _allen_cahn(modes: int, steps: int, snapshots: int) -> Array:
 
 
 def _coefficients(z: Array, step: float) -> tuple[Array, Array, Array, Array]:
-    """Cox and Matthews' coefficients, free of cancellation for small |z| (z = step * L)."""
+    """Return Cox and Matthews' coefficients, free of cancellation for small |z| (z = step · L)."""
     circle = np.exp(1j * np.pi * (np.arange(CONTOUR_POINTS) + 0.5) / CONTOUR_POINTS)
     r = z[:, None] + circle[None, :]
     e = np.exp(r)

@@ -1,4 +1,4 @@
-"""Tables of numbers with named columns: .csv files in, inputs and outputs out."""
+"""Tables of numbers with named columns, read from .csv files."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from splatrender.errors import InputError
 DELIMITERS = ",;\t"
 INDEX = "(index)"  # a first column without a name
 DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+([eE][+-]?\d+)?")
-FEWEST_ROWS = 8  # fewer cannot be fitted and measured
+FEWEST_ROWS = 8  # to fit and to measure errors
 
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Columns to learn from, and columns to predict.
+    """Columns that are inputs, and columns to predict.
 
     Attributes:
         inputs: names of the columns of `x`.
@@ -43,11 +43,11 @@ def read_table(
 ) -> Table:
     """Read the named columns of a .csv file with a header line.
 
-    Fields may be separated by commas, semicolons or tabs, whichever the header has most of. A
-    byte-order mark and a first column without a name, where pandas writes its index, are left out.
+    The separator is the one of comma, semicolon and tab that occurs most often in the header. A
+    byte-order mark and a first column without a name, where pandas writes its index, are ignored.
 
     Args:
-        path: the file, UTF-8.
+        path: file in UTF-8.
         inputs: names of the inputs.
         outputs: names of the outputs.
 
@@ -55,8 +55,8 @@ def read_table(
         The columns.
 
     Raises:
-        InputError: the file or a column is missing, a value is no finite number, a column is
-            constant, or there are too few rows; the message says where.
+        InputError: the file or a column is missing, a value is not a finite number, a column is
+            constant, or there are too few rows; the message names the place.
     """
     names, rows = _read(path)
     wanted = [*inputs, *outputs]
@@ -86,15 +86,15 @@ def read_columns(path: str | os.PathLike[str], wanted: Sequence[str]) -> NDArray
     """Read columns of a .csv file by name, in any order and number of rows.
 
     Args:
-        path: the file, as for `read_table`.
-        wanted: names of columns.
+        path: file, as for `read_table`.
+        wanted: names of the columns.
 
     Returns:
         [n, d] values, n >= 1.
 
     Raises:
-        InputError: the file or a column is missing, a value is no finite number, or there is no
-            row.
+        InputError: the file or a column is missing, a value is not a finite number, or there are
+            no rows.
     """
     names, rows = _read(path)
     if not rows:
@@ -115,7 +115,7 @@ def _values(
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[list[str], list[tuple[int, list[str]]]]:
-    """Names of the columns, and the lines' numbers and fields."""
+    """Return the names of the columns, and the number and fields of each line."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
             header = file.readline()
@@ -162,11 +162,11 @@ def _column(path: str | os.PathLike[str], names: list[str], name: str) -> int:
 def _number(path: str | os.PathLike[str], line: int, name: str, text: str) -> float:
     value = float(text) if _is_number(text) else math.nan
     if not math.isfinite(value):
-        found = repr(text.strip()) if text.strip() else "nothing"
+        content = repr(text.strip()) if text.strip() else "nothing"
         if DECIMAL_COMMA.fullmatch(text.strip()):
-            found += " (a decimal comma: write numbers with a point, as in 1.5)"
+            content += " (a decimal comma: write numbers with a point, as in 1.5)"
         raise InputError(
-            f"{path}: line {line}, column {name!r}: expected a finite number, got {found}"
+            f"{path}: line {line}, column {name!r}: expected a finite number, got {content}"
         )
     return value
 

@@ -1,6 +1,6 @@
-"""The named problems: data to fit, the truth, and a dense clean grid to measure on.
+"""Named problems: data to fit, the true function, and a dense clean grid to measure errors on.
 
-All inputs lie in a box, all numbers are float64, and everything random comes from the seed.
+All inputs are in a box, all numbers are float64, and the seed determines all random numbers.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ class Task:
     """A problem with a known answer.
 
     Attributes:
-        name: as on the command line.
-        title: the formula, for people.
-        box: [d, 2] lower and upper end of every input.
+        name: name on the command line.
+        title: formula or description, for people.
+        box: [d, 2] lower and upper end of each input.
         truth: [m, d] -> [m], without noise; None where the answer is a table.
-        splats: how many are meant.
-        samples: how many the data have; 0 for a differential equation.
-        noise: standard deviation of what is added to the targets.
+        splats: default number of splats.
+        samples: default number of samples; 0 for a differential equation.
+        noise: standard deviation of the noise added to the targets.
         inputs: names of the inputs.
         is_pde: fitted to an equation instead of samples.
     """
@@ -72,8 +72,8 @@ class Task:
         """Draw uniform inputs and noisy targets.
 
         Args:
-            seed: of inputs and noise.
-            samples: another number than the task's own.
+            seed: seed of inputs and noise.
+            samples: number of samples, None for the task's own.
 
         Returns:
             The samples.
@@ -83,7 +83,7 @@ class Task:
         """
         count = self.samples if samples is None else samples
         if self.truth is None or self.is_pde:
-            raise InputError(f"{self.name}: a differential equation has no samples to draw")
+            raise InputError(f"{self.name}: expected a task with samples, got an equation")
         if count < 1:
             raise InputError(f"samples: expected at least 1, got {count}")
         random = np.random.default_rng([seed, count])
@@ -93,7 +93,7 @@ class Task:
         return Dataset(x, y)
 
     def grid(self) -> Dataset:
-        """A dense grid of cell centres with clean values, or the reference solution's own grid."""
+        """Return a dense grid with clean values: cell centres, or the reference's own grid."""
         if self.truth is None:
             return _allen_cahn_grid()
         x = cell_centres(self.box, {1: 10_000, 2: 200, 3: 40}[self.dimensions])
@@ -101,11 +101,11 @@ class Task:
 
 
 def cell_centres(box: tuple[tuple[float, float], ...], count: int) -> Array:
-    """Centres of the count^d cells of a box, the last input running fastest.
+    """Return the centres of the count^d cells of a box, the last input running fastest.
 
     Args:
         box: [d, 2] lower and upper ends.
-        count: cells along every side.
+        count: cells along each side.
 
     Returns:
         [count^d, d] points.
@@ -115,16 +115,16 @@ def cell_centres(box: tuple[tuple[float, float], ...], count: int) -> Array:
 
 
 def task(name: str) -> Task:
-    """Look a task up.
+    """Return a task by its name.
 
     Args:
-        name: as on the command line.
+        name: name on the command line.
 
     Returns:
         The task.
 
     Raises:
-        InputError: there is none of that name.
+        InputError: there is no task of that name.
 
     Example:
         >>> task("chirp").splats
@@ -136,25 +136,25 @@ def task(name: str) -> Task:
 
 
 def chirp(x: Array) -> Array:
-    """sin(20πx(2 - x)): ten periods that get ever longer."""
+    """Return sin(20πx(2 − x)): ten periods of growing length."""
     t = x[:, 0]
     return np.sin(CHIRP_RATE * t * (2 - t))
 
 
 def chirp_rough(x: Array) -> Array:
-    """The chirp times a step, plus a sharp bump: no series of smooth waves converges."""
+    """Return the chirp times a step, plus a sharp bump: series of smooth waves converge slowly."""
     t = x[:, 0]
     step = np.where(t < JUMP, 1.0, -0.4)
     return chirp(x) * step + np.exp(-(((t - BUMP) / BUMP_WIDTH) ** 2) / 2)
 
 
 def wave(x: Array) -> Array:
-    """sin(3π√x) cos(3πy): infinitely steep at x = 0."""
+    """Return sin(3π√x) cos(3πy), which is infinitely steep at x = 0."""
     return np.sin(3 * np.pi * np.sqrt(x[:, 0])) * np.cos(3 * np.pi * x[:, 1])
 
 
 def multiscale(x: Array) -> Array:
-    """A slow wave, a ring-shaped ridge, and a patch of fast slanted ripples."""
+    """Return a slow wave, a ring-shaped ridge, and a patch of fast slanted ripples."""
     u, v = x[:, 0], x[:, 1]
     slow = 0.6 * np.sin(np.pi * (2 * u + v))
     radius = np.hypot(u - 0.35, v - 0.6)
@@ -164,12 +164,12 @@ def multiscale(x: Array) -> Array:
 
 
 def steady_profile(x: Array) -> Array:
-    """tanh((x + y - 1) / (2 ε)), which solves ε²Δu + u - u³ = 0."""
+    """Return tanh((x + y − 1) / (2 ε)), which solves ε²Δu + u − u³ = 0."""
     return np.tanh((x[:, 0] + x[:, 1] - 1) / (2 * INTERFACE))
 
 
 def rough_lipschitz(x: Array) -> Array:
-    """Lattices of cones in octaves, the sum of 2^-j |t - round(t)| at t = 2^j R x + phase."""
+    """Return cones on lattices in octaves: Σ_j 2^-j |t − round(t)| at t = 2^j R x + phase."""
     random = np.random.default_rng(7)  # one fixed function for each dimension
     total = np.zeros(len(x))
     for octave in range(OCTAVES):
@@ -180,10 +180,23 @@ def rough_lipschitz(x: Array) -> Array:
 
 
 def _allen_cahn_grid() -> Dataset:
-    """Inputs (x, t) and values of the reference solution."""
+    """Return inputs (x, t) and values of the reference solution."""
     reference = solve_allen_cahn()
     t, x = np.meshgrid(reference.times, reference.points, indexing="ij")
     return Dataset(np.stack([x.ravel(), t.ravel()], axis=1), reference.values.ravel())
+
+
+def _rates(dims: int) -> Task:
+    """Return the task of a rough function in some dimensions."""
+    return Task(
+        name=f"rates-{dims}d",
+        title=f"a rough Lipschitz function in {dims}D",
+        box=(UNIT,) * dims,
+        truth=rough_lipschitz,
+        splats=32,
+        samples=4000 * dims,
+        inputs=("x", "y", "z")[:dims],
+    )
 
 
 UNIT = (0.0, 1.0)
@@ -192,31 +205,51 @@ TASKS = {
     for t in (
         Task("chirp", "sin(20πx(2 - x))", (UNIT,), chirp, splats=30, samples=1000),
         Task(
-            "chirp-rough", "a chirp times a step, plus a sharp bump", (UNIT,), chirp_rough,
-            splats=30, samples=1000,
+            name="chirp-rough",
+            title="a chirp times a step, plus a sharp bump",
+            box=(UNIT,),
+            truth=chirp_rough,
+            splats=30,
+            samples=1000,
         ),
         Task(
-            "noisy2d", "sin(3π√x) cos(3πy), noise 0.01", (UNIT, UNIT), wave,
-            splats=50, samples=1000, noise=0.01, inputs=("x", "y"),
+            name="noisy2d",
+            title="sin(3π√x) cos(3πy), noise 0.01",
+            box=(UNIT, UNIT),
+            truth=wave,
+            splats=50,
+            samples=1000,
+            noise=0.01,
+            inputs=("x", "y"),
         ),
         Task(
-            "noisy2d-big", "slow wave, ring and ripples, noise 0.1", (UNIT, UNIT), multiscale,
-            splats=130, samples=4000, noise=0.1, inputs=("x", "y"),
+            name="noisy2d-big",
+            title="slow wave, ring and ripples, noise 0.1",
+            box=(UNIT, UNIT),
+            truth=multiscale,
+            splats=130,
+            samples=4000,
+            noise=0.1,
+            inputs=("x", "y"),
         ),
         Task(
-            "allen-cahn-steady", "ε²Δu + u - u³ = 0, ε = 0.1", (UNIT, UNIT), steady_profile,
-            splats=50, inputs=("x", "y"), is_pde=True,
+            name="allen-cahn-steady",
+            title="ε²Δu + u - u³ = 0, ε = 0.1",
+            box=(UNIT, UNIT),
+            truth=steady_profile,
+            splats=50,
+            inputs=("x", "y"),
+            is_pde=True,
         ),
         Task(
-            "allen-cahn", "u_t = 1e-4 u_xx + 5u - 5u³", ((-1.0, 1.0), UNIT), None,
-            splats=400, inputs=("x", "t"), is_pde=True,
+            name="allen-cahn",
+            title="u_t = 1e-4 u_xx + 5u - 5u³",
+            box=((-1.0, 1.0), UNIT),
+            truth=None,
+            splats=400,
+            inputs=("x", "t"),
+            is_pde=True,
         ),
-        *(
-            Task(
-                f"rates-{d}d", f"a rough Lipschitz function in {d}D", (UNIT,) * d, rough_lipschitz,
-                splats=32, samples=4000 * d, inputs=("x", "y", "z")[:d],
-            )
-            for d in (1, 2, 3)
-        ),
+        *(_rates(dims) for dims in (1, 2, 3)),
     )
-}  # fmt: skip
+}
