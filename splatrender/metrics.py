@@ -1,29 +1,54 @@
-"""How close a picture comes to a photo: PSNR and SSIM."""
+"""Similarity of an image to a photo: PSNR and SSIM."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
 from splatrender.errors import InputError
+from splatrender.model.view import View
 from splatrender.operators.loss import photometric_loss
 
 
+@dataclass(frozen=True)
+class ViewScore:
+    """Scores of one view: PSNR [dB] and SSIM."""
+
+    name: str
+    psnr: float
+    ssim: float
+
+
+def score(image: Tensor, view: View) -> ViewScore:
+    """Compare an image with the photo of a view, where the view's mask keeps it.
+
+    Args:
+        image: uint8 [H, W, 3].
+        view: the photo and its mask.
+
+    Returns:
+        The scores of the 8-bit image, which can be computed from its file.
+    """
+    photo, mask = view.photo, view.mask
+    return ViewScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask))
+
+
 def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Peak signal-to-noise ratio, -10 log10 mean (image - target)².
+    """Return the peak signal-to-noise ratio, -10 log10 mean (image - target)².
 
     Args:
         image, target: [...,3] of one shape; uint8 (0..255) or floating, clamped to 0..1.
-        mask: [...], uint8 or bool; pixels where it is 0 do not count.
+        mask: [...], uint8 or bool; pixels where it is 0 are ignored.
 
     Returns:
-        dB; infinite for equal pictures.
+        dB; infinite for equal images.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, or no pixel counts.
+        InputError: shapes, dtypes or devices do not fit, or the mask ignores all pixels.
 
     Example:
         >>> round(psnr(torch.full((4, 4, 3), 0.6), torch.full((4, 4, 3), 0.5)), 3)
@@ -38,20 +63,20 @@ def psnr(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
 
 
 def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
-    """Mean structural similarity over windows of 11x11 pixels, see `photometric_loss`.
+    """Return the mean structural similarity over windows of 11x11 pixels, see `photometric_loss`.
 
     Args:
         image, target: [H,W,3] of one shape; uint8 (0..255) or floating, clamped to 0..1.
-        mask: [H,W], uint8 or bool; where it is 0 both pictures are 0 and pixels do not count.
+        mask: [H,W], uint8 or bool; where it is 0 both images are 0 and pixels are ignored.
 
     Returns:
-        -1 to 1; 1 for equal pictures.
+        -1 to 1; 1 for equal images.
 
     Raises:
-        InputError: shapes, dtypes or devices do not fit, or no pixel counts.
+        InputError: shapes, dtypes or devices do not fit, or the mask ignores all pixels.
 
-    Source: Wang et al. 2004, "Image quality assessment: from error visibility to structural
-        similarity".
+    Source:
+        Wang et al., Image quality assessment: from error visibility to structural similarity, 2004.
 
     Example:
         >>> ssim(torch.ones(4, 4, 3), torch.full((4, 4, 3), 255, dtype=torch.uint8))
@@ -65,7 +90,7 @@ def ssim(image: Tensor, target: Tensor, mask: Tensor | None = None) -> float:
 
 
 def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Both pictures as float64 in 0..1."""
+    """Return both images as float64 in 0..1, checked."""
     require_tensors({"mask": mask}, image=image, target=target)
     if image.ndim < 1 or image.shape[-1] != 3 or not image.numel():
         raise InputError(f"image: expected shape [..., 3], got {list(image.shape)}")
@@ -76,13 +101,13 @@ def _checked(image: Tensor, target: Tensor, mask: Tensor | None) -> tuple[Tensor
     if mask is not None and mask.shape != image.shape[:-1]:
         raise InputError(f"mask: expected shape {list(image.shape[:-1])}, got {list(mask.shape)}")
     if mask is not None and not bool((mask != 0).any()):
-        raise InputError("mask: expected a pixel that counts, got none")
+        raise InputError("mask: expected a pixel that is not 0, got none")
     return _unit("image", image), _unit("target", target)
 
 
-def _unit(name: str, picture: Tensor) -> Tensor:
-    if picture.dtype == torch.uint8:
-        return picture.double() / 255
-    if picture.is_floating_point():
-        return picture.detach().double().clamp(0, 1)
-    raise InputError(f"{name}: expected uint8 or a floating dtype, got {picture.dtype}")
+def _unit(name: str, image: Tensor) -> Tensor:
+    if image.dtype == torch.uint8:
+        return image.double() / 255
+    if image.is_floating_point():
+        return image.detach().double().clamp(0, 1)
+    raise InputError(f"{name}: expected uint8 or a floating dtype, got {image.dtype}")

@@ -1,4 +1,4 @@
-"""Pictures to look at: photos and renderings, depth in colours, panels side by side."""
+"""Images for people: photos and renderings, depth in colours, panels side by side."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import imageio.v3 as iio
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
@@ -14,8 +15,8 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.io.atomic import atomic_write
 
-FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
-CAPTION_HEIGHT = 18  # px: a line of Pillow's default font with a little air
+SUFFIXES = (".png", ".jpg", ".jpeg")
+CAPTION_HEIGHT = 18  # px: a line of Pillow's default font with a margin
 
 # A rainbow from dark blue over green to dark red whose brightness rises and falls smoothly, so that
 # equal steps of value look about equal. RGB at evenly spaced values.
@@ -32,32 +33,32 @@ RAINBOW = (
     (196, 37, 3),
     (122, 4, 2),
 )
-# From black over red to pale yellow: nothing to see where there is no error.
+# From black over red to pale yellow: black where there is no error.
 HEAT = ((0, 0, 0), (87, 15, 109), (187, 55, 84), (249, 142, 8), (252, 255, 164))
 
 
-def to_uint8(picture: Tensor) -> Tensor:
-    """Pixels as bytes: round(255 clamp(x, 0, 1)); bytes stay as they are.
+def to_uint8(image: Tensor) -> Tensor:
+    """Return pixels as bytes: round(255 clamp(x, 0, 1)); bytes stay as they are.
 
     Args:
-        picture: [..., 3] uint8, or floating point with white at 1.
+        image: [..., 3] uint8, or floating point with white at 1.
 
     Returns:
         uint8 of the same shape, on the CPU, outside autograd; NaN becomes 0.
     """
-    picture = picture.detach()
-    if picture.dtype != torch.uint8:  # rounded where it is: bytes travel four times as fast
-        picture = picture.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
-    return picture.cpu()
+    image = image.detach()
+    if image.dtype != torch.uint8:  # rounded on its device: bytes travel four times as fast
+        image = image.float().nan_to_num(0.0).clamp(0, 1).mul(255).round().to(torch.uint8)
+    return image.cpu()
 
 
-def write_image(path: str | os.PathLike[str], picture: Tensor, quality: int = 95) -> None:
+def write_image(path: str | os.PathLike[str], image: Tensor, quality: int = 95) -> None:
     """Write a PNG or JPEG file, by the suffix of its name, atomically.
 
     Args:
         path: file to write: .png, .jpg or .jpeg.
-        picture: [H, W, 3] uint8, or floating point with white at 1.
-        quality: of JPEG, 1 to 100.
+        image: [H, W, 3] uint8, or floating point with white at 1.
+        quality: quality of a JPEG, 1 to 100.
 
     Raises:
         InputError: the suffix or the shape is another one, or the file cannot be made.
@@ -66,20 +67,29 @@ def write_image(path: str | os.PathLike[str], picture: Tensor, quality: int = 95
         >>> write_image("grey.png", torch.full((48, 64, 3), 0.5))  # doctest: +SKIP
     """
     path = Path(path)
-    kind = FORMATS.get(path.suffix.lower())
-    if kind is None:
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
         raise InputError(
-            f"{path}: expected a name ending in {', '.join(FORMATS)}, got {path.suffix!r}"
+            f"{path}: expected a name ending in {', '.join(SUFFIXES)}, got {path.suffix!r}"
         )
-    if picture.dim() != 3 or picture.shape[2] != 3:
-        raise InputError(f"picture: expected shape (H, W, 3), got {tuple(picture.shape)}")
-    options: dict[str, int] = {"quality": quality} if kind == "JPEG" else {"compress_level": 3}
+    if image.dim() != 3 or image.shape[2] != 3:
+        raise InputError(f"image: expected shape (H, W, 3), got {tuple(image.shape)}")
+    options = {"compress_level": 3} if suffix == ".png" else {"quality": quality}
+    pixels = to_uint8(image).numpy()
     with atomic_write(path) as temporary:
-        Image.fromarray(to_uint8(picture).numpy()).save(temporary, format=kind, **options)
+        iio.imwrite(
+            temporary,
+            pixels,
+            plugin="pillow",
+            extension=suffix,
+            mode="RGB",
+            is_batch=False,
+            **options,
+        )
 
 
 def colormap(values: Tensor, stops: Sequence[tuple[int, int, int]] = RAINBOW) -> Tensor:
-    """Colours for numbers in [0, 1], interpolated between evenly spaced stops.
+    """Return colours for numbers in [0, 1], interpolated between evenly spaced stops.
 
     Args:
         values: [...] floating point, clamped to [0, 1]; NaN counts as 0.
@@ -100,30 +110,30 @@ def colormap(values: Tensor, stops: Sequence[tuple[int, int, int]] = RAINBOW) ->
 
 
 def depth_range(depth: Tensor, alpha: Tensor | None = None) -> tuple[float, float]:
-    """Near and far of a depth map: its 2nd and 98th percentile where something is seen.
+    """Return near and far of a depth map: its 2nd and 98th percentile over visible splats.
 
     Args:
-        depth: [H, W] camera z, in scene units; what is not finite or not positive does not count.
-        alpha: [H, W] opacity of the rendering; where it is below 1/2, depth does not count.
+        depth: [H, W] camera z, in scene units; only finite values > 0 count.
+        alpha: [H, W] opacity of the rendering; where it is below 1/2, the depth does not count.
 
     Returns:
-        near < far; (0, 1) when nothing is seen.
+        near < far; (0, 1) when no splat is visible.
     """
-    seen = depth.detach()[_seen(depth, alpha)].float().cpu()
-    if len(seen) == 0:
+    visible = depth.detach()[_visible(depth, alpha)].float().cpu()
+    if len(visible) == 0:
         return 0.0, 1.0
-    near, far = np.percentile(seen.numpy(), (2, 98))
+    near, far = np.percentile(visible.numpy(), (2, 98))
     return float(near), float(max(far, near * (1 + 1e-3)))
 
 
-def depth_picture(
+def depth_image(
     depth: Tensor, alpha: Tensor | None = None, limits: tuple[float, float] | None = None
 ) -> Tensor:
-    """Depth in colours, near in red and far in blue, evenly in 1/depth; black where nothing is.
+    """Return depth in colours, evenly in 1/depth: near is red, far is blue, empty pixels are black.
 
     Args:
         depth: [H, W] camera z, in scene units.
-        alpha: [H, W] opacity of the rendering, to tell where nothing is.
+        alpha: [H, W] opacity of the rendering; pixels below 1/2 are empty.
         limits: near and far, 0 < near < far; by default those of `depth_range`.
 
     Returns:
@@ -131,17 +141,17 @@ def depth_picture(
     """
     near, far = limits or depth_range(depth, alpha)
     near = max(near, 1e-6 * far)
-    seen = _seen(depth, alpha)
+    visible = _visible(depth, alpha)
     value = (1 / depth.clamp(min=near) - 1 / far) / (1 / near - 1 / far)
-    return torch.where(seen[..., None].cpu(), colormap(value), torch.zeros(3, dtype=torch.uint8))
+    return torch.where(visible[..., None].cpu(), colormap(value), torch.zeros(3, dtype=torch.uint8))
 
 
-def error_picture(photo: Tensor, rendering: Tensor, worst: float = 0.25) -> Tensor:
-    """Mean absolute difference over the channels in colours, black for none.
+def error_image(photo: Tensor, rendering: Tensor, worst: float = 0.25) -> Tensor:
+    """Return the mean absolute difference over the channels in colours, black for none.
 
     Args:
         photo, rendering: [H, W, 3], uint8 or floating point with white at 1.
-        worst: the difference shown in the brightest colour.
+        worst: difference that has the brightest colour.
 
     Returns:
         [H, W, 3] uint8.
@@ -150,75 +160,75 @@ def error_picture(photo: Tensor, rendering: Tensor, worst: float = 0.25) -> Tens
     return colormap(difference / (255 * worst), HEAT)
 
 
-def panel(pictures: Sequence[Tensor], captions: Sequence[str]) -> Tensor:
-    """Pictures side by side, each with a caption above it.
+def panel(images: Sequence[Tensor], captions: Sequence[str]) -> Tensor:
+    """Arrange images side by side, each with a caption above it.
 
     Args:
-        pictures: [H_i, W_i, 3] each, uint8 or floating point with white at 1.
-        captions: one line for each picture; cut off where the picture ends.
+        images: [H_i, W_i, 3] each, uint8 or floating point with white at 1.
+        captions: one line for each image; cut off where the image ends.
 
     Returns:
         [max H + caption, sum W + gaps, 3] uint8.
 
     Raises:
-        InputError: there are no pictures, or not as many captions.
+        InputError: there are no images, or not as many captions.
     """
-    if not pictures or len(pictures) != len(captions):
+    if not images or len(images) != len(captions):
         raise InputError(
-            f"panel: expected pictures with a caption each, got {len(pictures)} pictures "
+            f"panel: expected images with a caption each, got {len(images)} images "
             f"and {len(captions)} captions"
         )
     gap = 4
-    height = CAPTION_HEIGHT + max(picture.shape[0] for picture in pictures)
-    width = sum(picture.shape[1] for picture in pictures) + gap * (len(pictures) - 1)
+    height = CAPTION_HEIGHT + max(image.shape[0] for image in images)
+    width = sum(image.shape[1] for image in images) + gap * (len(images) - 1)
     canvas = Image.new("RGB", (width, height), (24, 24, 24))
     font = ImageFont.load_default()
     left = 0
-    for picture, caption in zip(pictures, captions, strict=True):
-        line = Image.new("RGB", (picture.shape[1], CAPTION_HEIGHT), (24, 24, 24))
+    for image, caption in zip(images, captions, strict=True):
+        line = Image.new("RGB", (image.shape[1], CAPTION_HEIGHT), (24, 24, 24))
         try:
             ImageDraw.Draw(line).text((4, 3), caption, fill=(235, 235, 235), font=font)
         except UnicodeEncodeError:  # the default font of a Pillow without FreeType
             known = caption.encode("latin-1", "replace").decode("latin-1")
             ImageDraw.Draw(line).text((4, 3), known, fill=(235, 235, 235), font=font)
         canvas.paste(line, (left, 0))
-        canvas.paste(Image.fromarray(to_uint8(picture).numpy()), (left, CAPTION_HEIGHT))
-        left += picture.shape[1] + gap
+        canvas.paste(Image.fromarray(to_uint8(image).numpy()), (left, CAPTION_HEIGHT))
+        left += image.shape[1] + gap
     return torch.from_numpy(np.array(canvas))
 
 
 def comparison(photo: Tensor, rendering: Tensor, caption: str = "rendering") -> Tensor:
-    """Photo, rendering and their difference side by side.
+    """Arrange photo, rendering and their difference side by side.
 
     Args:
         photo, rendering: [H, W, 3], uint8 or floating point with white at 1.
-        caption: what to write above the rendering, for instance its PSNR.
+        caption: text above the rendering, for instance its PSNR.
 
     Returns:
         [H + caption, 3 W + gaps, 3] uint8.
     """
-    pictures = [photo, rendering, error_picture(photo, rendering)]
-    return panel(pictures, ["photo", caption, "difference (bright: 25 % or more)"])
+    images = [photo, rendering, error_image(photo, rendering)]
+    return panel(images, ["photo", caption, "difference (bright: 25 % or more)"])
 
 
-def stack(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures below each other, filled up on the right with dark grey.
+def stack(images: Sequence[Tensor]) -> Tensor:
+    """Arrange images below each other, filled up on the right with dark grey.
 
     Args:
-        pictures: [H_i, W_i, 3] uint8 each, at least one.
+        images: [H_i, W_i, 3] uint8 each, at least one.
 
     Returns:
         [sum H, max W, 3] uint8.
     """
-    width = max(picture.shape[1] for picture in pictures)
-    result = torch.full((sum(len(p) for p in pictures), width, 3), 24, dtype=torch.uint8)
+    width = max(image.shape[1] for image in images)
+    result = torch.full((sum(len(image) for image in images), width, 3), 24, dtype=torch.uint8)
     top = 0
-    for picture in pictures:
-        result[top : top + len(picture), : picture.shape[1]] = picture
-        top += len(picture)
+    for image in images:
+        result[top : top + len(image), : image.shape[1]] = image
+        top += len(image)
     return result
 
 
-def _seen(depth: Tensor, alpha: Tensor | None) -> Tensor:
-    seen = depth.isfinite() & (depth > 0)
-    return seen if alpha is None else seen & (alpha >= 0.5)
+def _visible(depth: Tensor, alpha: Tensor | None) -> Tensor:
+    valid = depth.isfinite() & (depth > 0)
+    return valid if alpha is None else valid & (alpha >= 0.5)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from splatrender.io.atomic import atomic_write
-from splatrender.io.images import depth_picture, depth_range, to_uint8, write_image
+from splatrender.io.images import depth_image, depth_range, to_uint8, write_image
 from splatrender.io.json_files import write_json
 from splatrender.operators.render import Rendering
 
@@ -68,7 +68,7 @@ class FrameFolder:
         self.files += [self.path / "depth" / file for file in names]
         limits = self._limits if self._steady and self._limits else depth_range(depth, alpha)
         self._limits = limits
-        write_image(self.path / "depth" / f"{name}.png", depth_picture(depth, alpha, limits))
+        write_image(self.path / "depth" / f"{name}.png", depth_image(depth, alpha, limits))
         values = torch.where(depth.isfinite() & (depth > 0), depth, 0.0).float().cpu().numpy()
         with atomic_write(self.path / "depth" / f"{name}.npy") as temporary:
             np.save(temporary, values, allow_pickle=False)

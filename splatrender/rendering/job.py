@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,7 +19,8 @@ from splatrender.arguments import MOST_PIXELS, require_integer
 from splatrender.errors import InputError
 from splatrender.io.home import expand_home
 from splatrender.io.manifest import register
-from splatrender.io.video import check_rate, encoder, video_writer
+from splatrender.io.video import check_rate, encoder, write_video
+from splatrender.metrics import ViewScore, score
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.operators.render import Rendering, RenderOptions, render
@@ -30,9 +31,6 @@ from splatrender.runtime.devices import choose_device, is_out_of_memory
 from splatrender.scenes.cameras import load_cameras
 from splatrender.scenes.scene import load_scene
 from splatrender.scenes.similarity import Similarity
-
-if TYPE_CHECKING:
-    from splatrender.training.evaluate import ViewScore
 
 FRAMES = 120
 DEFAULT_WIDTH = 960  # px, for a path around splats without cameras
@@ -178,8 +176,6 @@ def _render_views(
             f"{job.model}: expected {views} views, got none: no photo was held out; "
             "see --views train"
         )
-    from splatrender.training.evaluate import score  # brings all of training: only if needed
-
     draw = _drawer(job, model, scene.similarity)
     _warn_of_size([view.camera for chosen in splits.values() for view in chosen], model)
     scores: dict[str, list[ViewScore]] = {}
@@ -215,12 +211,12 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
     label = f"{name}_{model.label}" if name != model.label else name
     folder, video = output / "paths" / label, output / "paths" / f"{label}.mp4"
     frames = FrameFolder(folder, similarity.scale, steady=True)
-    with ExitStack() as stack:
-        add = stack.enter_context(video_writer(video, job.fps)) if with_video else None
-        for camera in _progress(cameras, name, job.quiet):
-            image = frames.add(draw(similarity.apply(camera)))
-            if add is not None:
-                add(image)
+    in_turn = _progress(cameras, name, job.quiet)
+    images = (frames.add(draw(similarity.apply(camera))) for camera in in_turn)
+    if with_video:
+        write_video(video, images, job.fps)
+    else:
+        deque(images, maxlen=0)
     frames.close()
     _warn_of_empty(frames, cameras, model)
     register(output, [*frames.files, video])

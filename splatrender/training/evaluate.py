@@ -9,18 +9,9 @@ import torch
 from torch import Tensor
 
 from splatrender.io.images import to_uint8
-from splatrender.metrics import psnr, ssim
+from splatrender.metrics import ViewScore, score
 from splatrender.model.camera import Camera
 from splatrender.model.view import View
-
-
-@dataclass(frozen=True)
-class ViewScore:
-    """PSNR [dB] and SSIM of one view."""
-
-    name: str
-    psnr: float
-    ssim: float
 
 
 @dataclass(frozen=True)
@@ -55,20 +46,6 @@ class Evaluation:
             "psnr": self.psnr,
             "ssim": self.ssim,
         }
-
-
-def score(image: Tensor, view: View) -> ViewScore:
-    """Compare a picture with the photo of a view, where its mask keeps it.
-
-    Args:
-        image: uint8 [H, W, 3].
-        view: the photo and its mask.
-
-    Returns:
-        The scores of 8-bit pictures, as anyone gets them from the files.
-    """
-    photo, mask = view.photo, view.mask
-    return ViewScore(view.name, psnr(image, photo, mask), ssim(image, photo, mask))
 
 
 def evaluate(

@@ -1,8 +1,9 @@
-"""Pictures and videos."""
+"""Images and videos."""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from PIL import Image, ImageFont
 
 from splatrender.errors import InputError
 from splatrender.io import images
-from splatrender.io.video import video_writer
+from splatrender.io.video import write_video
 
 
 def test_png_and_jpeg_are_read_back(tmp_path: Path) -> None:
@@ -39,7 +40,7 @@ def test_pictures_that_are_refused(tmp_path: Path) -> None:
         images.write_image(tmp_path / "a.gif", torch.zeros(2, 2, 3))
     with pytest.raises(InputError, match=r"expected shape \(H, W, 3\), got \(2, 2\)"):
         images.write_image(tmp_path / "a.png", torch.zeros(2, 2))
-    with pytest.raises(InputError, match="got 1 pictures and 2 captions"):
+    with pytest.raises(InputError, match="got 1 images and 2 captions"):
         images.panel([torch.zeros(2, 2, 3)], ["a", "b"])
 
 
@@ -56,21 +57,21 @@ def test_depth_is_red_near_blue_far_black_nowhere() -> None:
     depth[0], depth[1] = 0, torch.inf
     alpha = torch.ones(10, 300)
     alpha[2] = 0.2
-    picture = images.depth_picture(depth, alpha).int()
+    picture = images.depth_image(depth, alpha).int()
     assert not picture[:3].any()
     assert picture[5, 20, 0] > picture[5, 20, 2] and picture[5, 250, 2] > picture[5, 250, 0]
     near, far = images.depth_range(depth, alpha)
     assert 1 < near < 1.2 and 4.8 < far < 5
     assert images.depth_range(torch.zeros(3, 3)) == (0.0, 1.0)
-    assert not images.depth_picture(torch.zeros(3, 3)).any()
-    flat = images.depth_picture(torch.full((3, 3), 2.0))
+    assert not images.depth_image(torch.zeros(3, 3)).any()
+    flat = images.depth_image(torch.full((3, 3), 2.0))
     assert flat.any()
 
 
-def test_error_picture_and_panels() -> None:
+def test_error_image_and_panels() -> None:
     photo, rendering = torch.zeros(8, 60, 3), torch.zeros(8, 60, 3)
     rendering[:, 30:] = 1
-    error = images.error_picture(photo, rendering)
+    error = images.error_image(photo, rendering)
     assert not error[:, :30].any() and (error[:, 30:].sum(dim=2) > 500).all()
     row = images.comparison(photo, rendering)
     assert row.shape == (8 + images.CAPTION_HEIGHT, 3 * 60 + 2 * 4, 3)
@@ -83,10 +84,13 @@ def test_error_picture_and_panels() -> None:
 def test_video_has_its_frames(tmp_path: Path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
     path = tmp_path / "new/a.mp4"
-    with video_writer(path, fps=10) as add:
+
+    def fading() -> Iterator[torch.Tensor]:
         for i in range(12):
-            add(torch.full((21, 33, 3), i / 12))
+            yield torch.full((21, 33, 3), i / 12)
         assert not path.exists()
+
+    write_video(path, fading(), fps=10)
     frames = ffmpeg.read_frames(str(path))
     meta = next(frames)
     assert meta["size"] == (34, 22) and meta["fps"] == 10
@@ -99,28 +103,29 @@ def test_video_has_its_frames(tmp_path: Path) -> None:
 
 def test_a_video_that_fails_leaves_nothing(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
-    with (
-        pytest.raises(InputError, match="expected the size"),
-        video_writer(tmp_path / "a.mp4") as add,
-    ):
-        add(torch.zeros(20, 30, 3))
-        add(torch.zeros(20, 40, 3))
-    with pytest.raises(InputError, match="expected frames"), video_writer(tmp_path / "a.mp4"):
-        pass
+    path, frame = tmp_path / "a.mp4", torch.zeros(20, 30, 3)
+    with pytest.raises(InputError, match="expected the size"):
+        write_video(path, [frame, torch.zeros(20, 40, 3)])
+    with pytest.raises(InputError, match="expected frames"):
+        write_video(path, [])
+
+    def breaks() -> Iterator[torch.Tensor]:
+        yield frame
+        raise RuntimeError("no more frames")
+
+    with pytest.raises(RuntimeError, match="no more frames"):
+        write_video(path, breaks())
     assert not list(tmp_path.iterdir())
 
 
 def test_videos_that_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"ending in \.mp4"), video_writer(tmp_path / "a.avi"):
-        pass
-    with pytest.raises(InputError, match="fps"), video_writer(tmp_path / "a.mp4", fps=0):
-        pass
+    with pytest.raises(InputError, match=r"ending in \.mp4"):
+        write_video(tmp_path / "a.avi", [])
+    with pytest.raises(InputError, match="fps"):
+        write_video(tmp_path / "a.mp4", [], fps=0)
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
-    with (
-        pytest.raises(InputError, match=r'pip install "splatrender\[video\]"'),
-        video_writer(tmp_path / "a.mp4"),
-    ):
-        pass
+    with pytest.raises(InputError, match=r'pip install "splatrender\[video\]"'):
+        write_video(tmp_path / "a.mp4", [])
 
 
 def test_captions_of_any_name_with_the_plainest_font(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.images import write_image
 from splatrender.io.json_files import json_text, read_json, write_json
 from splatrender.io.packages import require_package
-from splatrender.io.video import encoder, video_writer
+from splatrender.io.video import encoder, write_video
 from splatrender.model import Splats
 from splatrender.model.ply import write_ply
 from splatrender.plots.regression import have_matplotlib
@@ -71,13 +71,10 @@ def test_a_full_disk_is_one_sentence_and_the_file_before_stays(
 def test_a_video_that_was_cut_off_is_not_taken_for_one(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg", reason="no encoder of videos")
     path = tmp_path / "a.mp4"
-    with files_up_to(1000), pytest.raises(WriteError, match=TOO_LARGE), video_writer(path) as add:
-        for _ in range(3):
-            add(NOISE)
+    with files_up_to(1000), pytest.raises(WriteError, match=TOO_LARGE):
+        write_video(path, [NOISE] * 3)
     assert not list(tmp_path.iterdir())
-    with video_writer(path) as add:
-        for _ in range(3):
-            add(NOISE)
+    write_video(path, [NOISE] * 3)
     assert path.stat().st_size > 1000
 
 

@@ -104,7 +104,7 @@ def test_gradients_are_not_kept() -> None:
         (None, torch.zeros(4, 5, 3).long(), None, "target: expected uint8 or a floating dtype"),
         (None, torch.zeros(4, 6, 3), None, r"target: expected the shape .*, got \[4, 6, 3\]"),
         (None, None, torch.ones(5, 4), r"mask: expected shape \[4, 5\], got \[5, 4\]"),
-        (None, None, torch.zeros(4, 5), "mask: expected a pixel that counts, got none"),
+        (None, None, torch.zeros(4, 5), "mask: expected a pixel that is not 0, got none"),
     ],
 )
 def test_refuses(

@@ -21,6 +21,7 @@ from helpers.training import HEIGHT, WIDTH, assert_same, options, ring_scene, st
 from splatrender.errors import InputError
 from splatrender.flow import Strategy, TrainState
 from splatrender.io.checkpoint import load_checkpoint
+from splatrender.metrics import score
 from splatrender.model import Splats
 from splatrender.model.ply import read_ply
 from splatrender.model.view import View
@@ -36,7 +37,7 @@ from splatrender.training import (
 )
 from splatrender.training import run as run_module
 from splatrender.training.data import Samples
-from splatrender.training.evaluate import evaluate, score
+from splatrender.training.evaluate import evaluate
 
 pytest.importorskip("plyfile")  # training writes .ply files
 

@@ -58,7 +58,7 @@ machine() {
   for program in nvcc ncu compute-sanitizer; do
     command -v $program >/dev/null || echo "missing: $program"
   done
-  for module in plyfile tqdm click PIL pytest xdist pytest_timeout; do has $module || echo "missing: $module"; done
+  for module in plyfile tqdm click imageio PIL pytest xdist pytest_timeout; do has $module || echo "missing: $module"; done
 }
 
 run_load() {
