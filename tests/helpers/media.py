@@ -55,9 +55,8 @@ def make_rays(count: int = 5, seed: int = 0, distance: float = 3.0) -> tuple[Ten
 def ball(peak: float, place: float = 3.0, size: float = 0.5) -> ExtinctionField:
     """A round splat on the z axis."""
     means = torch.tensor([[0.0, 0.0, place]], dtype=F64)
-    return ExtinctionField(
-        means, size * torch.eye(3, dtype=F64)[None], torch.full((1,), peak).to(F64)
-    )
+    peaks = torch.tensor([peak], dtype=F64)
+    return ExtinctionField(means, size * torch.eye(3, dtype=F64)[None], peaks)
 
 
 def axis_ray() -> tuple[Tensor, Tensor]:
@@ -71,3 +70,30 @@ SH_C0 = math.sqrt(1 / (4 * math.pi))
 def plain_colors(rgb: Tensor) -> Tensor:
     """Harmonics [N, 1, 3] that show colours [N, 3] from all sides."""
     return ((rgb - 0.5) / SH_C0)[:, None]
+
+
+def random_lines(
+    count: int, total: float, spread: float, rays: int = 60, seed: int = 0
+) -> tuple[Medium, Tensor, Tensor]:
+    """Rays far apart, each through `count` round splats of its own and of random colours.
+
+    Places are uniform in `spread`, widths log-normal around 1, and optical depths exponential,
+    scaled to the sum `total`.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=F64)
+
+    places = uniform(rays, count) * spread + 60
+    widths = torch.exp(0.4 * torch.randn(rays, count, generator=generator, dtype=F64))
+    depths = -torch.log(uniform(rays, count))
+    depths = depths * (total / depths.sum(1, keepdim=True))
+    x = torch.arange(rays, dtype=F64) * 1000
+    zero = torch.zeros_like(places)
+    means = torch.stack([x[:, None].expand_as(places), zero, places], -1).reshape(-1, 3)
+    factors = widths.reshape(-1, 1, 1) * torch.eye(3, dtype=F64)
+    peaks = (depths / (widths * math.sqrt(2 * math.pi))).reshape(-1)
+    medium = Medium(ExtinctionField(means, factors, peaks), plain_colors(uniform(rays * count, 3)))
+    origins = torch.stack([x, 0 * x, 0 * x], 1)
+    return medium, origins, torch.tensor([[0.0, 0.0, 1.0]], dtype=F64).expand(rays, 3)
