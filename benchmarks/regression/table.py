@@ -4,9 +4,9 @@
     python -m benchmarks.regression.table --quick            small budgets, one seed: a few minutes
     python -m benchmarks.regression.table --tasks chirp,rates --seeds 3 --seconds 60
 
-Every result is kept in --cache as soon as there is one, so a run that was stopped goes on where it
-was. Written at the end (and good for any part of the tasks): results.md, results.json, a picture of
-error against parameters and time for each task, one of all rates, and one of the loss on `chirp`.
+Each result is written to --cache at once; an interrupted run resumes from there. At the end the
+command writes results.md, results.json, a plot of error against parameters and time for each task,
+one of all rates, and one of the loss on `chirp`.
 """
 
 from __future__ import annotations
@@ -33,21 +33,21 @@ from splatrender.io.json_files import read_json, write_json
 from splatrender.regression.job import errors
 from splatrender.regression.problems.tasks import TASKS
 
-FORMAT = 1  # of the cache: one more makes all results be computed anew
-SECONDS = 30.0  # of CPU time for one run of an optimiser
-LONG_SECONDS = 600.0  # where physics-informed networks are trained
+FORMAT = 1  # of the cache: increment it to recompute all results
+SECONDS = 30.0  # CPU time of one run of an optimiser
+LONG_SECONDS = 600.0  # for physics-informed networks
 QUICK_SECONDS = 4.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What to run.
+    """Runs of a comparison.
 
     Attributes:
         rows: tasks and methods.
-        seeds: how many of each; methods without randomness run once.
+        seeds: number of seeds; methods without randomness run once.
         seconds: CPU budget of one run of an optimiser, None for the standard ones.
-        quick: small budgets, for a look.
+        quick: small budgets, for a first impression.
         cache: folder of results.
     """
 
@@ -58,7 +58,7 @@ class Plan:
     cache: Path
 
     def budget(self, row: Row) -> float:
-        """CPU seconds for one run of one optimiser."""
+        """Return the CPU seconds of one run of one optimiser."""
         if self.seconds is not None:
             return self.seconds
         if self.quick:
@@ -67,13 +67,13 @@ class Plan:
 
 
 def measure(row: Row, seed: int, seconds: float, quick: bool) -> dict[str, Any]:
-    """Fit once and measure on the clean grid.
+    """Fit once and measure errors on the clean grid.
 
     Args:
         row: task and method.
-        seed: of data and method.
+        seed: seed of data and method.
         seconds: CPU budget of one optimiser.
-        quick: let splats search briefly, too.
+        quick: shorten the search of splats, too.
 
     Returns:
         Errors, parameters and times.
@@ -85,19 +85,25 @@ def measure(row: Row, seed: int, seconds: float, quick: bool) -> dict[str, Any]:
     fitted = row.method(problem)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     predicted = fitted.predict(problem.grid.x)
+    identity = {"format": FORMAT, "task": row.task, "label": row.label, "method": row.name}
+    settings = {"seed": seed, "ours": row.ours, "budget": seconds, "quick": quick}
     return {
-        "format": FORMAT, "task": row.task, "label": row.label, "method": row.name, "seed": seed,
-        "ours": row.ours, "budget": seconds, "quick": quick, "parameters": fitted.parameters,
-        **errors(predicted, problem.grid.y), "cpu_seconds": cpu, "wall_seconds": wall,
-        "note": fitted.note, "curve": fitted.curve,
-    }  # fmt: skip
+        **identity,
+        **settings,
+        "parameters": fitted.parameters,
+        **errors(predicted, problem.grid.y),
+        "cpu_seconds": cpu,
+        "wall_seconds": wall,
+        "note": fitted.note,
+        "curve": fitted.curve,
+    }
 
 
 def collect(plan: Plan) -> list[dict[str, Any]]:
-    """Run what is not in the cache yet.
+    """Run all that is not in the cache yet.
 
     Args:
-        plan: what to run.
+        plan: runs of the comparison.
 
     Returns:
         All results of the plan.
@@ -127,10 +133,10 @@ def collect(plan: Plan) -> list[dict[str, Any]]:
 
 
 def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Medians over seeds.
+    """Return medians over seeds.
 
     Args:
-        results: of single runs.
+        results: results of single runs.
 
     Returns:
         One entry for each task and method, in the order of the results.
@@ -152,7 +158,7 @@ def summarise(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def markdown(rows: list[dict[str, Any]]) -> str:
-    """One table for each task.
+    """Return one table for each task.
 
     Args:
         rows: medians.
@@ -179,15 +185,15 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 
 
 def draw(rows: list[dict[str, Any]], results: list[dict[str, Any]], folder: Path) -> None:
-    """One picture for each task, one for all rates, and the ways in which splats were trained.
+    """Draw a plot for each task, one for all rates, and one of the descents of splats.
 
     Args:
         rows: medians.
-        results: of single runs.
-        folder: where to write.
+        results: results of single runs.
+        folder: folder to write to.
     """
     if find_spec("matplotlib") is None:
-        print("no pictures: matplotlib is not installed (splatrender[bench])")
+        print("no plots: matplotlib is not installed (splatrender[bench])")
         return
     for label in dict.fromkeys(row["label"] for row in rows):
         if not label.startswith("rates"):
@@ -201,6 +207,12 @@ def draw(rows: list[dict[str, Any]], results: list[dict[str, Any]], folder: Path
         draw_descents(curves, folder / "descent_chirp.png")
 
 
+def _matches(row: Row, names: list[str], method: str) -> bool:
+    """Return whether a row belongs to the tasks and the methods that were asked for."""
+    labelled = row.label in names or ("rates" in names and row.label.startswith("rates-"))
+    return labelled and method.lower() in row.name.lower()
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Run the benchmark."""
     parser = argparse.ArgumentParser(
@@ -208,7 +220,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     labels = list(dict.fromkeys(row.label for row in ROWS))
     parser.add_argument("--tasks", default="all", help=f"comma-separated: {', '.join(labels)}")
-    parser.add_argument("--methods", default="", help="only methods whose names contain this")
+    parser.add_argument("--methods", default="", help="only methods whose names contain this text")
     parser.add_argument("--seeds", type=int, help="default 5, or 1 with --quick")
     parser.add_argument("--seconds", type=float, help="CPU seconds of one run of an optimiser")
     parser.add_argument("--quick", action="store_true", help="small budgets, one seed")
@@ -216,14 +228,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, default=Path("output/regression"))
     parser.add_argument("--cache", type=Path, help="default: OUT/cache")
     options = parser.parse_args(arguments)
-    chosen = labels if options.tasks == "all" else options.tasks.split(",")
-    rows = [
-        row
-        for row in ROWS
-        if any(row.label == c or (row.label.startswith(f"{c}-") and c == "rates") for c in chosen)
-        and options.methods.lower() in row.name.lower()
-    ]
-    unknown = [c for c in chosen if c not in labels and c != "rates"]
+    names = labels if options.tasks == "all" else options.tasks.split(",")
+    rows = [row for row in ROWS if _matches(row, names, options.methods)]
+    unknown = [name for name in names if name not in labels and name != "rates"]
     if unknown or not rows:
         parser.error(f"--tasks, --methods: expected some of {', '.join(labels)}; got {unknown}")
     torch.set_num_threads(options.threads)
@@ -243,5 +250,5 @@ if __name__ == "__main__":
     try:
         sys.exit(main())
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from here")
+        print("\nstopped; the same command resumes from here")
         sys.exit(130)

@@ -121,4 +121,5 @@ def _amplitudes(columns: Tensor, residual: Tensor, ridge: float) -> Tensor:
     """Return [b] amplitudes that minimise |r + ψ c|² + ridge |c|² together."""
     gram = columns.T @ columns
     gram.diagonal().add_(ridge + 1e-12 * float(gram.diagonal().max()))
-    return -torch.linalg.solve(gram, columns.T @ residual[:, 0])
+    solution: Tensor = torch.linalg.solve(gram, columns.T @ residual[:, 0])
+    return -solution

@@ -41,7 +41,8 @@ def call(capsys: pytest.CaptureFixture[str]) -> Run:
 
 
 def results_of(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    results: dict[str, Any] = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    return results
 
 
 def write_csv(path: Path, count: int = 60) -> Path:
@@ -245,10 +246,9 @@ def test_a_model_of_a_table_predicts_another_table(
     call: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     table, out = write_csv(tmp_path / "a.csv"), tmp_path / "o"
-    code, _, err = call(
-        table, "--inputs", "x,y", "--outputs", "u", "--splats", 4, "--rounds", 2, "--out", out,
-        "--no-pictures", "-q",
-    )  # fmt: skip
+    columns = ("--inputs", "x,y", "--outputs", "u")
+    fast = ("--splats", 4, "--rounds", 2, "--no-pictures", "-q")
+    code, _, err = call(table, *columns, *fast, "--out", out)
     assert code == 0, err
     model = SplatRegressor.load(out / "model.pt")
     assert list(model.feature_names_in_) == ["x", "y"] and list(model.target_names_) == ["u"]

@@ -16,8 +16,8 @@ GOOD = "x,y,u\n" + "".join(f"{i},{i * i},{3 * i + 1}\n" for i in range(10))
 
 
 def logistic(t: float, start: float) -> float:
-    """Of u' = u - u³."""
-    return start * np.exp(t) / np.sqrt(1 + start**2 * (np.exp(2 * t) - 1))
+    """Return the solution of u' = u − u³."""
+    return float(start * np.exp(t) / np.sqrt(1 + start**2 * (np.exp(2 * t) - 1)))
 
 
 def test_etdrk4_is_of_fourth_order() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from splatrender.errors import InputError
 from splatrender.operators.sampling import observations
@@ -15,7 +18,9 @@ from splatrender.regression.amplitudes import as_peaks
 from splatrender.regression.lm import levenberg_marquardt
 from splatrender.regression.starts import initial_measure
 
-# Checks of scikit-learn that cannot apply, and why.
+Array = NDArray[np.float64]
+
+# Checks of scikit-learn that cannot apply, with the reason.
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
         "the search draws random candidates among the rows, so that repeated rows and weights give "
@@ -24,21 +29,21 @@ EXPECTED_FAILURES = {
 }
 
 
-def chirp(x: np.ndarray) -> np.ndarray:
-    return np.sin(20 * np.pi * x[:, 0] * (2 - x[:, 0]))
+def chirp(x: Array) -> Array:
+    return np.asarray(np.sin(20 * np.pi * x[:, 0] * (2 - x[:, 0])))
 
 
-def wave(x: np.ndarray) -> np.ndarray:
-    return np.sin(5 * x[:, 0]) * np.cos(4 * x[:, 1])
+def wave(x: Array) -> Array:
+    return np.asarray(np.sin(5 * x[:, 0]) * np.cos(4 * x[:, 1]))
 
 
-def noisy(count: int = 300, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+def noisy(count: int = 300, seed: int = 0) -> tuple[Array, Array]:
     random = np.random.default_rng(seed)
     x = random.random((count, 2))
     return x, wave(x) + 0.05 * random.standard_normal(count)
 
 
-def rmse(model: SplatRegressor, function, dims: int) -> float:  # type: ignore[no-untyped-def]
+def rmse(model: SplatRegressor, function: Callable[[Array], Array], dims: int) -> float:
     x = np.random.default_rng(99).random((5000, dims))
     return float(np.sqrt(np.mean((model.predict(x) - function(x)) ** 2)))
 
@@ -99,8 +104,8 @@ def test_early_stopping_watches_data_that_was_held_out() -> None:
     model = SplatRegressor(
         n_splats=60, selection=0, validation_fraction=0.3, patience=4, max_rounds=40
     ).fit(x, y)
-    held = [entry.validation for entry in model.history_]
-    assert all(value is not None for value in held)
+    held = [entry.validation for entry in model.history_ if entry.validation is not None]
+    assert len(held) == len(model.history_)
     assert int(np.argmin(held)) <= len(held) - 1
     assert rmse(model, wave, 2) < 0.1
 
@@ -183,7 +188,7 @@ def test_degenerate_data_give_finite_predictions() -> None:
         ([[1.0]], [1], "1 sample"),
     ],
 )
-def test_bad_data_are_refused(x, y, message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_data_are_refused(x: ArrayLike, y: ArrayLike, message: str) -> None:
     with pytest.raises(InputError, match=message):
         SplatRegressor().fit(x, y)
 
@@ -200,7 +205,7 @@ def test_bad_data_are_refused(x, y, message: str) -> None:  # type: ignore[no-un
         ({"min_scale": -1.0}, "min_scale"),
     ],
 )
-def test_bad_settings_are_refused(settings: dict, message: str) -> None:
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         SplatRegressor(**settings).fit([[0.0], [1.0], [2.0]], [0, 1, 2])
 

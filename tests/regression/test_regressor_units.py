@@ -67,7 +67,7 @@ def test_the_loss_is_that_of_the_measure_that_did_best_on_held_out_data() -> Non
         12, selection=0, shrinkage=0, min_scale=0, max_rounds=4, validation_fraction=0.5
     )
     model.fit(X, Y + 0.5 * noise)
-    held = [entry.validation for entry in model.history_]
+    held = [entry.validation or np.inf for entry in model.history_]
     best = model.history_[int(np.argmin(held))]
     assert model.loss_ == pytest.approx(best.loss)
     assert model.loss_ != pytest.approx(model.history_[-1].loss)  # which fits the noise

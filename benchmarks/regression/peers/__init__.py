@@ -1,1 +1,1 @@
-"""Other people's ways to fit a function, each at a stated budget."""
+"""Other methods to fit a function, each at a stated budget."""

@@ -1,4 +1,4 @@
-"""Pictures of a comparison: error against parameters and time, and rates."""
+"""Plots of a comparison: error against parameters and time, and rates."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.regression.peers.problem import Array
+
 OFFSETS = [(r * np.cos(a), r * np.sin(a)) for r in (11, 17, 24) for a in np.pi / 4 * np.arange(8)]
 
 
 def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
-    """Error against parameters and against CPU time; numbers stand for methods.
+    """Draw error against parameters and against CPU time; numbers stand for methods.
 
     Args:
-        label: the task.
-        rows: its medians.
+        label: name of the task.
+        rows: medians of the task.
         path: .png to write.
     """
     plt = _pyplot()
@@ -34,9 +36,9 @@ def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
         _ticks(axis.xaxis, x)
         _ticks(axis.yaxis, y)
         for ours in (False, True):
-            chosen = np.array([row["ours"] for row in rows]) == ours
+            mask = np.array([row["ours"] for row in rows]) == ours
             style = {"marker": "*", "s": 110, "c": "C3"} if ours else {"s": 28, "c": "C0"}
-            axis.scatter(x[chosen], y[chosen], zorder=3, **style)
+            axis.scatter(x[mask], y[mask], zorder=3, **style)
     axes[0].set(ylabel="RMSE against clean values", title=label)
     axes[1].tick_params(labelleft=False)
     figure.tight_layout()
@@ -45,16 +47,15 @@ def draw_pareto(label: str, rows: list[dict[str, Any]], path: Path) -> None:
     axes[2].axis("off")
     step = min(0.065, 1.0 / len(rows))
     for index, row in enumerate(rows):
-        axes[2].text(
-            -0.1, 1 - step * index, f"{index + 1}  {row['method']}", fontsize=8, va="top",
-            color="C3" if row["ours"] else "0.15", transform=axes[2].transAxes,
-        )  # fmt: skip
+        text, colour = f"{index + 1}  {row['method']}", "C3" if row["ours"] else "0.15"
+        place = {"va": "top", "transform": axes[2].transAxes}
+        axes[2].text(-0.1, 1 - step * index, text, fontsize=8, color=colour, **place)
     figure.savefig(path, dpi=100)
     plt.close(figure)
 
 
 def draw_rates(rows: list[dict[str, Any]], path: Path) -> None:
-    """Error against the number of splats for every dimension, with the theory's k^(-1/d).
+    """Draw error against the number of splats for each dimension, with the theory's k^(-1/d).
 
     Args:
         rows: medians of all tables of rates.
@@ -83,7 +84,7 @@ def draw_rates(rows: list[dict[str, Any]], path: Path) -> None:
 
 
 def draw_descents(curves: dict[str, list[tuple[float, float]]], path: Path) -> None:
-    """The training error of splats against time, by the way in which they were trained.
+    """Draw the training error of splats against time, for each method of training.
 
     Args:
         curves: seconds and mean square residuals, by method.
@@ -102,15 +103,15 @@ def draw_descents(curves: dict[str, list[tuple[float, float]]], path: Path) -> N
     plt.close(figure)
 
 
-def _range(values: np.ndarray) -> tuple[float, float]:
-    """Limits of a logarithmic axis, with a margin."""
+def _range(values: Array) -> tuple[float, float]:
+    """Return the limits of a logarithmic axis, with a margin."""
     low, high = np.log10(values.min()), np.log10(values.max())
     margin = 0.1 * max(high - low, 0.5)
-    return 10 ** (low - margin), 10 ** (high + margin)
+    return float(10 ** (low - margin)), float(10 ** (high + margin))
 
 
-def _ticks(axis: Any, values: np.ndarray) -> None:
-    """Labels at 1, 2 and 5 times powers of ten where the range is short, else at the powers."""
+def _ticks(axis: Any, values: Array) -> None:
+    """Label 1, 2 and 5 times powers of ten where the range is short, otherwise the powers."""
     low, high = _range(values)
     steps = (1, 2, 5) if high < 200 * low else (1,)
     every = max(1, int(np.log10(high / low)) // 6)
@@ -123,17 +124,15 @@ def _ticks(axis: Any, values: np.ndarray) -> None:
 
 
 def _number(axis: Any, points: list[tuple[float, float]]) -> None:
-    """Numbers beside the points, each where it is furthest from points and other numbers."""
+    """Write numbers beside the points, each farthest from points and other numbers."""
     places = axis.transData.transform(np.array(points))
     taken = list(places)
     for index, (point, place) in enumerate(zip(points, places, strict=True)):
         room = [min(np.hypot(*(place + o - t)) for t in taken) for o in OFFSETS]
         best = OFFSETS[int(np.argmax(np.minimum(room, 11)))]
         taken.append(place + best)
-        axis.annotate(
-            str(index + 1), point, xytext=np.array(best) * 72 / 100,
-            textcoords="offset points", ha="center", va="center", fontsize=7,
-        )  # fmt: skip
+        style = {"textcoords": "offset points", "ha": "center", "va": "center", "fontsize": 7}
+        axis.annotate(str(index + 1), point, xytext=np.array(best) * 72 / 100, **style)
 
 
 def _pyplot() -> Any:

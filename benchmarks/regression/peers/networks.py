@@ -1,8 +1,8 @@
 """Neural peers in torch: MLP, SIREN, a net of Gaussian radial functions, and a KAN by pykan.
 
 All are trained on the whole set in float64, once by Adam and once by Adam then L-BFGS, each within
-`Problem.seconds` of CPU time. Every so often the error on the clean grid itself decides whether to
-keep the present weights, and the better run counts: a choice that no user could make, in the
+`Problem.seconds` of CPU time. At intervals the error on the clean grid itself decides whether the
+present weights are kept, and the better run counts: a selection that no user could make, in the
 peers' favour.
 """
 
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from benchmarks.regression.peers.problem import Array, Deadline, Fitted, Method, Problem
 
 RATES = {"adam": (3e-3, 1e-2), "adam, l-bfgs": (3e-3,)}
-CHECKS = 60  # of the error on the grid, during one run
-SHARE_OF_ADAM = 0.15  # of the time, before L-BFGS takes over
-MODULE_SEED = 1000  # apart from the seeds of the data
+CHECKS = 60  # evaluations of the error on the grid in one run
+SHARE_OF_ADAM = 0.15  # of the time, before L-BFGS begins
+MODULE_SEED = 1000  # different from the seeds of the data
 
 
 class Sine(nn.Module):
@@ -40,7 +40,7 @@ class Sine(nn.Module):
 
 
 class RadialNet(nn.Module):
-    """Σ w_i exp(-½ |x - c_i|² / s_i²) + bias, everything trained."""
+    """Σ w_i exp(−½ |x − c_i|² / s_i²) + bias, with all parameters trained."""
 
     def __init__(self, inputs: int, units: int) -> None:
         super().__init__()
@@ -50,13 +50,14 @@ class RadialNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         gaps = torch.cdist(x, self.centres, compute_mode="donot_use_mm_for_euclid_dist")
-        return self.out(torch.exp(-0.5 * (gaps / self.logs.exp()) ** 2))
+        values: Tensor = self.out(torch.exp(-0.5 * (gaps / self.logs.exp()) ** 2))
+        return values
 
 
 def mlp_module(
     inputs: int, widths: tuple[int, ...], activation: Callable[[], nn.Module]
 ) -> nn.Sequential:
-    """Fully connected layers."""
+    """Return fully connected layers."""
     layers: list[nn.Module] = []
     for width in widths:
         layers += [nn.Linear(inputs, width), activation()]
@@ -65,7 +66,7 @@ def mlp_module(
 
 
 def siren_module(inputs: int, widths: tuple[int, ...], frequency: float) -> nn.Sequential:
-    """Sitzmann et al. 2020, with its initialisation."""
+    """Return the network of Sitzmann et al. 2020, with its initialisation."""
     module = mlp_module(inputs, widths, lambda: Sine(frequency))
     linears = [layer for layer in module if isinstance(layer, nn.Linear)]
     with torch.no_grad():
@@ -77,26 +78,33 @@ def siren_module(inputs: int, widths: tuple[int, ...], frequency: float) -> nn.S
 
 
 def kan_module(widths: tuple[int, ...], grid: int, seed: int) -> nn.Module:
-    """pykan's model with cubic splines, without its symbolic branch."""
+    """Return pykan's model with cubic splines, without its symbolic branch."""
     from kan import KAN
 
     with contextlib.redirect_stdout(io.StringIO()):
-        model = KAN(
-            width=list(widths), grid=grid, k=3, seed=seed, symbolic_enabled=False,
-            auto_save=False, save_act=False, grid_range=[-1, 1], noise_scale=0.3,
-        )  # fmt: skip
+        model: nn.Module = KAN(
+            width=list(widths),
+            grid=grid,
+            k=3,
+            seed=seed,
+            symbolic_enabled=False,
+            auto_save=False,
+            save_act=False,
+            grid_range=[-1, 1],
+            noise_scale=0.3,
+        )
         return model.double()
 
 
 def kan_parameters(widths: tuple[int, ...], grid: int) -> int:
-    """Spline coefficients, two scales for each edge, and biases, as KANs are counted."""
+    """Count spline coefficients, two scales for each edge, and biases, as is usual for KANs."""
     edges = sum(a * b for a, b in itertools.pairwise(widths))
     return edges * (grid + 3 + 2) + sum(widths[1:])
 
 
 @dataclass
 class _Best:
-    """The weights with the smallest error so far."""
+    """Weights with the smallest error so far."""
 
     error: float = math.inf
     state: dict[str, Tensor] | None = None
@@ -142,7 +150,7 @@ def _adam(
     best: _Best,
     prepare: Callable[[nn.Module], None],
 ) -> None:
-    """Adam with a cosine schedule over CPU time."""
+    """Train by Adam with a cosine schedule over CPU time."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=rate)
     step, next_check = 0, 0.0
@@ -153,7 +161,7 @@ def _adam(
             group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * share)) + 1e-6
         optimizer.zero_grad()
         value = loss(module)
-        value.backward()
+        torch.autograd.backward(value)
         optimizer.step()
         step += 1
         if share >= next_check:
@@ -169,25 +177,31 @@ def _lbfgs(
     deadline: Deadline,
     best: _Best,
 ) -> None:
+    """Train by L-BFGS until the time is over or it stalls."""
     parameters = [p for p in module.parameters() if p.requires_grad]
 
     def fresh() -> torch.optim.LBFGS:
         return torch.optim.LBFGS(
-            parameters, lr=1, max_iter=25, history_size=50, line_search_fn="strong_wolfe",
-            tolerance_grad=1e-14, tolerance_change=1e-16,
-        )  # fmt: skip
+            parameters,
+            lr=1,
+            max_iter=25,
+            history_size=50,
+            line_search_fn="strong_wolfe",
+            tolerance_grad=1e-14,
+            tolerance_change=1e-16,
+        )
 
     optimizer, last, idle = fresh(), math.inf, 0
 
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = loss(module)
-        value.backward()
+        torch.autograd.backward(value)
         return value
 
     next_check = 0.0
     while not deadline.over and idle < 3:
-        value = float(optimizer.step(closure).detach())  # type: ignore
+        value = float(optimizer.step(closure).detach())
         if not math.isfinite(value):
             break
         if value >= last * (1 - 1e-9):
@@ -215,8 +229,9 @@ def _fit(
 
     def predict(model: nn.Module, points: Array) -> Array:
         with torch.no_grad():
-            parts = torch.from_numpy(problem.scaled(points)).split(8192)
-            return np.concatenate([model(p)[:, 0].numpy() for p in parts]) * scale + mean
+            parts = torch.split(torch.from_numpy(problem.scaled(points)), 8192)
+            values: Array = np.concatenate([model(p)[:, 0].numpy() for p in parts])
+            return np.asarray(values * scale + mean)
 
     module, winner = train(
         module,
@@ -229,7 +244,7 @@ def _fit(
 
 
 def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> Method:
-    """A multi-layer perceptron."""
+    """Return a multi-layer perceptron."""
 
     def fit(problem: Problem) -> Fitted:
         torch.manual_seed(MODULE_SEED + problem.seed)
@@ -239,7 +254,7 @@ def mlp(*widths: int, activation: Callable[[], nn.Module] = nn.Tanh) -> Method:
 
 
 def siren(*widths: int, frequency: float = 30.0) -> Method:
-    """A network of sines; 30 is its authors' frequency, less suits smoother and noisy data."""
+    """Return a network of sines; its authors use 30, and less suits smoother or noisy data."""
 
     def fit(problem: Problem) -> Fitted:
         torch.manual_seed(MODULE_SEED + problem.seed)
@@ -250,7 +265,7 @@ def siren(*widths: int, frequency: float = 30.0) -> Method:
 
 
 def radial_net(units: int) -> Method:
-    """Isotropic Gaussians by Adam: what a splat model is without shapes, flow and Gauss-Newton."""
+    """Return isotropic Gaussians by Adam: a splat model without shapes, flow and Gauss–Newton."""
 
     def fit(problem: Problem) -> Fitted:
         torch.manual_seed(MODULE_SEED + problem.seed)
@@ -260,7 +275,7 @@ def radial_net(units: int) -> Method:
 
 
 def kan(*hidden: int, grid: int) -> Method:
-    """A Kolmogorov-Arnold network; its spline grids follow the samples early in training."""
+    """Return a Kolmogorov–Arnold network; its grids follow the samples early in training."""
 
     def fit(problem: Problem) -> Fitted:
         widths = (problem.task.dimensions, *hidden, 1)

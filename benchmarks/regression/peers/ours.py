@@ -1,4 +1,4 @@
-"""Splats as one more method of the table."""
+"""Splats as a method of the table."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ from splatrender.operators.sampling import observations
 from splatrender.regression.descent import DescentOptions, fit_first_order
 from splatrender.regression.estimator import SplatRegressor
 from splatrender.regression.problems import Marching, fit_evolving, fit_steady
+from splatrender.regression.problems.steady import ROUNDS
 
 QUICK_ROUNDS = 8
 
 
 def splats(count: int | str, **settings: object) -> Method:
-    """`SplatRegressor` with its own defaults, on the same samples as everybody."""
+    """Return `SplatRegressor` with its own defaults, on the same samples as all methods."""
 
     def fit(problem: Problem) -> Fitted:
         options = dict(settings)
@@ -32,20 +33,20 @@ def splats(count: int | str, **settings: object) -> Method:
 
 
 def oracle(counts: tuple[int, ...]) -> Method:
-    """The number of splats that is best on the clean grid, which nobody knows."""
+    """Return splats in the number that is best on the clean grid, unknown in practice."""
 
     def fit(problem: Problem) -> Fitted:
-        tried = [splats(count, selection=0.0)(problem) for count in counts]
-        return min(tried, key=lambda fitted: problem.rmse(fitted.predict))
+        fits = [splats(count, selection=0.0)(problem) for count in counts]
+        return min(fits, key=lambda fitted: problem.rmse(fitted.predict))
 
     return fit
 
 
 def papers_route(count: int, method: str, rate: float, steps: int = 20_000) -> Method:
-    """The paper's public configuration in 1-D: densities at Chebyshev nodes, a first-order method.
+    """Return the paper's public configuration in 1-D: densities at Chebyshev nodes, first order.
 
     Splats begin with weight zero and half the distance to the nearest neighbour as their width.
-    Its loss is the mean square, twice ours: a gradient's step is twice its learning rate.
+    The paper's loss is the mean square, twice ours: our step is twice its learning rate.
     """
 
     def fit(problem: Problem) -> Fitted:
@@ -57,38 +58,39 @@ def papers_route(count: int, method: str, rate: float, steps: int = 20_000) -> M
         start = SplatMeasure(one, 0 * means, means, widths[:, None, None], normalised=True)
         x, y = torch.from_numpy(problem.samples.x), torch.from_numpy(problem.samples.y)
         quick = 200 if problem.quick else steps
-        rate_of_ours = rate if method == "adam" else 2 * rate  # Adam's step has no such scale
+        rate_of_ours = rate if method == "adam" else 2 * rate  # Adam's step does not depend on that
         options = DescentOptions(method, quick, rate_of_ours, every=20)
-        found = fit_first_order([observations(x, y[:, None])], start, options)
-        curve = [(entry.seconds, 2 * entry.loss) for entry in found.history]
+        solution = fit_first_order([observations(x, y[:, None])], start, options)
+        curve = [(entry.seconds, 2 * entry.loss) for entry in solution.history]
 
         def predict(points: Array) -> Array:
             with torch.no_grad():
-                return evaluate(found.measure, torch.from_numpy(points)).value[:, 0].numpy()
+                field = evaluate(solution.measure, torch.from_numpy(points))
+            values: Array = field.value[:, 0].numpy()
+            return values
 
-        return Fitted(predict, found.measure.parameters, f"{quick} steps of {rate:g}", curve)
+        return Fitted(predict, solution.measure.parameters, f"{quick} steps of {rate:g}", curve)
 
     return fit
 
 
 def steady(count: int) -> Method:
-    """Physics-informed fitting of the steady equation."""
+    """Return the fit of the steady equation."""
 
     def fit(problem: Problem) -> Fitted:
-        rounds = {"rounds": 2} if problem.quick else {}
-        found = fit_steady(count, problem.seed, **rounds)
-        return Fitted(found.predict, found.parameters)
+        fitted = fit_steady(count, problem.seed, 2 if problem.quick else ROUNDS)
+        return Fitted(fitted.predict, fitted.parameters)
 
     return fit
 
 
 def evolving(count: int) -> Method:
-    """Physics-informed fitting of the evolving equation."""
+    """Return the fit of the evolving equation."""
 
     def fit(problem: Problem) -> Fitted:
         quick = Marching(rounds=1, later=1, iterations=5, polish=1)
-        found = fit_evolving(count, problem.seed, quick if problem.quick else None)
-        windows = f"{len(found.windows)} windows of time"
-        return Fitted(found.predict, found.parameters, windows)
+        fitted = fit_evolving(count, problem.seed, quick if problem.quick else None)
+        windows = f"{len(fitted.windows)} windows of time"
+        return Fitted(fitted.predict, fitted.parameters, windows)
 
     return fit

@@ -1,6 +1,6 @@
 """Physics-informed networks for both Allen-Cahn equations: an MLP and a KAN.
 
-The KAN's edges are sums of Chebyshev polynomials, whose second derivatives autograd delivers fast;
+The KAN's edges are sums of Chebyshev polynomials, whose second derivatives are fast to compute;
 pykan's splines of degree 3 have a piecewise linear second derivative and are several times slower.
 """
 
@@ -20,10 +20,10 @@ from splatrender.regression.problems.etdrk4 import allen_cahn_initial
 from splatrender.regression.problems.tasks import INTERFACE
 
 BOUNDARY_WEIGHT = 100.0
-CHUNKS = 16  # of time, for causal weights
+CHUNKS = 16  # intervals of time, for causal weights
 CAUSALITY = 1.0  # epsilon of Wang et al. 2022: a chunk waits until those before it are solved
 HARMONICS = 10  # cosines of the periodic input
-DEGREE = 5  # of the KAN's polynomials
+DEGREE = 5  # degree of the KAN's polynomials
 
 
 class ChebyshevKan(nn.Module):
@@ -47,7 +47,7 @@ class ChebyshevKan(nn.Module):
 
 
 class Symmetric(nn.Module):
-    """(x, t) -> t, cos πjx, j <= HARMONICS: periodic and even by construction, as splats are."""
+    """The inputs t, cos πjx, j <= HARMONICS: periodic and even by construction, as splats are."""
 
     def forward(self, x: Tensor) -> Tensor:
         waves = math.pi * x[:, :1] * torch.arange(1, HARMONICS + 1).to(x)
@@ -65,7 +65,7 @@ def _body(kind: str, inputs: int, widths: tuple[int, ...]) -> nn.Module:
 
 
 def _derivatives(model: nn.Module, x: Tensor, axes: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """u, its gradient, and second derivatives along `axes`."""
+    """Return u, its gradient, and second derivatives along `axes`."""
     x = x.detach().requires_grad_()
     u = model(x)
     (slope,) = torch.autograd.grad(u.sum(), x, create_graph=True)
@@ -76,7 +76,7 @@ def _derivatives(model: nn.Module, x: Tensor, axes: tuple[int, ...]) -> tuple[Te
 
 
 def _steady_loss(problem: Problem) -> Callable[[nn.Module], Tensor]:
-    """Mean squares at 2,000 fixed inner points and 400 on the boundary."""
+    """Return mean squares at 2,000 fixed inner points and 400 on the boundary."""
     truth = problem.task.truth
     assert truth is not None
     random = np.random.default_rng(problem.seed)
@@ -91,13 +91,14 @@ def _steady_loss(problem: Problem) -> Callable[[nn.Module], Tensor]:
         u, _, uxx, uyy = _derivatives(model, inner, (0, 1))
         residual = INTERFACE**2 * (uxx + uyy) + u - u**3
         boundary = model(border)[:, 0] - values
-        return residual.square().mean() + BOUNDARY_WEIGHT * boundary.square().mean()
+        total: Tensor = residual.square().mean() + BOUNDARY_WEIGHT * boundary.square().mean()
+        return total
 
     return loss
 
 
 def _evolving_loss(problem: Problem) -> Callable[[nn.Module], Tensor]:
-    """Causally weighted residuals (Wang, Sankaran & Perdikaris 2022) at 4,096 fixed points."""
+    """Return causally weighted residuals at 4,096 fixed points (Wang et al. 2022)."""
     random = np.random.default_rng(problem.seed)
     t = (np.arange(CHUNKS)[:, None] + random.random((CHUNKS, 256))) / CHUNKS
     points = np.stack([2 * random.random(t.shape) - 1, t], axis=2).reshape(-1, 2)
@@ -113,13 +114,14 @@ def _evolving_loss(problem: Problem) -> Callable[[nn.Module], Tensor]:
         chunks = residual.square().reshape(CHUNKS, -1).mean(dim=1)
         weights = torch.exp(-CAUSALITY * (earlier @ chunks.detach()))
         initial = model(start)[:, 0] - values
-        return (weights * chunks).mean() + BOUNDARY_WEIGHT * initial.square().mean()
+        total: Tensor = (weights * chunks).mean() + BOUNDARY_WEIGHT * initial.square().mean()
+        return total
 
     return loss
 
 
 def physics_informed(kind: str, *widths: int) -> Method:
-    """A network on either equation, `kind` "mlp" or "kan"."""
+    """Return a network on either equation, of kind "mlp" or "kan"."""
 
     def fit(problem: Problem) -> Fitted:
         torch.manual_seed(MODULE_SEED + problem.seed)
@@ -133,7 +135,7 @@ def physics_informed(kind: str, *widths: int) -> Method:
 
         def predict(model: nn.Module, points: Array) -> Array:
             with torch.no_grad():
-                parts = torch.from_numpy(points).split(8192)
+                parts = torch.split(torch.from_numpy(points), 8192)
                 return np.concatenate([model(p)[:, 0].numpy() for p in parts])
 
         sparse = slice(None, None, 1 if steady else 7)

@@ -1,4 +1,4 @@
-"""What every method gets, and what it gives back."""
+"""Input and output of all methods."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class Problem:
 
     Attributes:
         task: the problem.
-        data: what to fit; None for a differential equation.
-        grid: where the error is measured, against clean values.
-        seed: of everything random in a method.
+        data: samples to fit; None for a differential equation.
+        grid: points and clean values to measure errors on.
+        seed: random seed of a method.
         seconds: CPU time of one run of one optimiser.
-        quick: whether a rough answer is enough.
+        quick: whether a rough result is sufficient.
     """
 
     task: Task
@@ -40,12 +40,13 @@ class Problem:
         return self.data
 
     def scaled(self, x: Array) -> Array:
-        """Inputs mapped from the task's box to [-1, 1]^d."""
+        """Map inputs from the task's box to [−1, 1]^d."""
         low, high = np.array(self.task.box).T
-        return 2 * (x - low) / (high - low) - 1
+        scaled: Array = 2 * (x - low) / (high - low) - 1
+        return scaled
 
     def rmse(self, predict: Callable[[Array], Array]) -> float:
-        """Root mean square error on the clean grid."""
+        """Return the root mean square error on the clean grid."""
         return float(np.sqrt(np.mean((predict(self.grid.x) - self.grid.y) ** 2)))
 
 
@@ -54,10 +55,10 @@ class Fitted:
     """A fitted function.
 
     Attributes:
-        predict: from [m, d] inputs to [m] values.
-        parameters: how many numbers describe it.
-        note: which of its variants won.
-        curve: seconds and mean square residual as training went on, for the JSON.
+        predict: function from [m, d] inputs to [m] values.
+        parameters: number of parameters.
+        note: the best of its variants.
+        curve: seconds and mean square residual during training, for the JSON.
     """
 
     predict: Callable[[Array], Array]
@@ -70,14 +71,14 @@ Method = Callable[[Problem], Fitted]
 
 
 class Deadline:
-    """CPU time of this process that may still be spent."""
+    """Remaining CPU time of this process."""
 
     def __init__(self, seconds: float) -> None:
         self._start, self._seconds = time.process_time(), seconds
 
     @property
     def share(self) -> float:
-        """How much is spent, 0 to 1 and beyond."""
+        """Share of the time that is spent, from 0 to 1 and beyond."""
         return (time.process_time() - self._start) / self._seconds
 
     @property

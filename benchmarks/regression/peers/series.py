@@ -1,15 +1,16 @@
-"""Linear methods with a fixed basis, which may ask the truth wherever they like (no noise)."""
+"""Linear methods with a fixed basis, which may evaluate the truth anywhere (no noise)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 from numpy.polynomial import chebyshev
 
 from benchmarks.regression.peers.problem import Array, Fitted, Method, Problem
 
-CELLS = 1 << 16  # of the quadrature behind Haar's coefficients: exact to a millionth
+CELLS = 1 << 16  # of the quadrature for Haar's coefficients: exact to a millionth
 
 
 def _truth(problem: Problem) -> Callable[[Array], Array]:
@@ -18,32 +19,39 @@ def _truth(problem: Problem) -> Callable[[Array], Array]:
     return lambda t: truth(t[:, None])
 
 
+def _polynomial(coefficients: Any) -> Callable[[Array], Array]:
+    """Return a Chebyshev series over [0, 1] as a function of [m, 1] inputs."""
+
+    def value(x: Array) -> Array:
+        values: Array = chebyshev.chebval(2 * x[:, 0] - 1, coefficients)
+        return values
+
+    return value
+
+
 def chebyshev_series(terms: int) -> Method:
-    """Interpolation at the Chebyshev nodes."""
+    """Return interpolation at the Chebyshev nodes."""
 
     def fit(problem: Problem) -> Fitted:
         truth = _truth(problem)
-        coefficients = chebyshev.chebinterpolate(lambda s: truth((s + 1) / 2), terms - 1)
-        return Fitted(
-            lambda x: chebyshev.chebval(2 * x[:, 0] - 1, coefficients),
-            terms,
-            "values of the truth at its own nodes",
+        coefficients = chebyshev.chebinterpolate(  # type: ignore[type-var]
+            lambda s: truth((s + 1) / 2), terms - 1
         )
+        return Fitted(_polynomial(coefficients), terms, "values of the truth at its own nodes")
 
     return fit
 
 
 def chebyshev_least_squares(terms: int) -> Method:
-    """Least squares on the samples; the number of terms up to `terms` is the best of all."""
+    """Return least squares on the samples, with the best number of terms up to `terms`."""
 
     def fit(problem: Problem) -> Fitted:
-        data, best = problem.samples, None
+        data = problem.samples
+        best: tuple[float, Fitted] | None = None
         design = chebyshev.chebvander(problem.scaled(data.x)[:, 0], terms - 1)
         for count in range(10, terms + 1, 5):
             c = np.linalg.lstsq(design[:, :count], data.y, rcond=None)[0]
-            fitted = Fitted(
-                lambda x, c=c: chebyshev.chebval(2 * x[:, 0] - 1, c), count, f"{count} terms"
-            )
+            fitted = Fitted(_polynomial(c), count, f"{count} terms")
             error = problem.rmse(fitted.predict)
             if best is None or error < best[0]:
                 best = (error, fitted)
@@ -54,7 +62,7 @@ def chebyshev_least_squares(terms: int) -> Method:
 
 
 def haar(levels: int) -> Method:
-    """Projection on the Haar wavelets up to a level: the means over 2^levels cells."""
+    """Return the projection on Haar wavelets up to a level: the means over 2^levels cells."""
 
     def fit(problem: Problem) -> Fitted:
         fine = _truth(problem)((np.arange(CELLS) + 0.5) / CELLS)
@@ -70,7 +78,7 @@ def haar(levels: int) -> Method:
 
 
 def haar_best_terms(terms: int, levels: int = 12) -> Method:
-    """The largest `terms` Haar coefficients of the truth: the best possible choice."""
+    """Return the largest `terms` Haar coefficients of the truth, the best possible selection."""
 
     def fit(problem: Problem) -> Fitted:
         values = _truth(problem)((np.arange(CELLS) + 0.5) / CELLS)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from scipy.interpolate import (
@@ -17,7 +19,7 @@ from benchmarks.regression.peers.problem import Array, Deadline, Fitted, Method,
 
 
 def cubic_spline(knots: int) -> Method:
-    """Interpolation at equidistant knots of the truth."""
+    """Return interpolation at equidistant knots of the truth."""
 
     def fit(problem: Problem) -> Fitted:
         truth = problem.task.truth
@@ -30,10 +32,10 @@ def cubic_spline(knots: int) -> Method:
 
 
 def free_knot_spline(parameters: int) -> Method:
-    """Piecewise linear, continuous, with knots and values fitted: half of the numbers each.
+    """Return a continuous, piecewise linear function with fitted knots and values, half each.
 
-    Knots start at equal shares of the truth's total variation, the classical choice, or
-    equidistant; values are solved for, gaps between knots are moved by least squares.
+    Knots start at equal shares of the truth's total variation, the classical choice, or at equal
+    distances. Values are solved for; least squares moves the gaps between knots.
     """
 
     def fit(problem: Problem) -> Fitted:
@@ -42,12 +44,12 @@ def free_knot_spline(parameters: int) -> Method:
         x, y = data.x[order, 0], data.y[order]
         length = np.concatenate([[0], np.cumsum(np.abs(np.diff(y)))])
         equal = np.interp(np.linspace(0, length[-1], count), length, x)[1:-1]
-        best = None
+        best: tuple[float, Fitted] | None = None
         for start in (equal, np.linspace(0, 1, count)[1:-1]):
             knots = _move_knots(start, x, y, Deadline(problem.seconds))
             values = _hat_fit(knots, x, y)[0]
             full = np.concatenate([[0], knots, [1]])
-            fitted = Fitted(lambda p, f=full, v=values: np.interp(p[:, 0], f, v), parameters)
+            fitted = Fitted(_interpolant(full, values), parameters)
             error = problem.rmse(fitted.predict)
             if best is None or error < best[0]:
                 best = (error, fitted)
@@ -57,8 +59,13 @@ def free_knot_spline(parameters: int) -> Method:
     return fit
 
 
+def _interpolant(knots: Array, values: Array) -> Callable[[Array], Array]:
+    """Return linear interpolation as a function of [m, 1] inputs."""
+    return lambda x: np.interp(x[:, 0], knots, values)
+
+
 def _hat_fit(knots: Array, x: Array, y: Array) -> tuple[Array, Array]:
-    """Values at the knots by least squares, and the residual."""
+    """Return values at the knots by least squares, and the residual."""
     full = np.concatenate([[0], knots, [1]])
     cell = np.clip(np.searchsorted(full, x, side="right") - 1, 0, len(full) - 2)
     share = (x - full[cell]) / np.maximum(full[cell + 1] - full[cell], 1e-12)
@@ -66,46 +73,47 @@ def _hat_fit(knots: Array, x: Array, y: Array) -> tuple[Array, Array]:
     rows = np.arange(len(x))
     design[rows, cell] = 1 - share
     design[rows, cell + 1] += share
-    values = np.linalg.lstsq(design, y, rcond=1e-10)[0]
+    values: Array = np.linalg.lstsq(design, y, rcond=1e-10)[0].astype(np.float64)
     return values, design @ values - y
 
 
 def _move_knots(start: Array, x: Array, y: Array, deadline: Deadline) -> Array:
-    """Knots as a softmax of gaps, moved by trust-region least squares until the time is over."""
+    """Move the knots, a softmax of gaps, by trust-region least squares until the time is over."""
     gaps = np.diff(np.concatenate([[0], start, [1]]))
     logs = np.log(np.maximum(gaps, 1e-6))
-    best = [np.inf, start]
+    lowest, best = math.inf, start
 
     def knots_of(z: Array) -> Array:
         parts = np.exp(z - z.max())
-        return np.cumsum(parts / parts.sum())[:-1]
+        knots: Array = np.cumsum(parts / parts.sum())[:-1]
+        return knots
 
     def residual(z: Array) -> Array:
+        nonlocal lowest, best
         r = _hat_fit(knots_of(z), x, y)[1]
         loss = float(r @ r)
-        if loss < best[0]:
-            best[:] = [loss, knots_of(z)]
+        if loss < lowest:
+            lowest, best = loss, knots_of(z)
         if deadline.over:
             raise TimeoutError
         return r
 
     with contextlib.suppress(TimeoutError):
         least_squares(residual, logs, max_nfev=30)
-    return best[1]
+    return best
 
 
 def rbf_interpolation(centres: int) -> Method:
-    """Cubic radial functions through equidistant values of the truth."""
+    """Return radial functions through equidistant values of the truth, the best of 7 kernels."""
 
     def fit(problem: Problem) -> Fitted:
         truth = problem.task.truth
         assert truth is not None
         t = np.linspace(0, 1, centres)[:, None]
-        best = None
-        for kernel, scale in (
-            ("cubic", 1.0), ("thin_plate_spline", 1.0), ("quintic", 1.0),
-            *(("gaussian", centres / s) for s in (2.0, 3.0, 4.0, 6.0)),
-        ):  # fmt: skip
+        best: tuple[float, Fitted] | None = None
+        kernels = [("cubic", 1.0), ("thin_plate_spline", 1.0), ("quintic", 1.0)]
+        kernels += [("gaussian", centres / s) for s in (2.0, 3.0, 4.0, 6.0)]
+        for kernel, scale in kernels:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
@@ -122,11 +130,17 @@ def rbf_interpolation(centres: int) -> Method:
     return fit
 
 
+def _surface(spline: LSQBivariateSpline) -> Callable[[Array], Array]:
+    """Return a spline as a function of [m, 2] inputs."""
+    return lambda x: np.asarray(spline.ev(*x.T), dtype=np.float64)
+
+
 def bivariate_spline(parameters: int) -> Method:
-    """Tensor cubic splines by least squares; the number of knots is the best up to `parameters`."""
+    """Return cubic tensor splines by least squares, with the best number of knots."""
 
     def fit(problem: Problem) -> Fitted:
-        data, best = problem.samples, None
+        data = problem.samples
+        best: tuple[float, Fitted] | None = None
         for side in range(5, int(np.sqrt(parameters)) + 1):
             inner = np.linspace(0, 1, side - 2)[1:-1]  # side = inner + 4 coefficients
             with warnings.catch_warnings():
@@ -134,7 +148,7 @@ def bivariate_spline(parameters: int) -> Method:
                 spline = LSQBivariateSpline(
                     *data.x.T, data.y, inner, inner, bbox=[0, 1, 0, 1], kx=3, ky=3
                 )
-            fitted = Fitted(lambda x, s=spline: s.ev(*x.T), side**2, f"{side} x {side}")
+            fitted = Fitted(_surface(spline), side**2, f"{side} x {side}")
             error = problem.rmse(fitted.predict)
             if best is None or error < best[0]:
                 best = (error, fitted)
@@ -145,7 +159,7 @@ def bivariate_spline(parameters: int) -> Method:
 
 
 def kernel_ridge(problem: Problem) -> Fitted:
-    """Gaussian kernel ridge regression, width and ridge by three-fold cross-validation."""
+    """Fit Gaussian kernel ridge regression, width and ridge by three-fold cross-validation."""
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.model_selection import GridSearchCV, KFold
 
