@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import described
-from splatrender.conventions import rotations_from_quats
+from splatrender.model.quaternions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.harmonics import harmonics
 from splatrender.model.rays import (

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.arguments import described, require_integer, require_type
+from splatrender.arguments import described, require_integer, require_number, require_type
 from splatrender.errors import InputError
 from splatrender.model.medium import Medium
 from splatrender.model.rays import Rays, normal_mass
@@ -55,9 +55,11 @@ class Approximation:
         overlap: "none", "exchange" (pairs) or "absorption": pairs with t and s replaced by mean and
             deviation of the depth at which a splat absorbs, also in the order "pixel".
         window: number of splats behind each one with which it forms pairs, >= 1.
+        faintest: optical depth on the ray below which a splat forms no pairs and takes no place in
+            the window; it is blended in order.
 
     Raises:
-        InputError: an unknown choice, or a window that is no integer >= 1.
+        InputError: an unknown choice, or a number out of range.
     """
 
     response: str = "beer_lambert"
@@ -65,6 +67,7 @@ class Approximation:
     order: str = "pixel"
     overlap: str = "none"
     window: int = 4
+    faintest: float = 0.0
 
     def __post_init__(self) -> None:
         for name, choices in CHOICES.items():
@@ -72,6 +75,7 @@ class Approximation:
             if value not in choices:
                 raise InputError(f"{name}: expected {' or '.join(choices)}, got {described(value)}")
         require_integer("window", self.window, 1, MOST_WINDOW)
+        require_number("faintest", self.faintest, least=0)
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,7 @@ def approximate(
     row = sort(lines, approximation, axis)
     weights = ordered_weights(row.depths)
     if approximation.overlap != "none":
-        weights = weights + exchange(row, approximation.window)
+        weights = weights + exchange(row, approximation.window, approximation.faintest)
     transmittance = torch.exp(-row.depths.sum(1))
     radiance = torch.einsum("rl,rld->rd", weights, row.lights)
     return radiance + transmittance[:, None] * behind, transmittance
@@ -211,7 +215,7 @@ def ordered_weights(depths: Tensor) -> Tensor:
     return torch.exp(-(depths.cumsum(1) - depths)) * absorbed_share(depths)
 
 
-def exchange(row: Sorted, window: int) -> Tensor:
+def exchange(row: Sorted, window: int, faintest: float = 0.0) -> Tensor:
     """Return the changes of the weights [R, L] by the exchange between pairs.
 
     For the pair (i, j), i first in the list, behind everything else in front of either:
@@ -222,15 +226,31 @@ def exchange(row: Sorted, window: int) -> Tensor:
 
     The change is (1 - q) times what is true on this ray plus q times mixed, less in order. The sum
     of τ w of a pair is the same in all three, so the total opacity is kept.
+
+    Args:
+        row: the splats of each ray in order.
+        window, faintest: see `Approximation`.
     """
-    depths, shares = row.depths, absorbed_share(row.depths)
-    passed = depths.cumsum(1) - depths
-    change = torch.zeros_like(depths)
+    with torch.no_grad():  # those that form pairs come first, in their order
+        pairs = row.depths >= faintest
+        order = torch.argsort((~pairs).int(), dim=1, stable=True)
+        order = order[:, : int(pairs.sum(1).max())]
+    passed = row.depths.cumsum(1) - row.depths
+    columns = (row.depths * pairs, passed, row.places, row.widths)
+    change = _exchange(*(values.gather(1, order) for values in columns), window)
+    return torch.zeros_like(row.depths).scatter(1, order, change * pairs.gather(1, order))
+
+
+def _exchange(
+    depths: Tensor, passed: Tensor, places: Tensor, widths: Tensor, window: int
+) -> Tensor:
+    """Return the changes of the weights of splats that all form pairs; `passed` [R, L] is C."""
+    shares, change = absorbed_share(depths), torch.zeros_like(depths)
     for step in range(1, min(window, depths.shape[1] - 1) + 1):
         a, b = depths[:, :-step], depths[:, step:]
         share_a, share_b = shares[:, :-step], shares[:, step:]
-        widths = torch.hypot(row.widths[:, :-step], row.widths[:, step:])
-        apart = (row.places[:, :-step] - row.places[:, step:]) / widths
+        joint = torch.hypot(widths[:, :-step], widths[:, step:])
+        apart = (places[:, :-step] - places[:, step:]) / joint
         mixed_part = torch.erfc(math.sqrt(0.5) * apart.abs())
         mixed = absorbed_share(a + b)
         behind_a, behind_b = torch.exp(-a) * share_b, torch.exp(-b) * share_a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -99,7 +100,7 @@ def test_gradients_of_depth_and_extinction() -> None:
     inputs = [field.means, field.factors, field.peaks, origins, directions, near, far]
     inputs = [tensor.clone().requires_grad_() for tensor in inputs]
 
-    def depth(*args: Tensor) -> Tensor:
+    def depth(*args: Any) -> Tensor:
         return ExtinctionField(*args[:3]).optical_depth(*args[3:])
 
     assert gradcheck(depth, inputs)
@@ -171,7 +172,7 @@ def test_average_of_a_density_over_a_splat_against_samples() -> None:
             density = torch.distributions.MultivariateNormal(
                 sources.means[j], sources.factors[j] @ sources.factors[j].T
             )
-            mean = density.log_prob(points).exp().mean()
+            mean = density.log_prob(points).exp().mean()  # type: ignore[no-untyped-call]
             assert float(found[i, j]) == pytest.approx(float(mean), rel=0.03)
 
 

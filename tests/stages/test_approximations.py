@@ -132,7 +132,8 @@ def test_errors_of_the_exchange_are_those_of_the_theory(
     row: tuple[int, float, float], expected: tuple[float, ...]
 ) -> None:
     """Mean errors over 60 random rays in order and with W = 1, 2, 4; other draws differ by half."""
-    medium, *rays = random_lines(*row)
+    medium, origins, directions = random_lines(*row)
+    rays = origins, directions
     exact = march(medium, *rays, tolerance=1e-8).radiance
     ways = [Approximation(), *(Approximation(overlap="exchange", window=w) for w in (1, 2, 4))]
     for way, value in zip(ways, expected, strict=True):
@@ -140,9 +141,21 @@ def test_errors_of_the_exchange_are_those_of_the_theory(
         assert value / 1.6 < found < value * 1.6
 
 
+def test_faint_splats_take_no_place_in_the_window() -> None:
+    """Twenty almost transparent splats between two that overlap: a window of 1 is enough."""
+    balls = [ball(k, z) for k, z in ((2.0, 6.0), (2.0, 6.2))]
+    balls += [ball(1e-9, 6.0 + 0.01 * i) for i in range(20)]
+    medium = Medium(ExtinctionField.cat(balls), plain_colors(RGB[[0, 1] * 11]))
+    narrow = Approximation(overlap="exchange", window=1)
+    alone = error(pair((2.0, 2.0), (6.0, 6.2)), axis_ray(), narrow)
+    assert error(medium, axis_ray(), narrow) > 3 * alone
+    paired = error(medium, axis_ray(), replace(narrow, faintest=1e-6))
+    assert paired == pytest.approx(alone, rel=1e-3)
+
+
 def test_absorption_depths_halve_the_error_of_opaque_overlaps() -> None:
-    medium, *rays = random_lines(4, 30.0, 1.0)
-    errors = [error(medium, (rays[0], rays[1]), way) for way in BEER]
+    medium, origins, directions = random_lines(4, 30.0, 1.0)
+    errors = [error(medium, (origins, directions), way) for way in BEER]
     assert errors[2] < 0.6 * errors[1] < 0.6 * errors[0]
 
 
@@ -217,7 +230,14 @@ def test_rays_that_meet_nothing() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("response", "ewa"), ("footprint", "ewa"), ("order", "depth"), ("overlap", 1), ("window", 0)],
+    [
+        ("response", "ewa"),
+        ("footprint", "ewa"),
+        ("order", "depth"),
+        ("overlap", 1),
+        ("window", 0),
+        ("faintest", -1.0),
+    ],
 )
 def test_unknown_choices_are_refused(name: str, value: object) -> None:
     with pytest.raises(InputError, match=f"{name}: expected .*, got"):
