@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import described
-from splatrender.model.quaternions import rotations_from_quats
 from splatrender.errors import InputError
 from splatrender.model.harmonics import harmonics
+from splatrender.model.quaternions import rotations_from_quats
 from splatrender.model.rays import (
     AT_ONCE,
     REACH,
