@@ -29,6 +29,7 @@ from splatrender.reference.project import BEER_LAMBERT, GAUSSIAN
 from splatrender.reference.render import rasterize
 
 SPLATS, SIDE, TOLERANCE = 64, 16, 1e-7
+MOST = 1 << 16  # a window for all pairs
 OVERLAPPING, APART = 0.15, 0.02  # median standard deviation, in sides of the cube
 TENSORS = ("splats.means", "splats.factors", "splats.peaks", "harmonics")
 
@@ -44,9 +45,13 @@ RAYS = {
         overlap="exchange", window=4, faintest=1 / 255
     ),
     "exchange, W = 16": Approximation(overlap="exchange", window=16),
-    "exchange, all pairs": Approximation(overlap="exchange", window=SPLATS),
+    "exchange, all pairs": Approximation(overlap="exchange", window=MOST),
     "exchange, W = 4, order center": Approximation(order="center", overlap="exchange", window=4),
     "absorption, W = 4": Approximation(overlap="absorption", window=4),
+    "absorption, W = 4, faintest 1/255": Approximation(
+        overlap="absorption", window=4, faintest=1 / 255
+    ),
+    "absorption, all pairs": Approximation(overlap="absorption", window=MOST),
 }
 AFFINE = {"gaussian ewa center (3DGS)": GAUSSIAN, "beer_lambert ewa center": BEER_LAMBERT}
 
@@ -73,18 +78,18 @@ class Row:
         return sum(self.cosines.values()) / len(self.cosines)
 
 
-def make_medium(size: float, seed: int) -> Medium:
-    """Return random splats of median standard deviation `size` in the unit cube, κ about 1."""
+def make_medium(size: float, seed: int, count: int = SPLATS) -> Medium:
+    """Return `count` random splats of median standard deviation `size` in the unit cube."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
-    means = torch.rand(SPLATS, 3, generator=generator, dtype=torch.float64)
-    scales = size * torch.exp(0.4 * normal(SPLATS, 3))
-    peaks = torch.exp(0.7 * normal(SPLATS))
-    harmonics = normal(SPLATS, 4, 3) * torch.tensor([1.0, 0.2, 0.2, 0.2])[:, None]
-    field = ExtinctionField.from_scales(means, normal(SPLATS, 4), scales, peaks)
+    means = torch.rand(count, 3, generator=generator, dtype=torch.float64)
+    scales = size * torch.exp(0.4 * normal(count, 3))
+    peaks = torch.exp(0.7 * normal(count))
+    harmonics = normal(count, 4, 3) * torch.tensor([1.0, 0.2, 0.2, 0.2])[:, None]
+    field = ExtinctionField.from_scales(means, normal(count, 4), scales, peaks)
     return Medium(field, harmonics)
 
 
@@ -166,10 +171,11 @@ def markdown(rows: list[Row]) -> str:
 @click.command()
 @click.option("--depths", default="0.1,1,10,30", show_default=True, help="Mean optical depths.")
 @click.option("--seeds", default=3, show_default=True, help="Number of media of each kind.")
+@click.option("--splats", default=SPLATS, show_default=True)
 @click.option("--side", default=SIDE, show_default=True, help="Width and height [px].")
 @click.option("--threads", default=1, show_default=True)
 @click.option("--json", "path", type=click.Path(path_type=Path), help="File for all figures.")
-def main(depths: str, seeds: int, side: int, threads: int, path: Path | None) -> None:
+def main(depths: str, seeds: int, splats: int, side: int, threads: int, path: Path | None) -> None:
     """Print the table of errors: mean / largest error of radiance / cosine of gradients."""
     torch.set_num_threads(threads)
     center = (0.5, 0.5, 0.5)
@@ -179,7 +185,7 @@ def main(depths: str, seeds: int, side: int, threads: int, path: Path | None) ->
     rows: list[Row] = []
     for media, size, depth in kinds:
         found = [
-            compare(media, scaled(make_medium(size, seed), camera, depth), camera, seed)
+            compare(media, scaled(make_medium(size, seed, splats), camera, depth), camera, seed)
             for seed in range(seeds)
         ]
         rows += averaged(found)

@@ -235,7 +235,9 @@ def exchange(row: Sorted, window: int, faintest: float = 0.0) -> Tensor:
         pairs = row.depths >= faintest
         order = torch.argsort((~pairs).int(), dim=1, stable=True)
         order = order[:, : int(pairs.sum(1).max())]
-    passed = row.depths.cumsum(1) - row.depths
+    totals = row.depths.cumsum(1)
+    # Those that form none follow all others, with depth 0: no factor of theirs may exceed 1.
+    passed = torch.where(pairs, totals - row.depths, totals[:, -1:])
     columns = (row.depths * pairs, passed, row.places, row.widths)
     change = _exchange(*(values.gather(1, order) for values in columns), window)
     return torch.zeros_like(row.depths).scatter(1, order, change * pairs.gather(1, order))

@@ -153,6 +153,20 @@ def test_faint_splats_take_no_place_in_the_window() -> None:
     assert paired == pytest.approx(alone, rel=1e-3)
 
 
+def test_faint_splats_leave_the_gradients_of_opaque_pairs() -> None:
+    """A faint splat in front has little depth before it, an opaque one that is paired much."""
+    medium, rays = make_medium(count=12, size=0.12), make_rays(50)
+    medium = medium.with_tensors({"splats.peaks": 200 * medium.splats.peaks})
+    gradients = []
+    for faintest in (0.0, 1e-3):
+        peaks = medium.splats.peaks.clone().requires_grad_()
+        way = Approximation(overlap="exchange", window=12, faintest=faintest)
+        light = approximate(medium.with_tensors({"splats.peaks": peaks}), *rays, way)[0]
+        gradients.append(torch.autograd.grad(light.sum(), peaks)[0])
+    difference = float((gradients[1] - gradients[0]).norm() / gradients[0].norm())
+    assert difference < 0.05
+
+
 def test_absorption_depths_halve_the_error_of_opaque_overlaps() -> None:
     medium, origins, directions = random_lines(4, 30.0, 1.0)
     errors = [error(medium, (origins, directions), way) for way in BEER]
