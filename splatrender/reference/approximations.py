@@ -238,9 +238,15 @@ def exchange(row: Sorted, window: int, faintest: float = 0.0) -> Tensor:
     totals = row.depths.cumsum(1)
     # Those that form none follow all others, with depth 0: no factor of theirs may exceed 1.
     passed = torch.where(pairs, totals - row.depths, totals[:, -1:])
-    columns = (row.depths * pairs, passed, row.places, row.widths)
-    change = _exchange(*(values.gather(1, order) for values in columns), window)
-    return torch.zeros_like(row.depths).scatter(1, order, change * pairs.gather(1, order))
+    paired = pairs.gather(1, order)
+    change = _exchange(
+        row.depths.gather(1, order) * paired,
+        passed.gather(1, order),
+        row.places.gather(1, order),
+        row.widths.gather(1, order),
+        window,
+    )
+    return torch.zeros_like(row.depths).scatter(1, order, change * paired)
 
 
 def _exchange(
