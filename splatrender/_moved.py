@@ -8,6 +8,7 @@ import importlib.machinery
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from types import ModuleType
 from typing import Any
 
@@ -101,3 +102,36 @@ def renamed(module: str, names: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(home), new)
 
     return find
+
+
+def renamed_attribute(old: str, new: str, value: Callable[[Any], Any] | None = None) -> property:
+    """Return a property that gives an attribute or a method under its old name, with a warning.
+
+    Args:
+        old: full old name, such as `StepReport.moved`.
+        new: new name of the attribute, a path with dots where it is in another object now.
+        value: value for an object; the attribute of the new name by default.
+    """
+
+    def find(owner: Any) -> Any:
+        warnings.warn(
+            f"{old} is {new} now; the old name ends with the next release",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+        return attrgetter(new)(owner) if value is None else value(owner)
+
+    return property(find)
+
+
+def renamed_method(cls: type, old: str, new: str) -> None:
+    """Let a class that defines a method under its old name override the new one, with a warning."""
+    method = cls.__dict__.get(old)
+    if method is None or isinstance(method, property):
+        return
+    warnings.warn(
+        f"{cls.__name__}.{old} overrides {new} now; the old name ends with the next release",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    setattr(cls, new, method)

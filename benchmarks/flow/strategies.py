@@ -8,8 +8,8 @@
     python -m benchmarks.flow.strategies --strategies wfr,mcmc --variants half  half the iterations
     python -m benchmarks.flow.strategies --strategies adc --variants baselines  ADC with fewer rules
 
-Every run is kept in the folder of --cache and never done twice: a benchmark that was stopped goes
-on where it was. A run is known by its options; delete the folder after a change of the code.
+Every run is kept in the folder of --cache and never done twice: a benchmark that was stopped
+continues from there. A run is identified by its options; delete the folder after a code change.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
 
-from splatrender.flow import STRATEGIES, WFR, Scheme, TrainState
+from splatrender.flow import STRATEGIES, ExchangeConfig, ExchangeStrategy, Strategy, TrainState
 from splatrender.flow.views.footprints import residual_of
-from splatrender.flow.views.probes import Probes
+from splatrender.flow.views.objective import PhotoObjective
 from splatrender.flow.views.sweep import Sweep
 from splatrender.io.json_files import read_json, write_json
+from splatrender.model import Splats
 from splatrender.model.view import View
+from splatrender.operators.render import render
 from splatrender.training import TrainOptions, train
 from splatrender.training.options import TRANSPORTS
 
@@ -61,12 +62,12 @@ class Entry:
     """One line of the table.
 
     Attributes:
-        label: of the line.
+        label: name of the line.
         strategy: name of the strategy.
-        change: arguments of the strategy other than the standard ones; for wfr, of its scheme.
-        price: of a splat.
-        effort: part of the iterations.
-        transport: what moves splats.
+        change: arguments of the strategy other than the standard ones; for wfr, its config.
+        price: price of a splat.
+        effort: fraction of the iterations.
+        transport: name of the transport.
     """
 
     label: str
@@ -99,31 +100,41 @@ class Job:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-class QuadraticWFR(WFR):
-    """Removal costs by the quadratic model in the optical mass m: -m ∂F/∂m + 1/2 m² Σ |∂C/∂m|².
+class QuadraticObjective(PhotoObjective):
+    """Removal costs by the quadratic model in the optical mass m: −m ∂F/∂m + ½ m² Σ |∂C/∂m|².
 
     Both terms follow from the gradient of F in the opacity o and from the exact cost, because
     without `beer_lambert` radiance is affine in each opacity alone.
     """
 
-    name = "wfr quadratic"
-
-    def judge(self, state: TrainState, probes: Probes, views: Sequence[View]) -> Sweep:
-        found = super().judge(state, probes, views)
+    def sweep(self, measure: Splats) -> Sweep:
+        sweep = super().sweep(measure)
         quadratic = []
-        for view, exact in zip(views, found.costs, strict=True):
-            splats = state.splats.detach()
+        for view, exact in zip(self.views, sweep.removals.by_view, strict=True):
+            splats = measure.detach()
             splats.opacity_logits.requires_grad_()
             with torch.enable_grad():
-                picture = state.render(splats, view.camera).radiance[0]
-                loss = 0.5 * residual_of(picture, view).square().sum()
+                look = {"background": self.look.background, "options": self.look.options}
+                image = render(splats, view.camera, **look).radiance[0]
+                loss = 0.5 * residual_of(image, view).square().sum()
                 (slope,) = torch.autograd.grad(loss, splats.opacity_logits)
             o = splats.opacities.detach()
             slope = slope / (o * (1 - o))
             curvature = 2 * (exact + o * slope) / o.square()
             m = -torch.log1p(-o)
             quadratic.append(-m * (1 - o) * slope + 0.5 * (m * (1 - o)).square() * curvature)
-        return replace(found, costs=torch.stack(quadratic))
+        by_view = torch.stack(quadratic)
+        removals = replace(sweep.removals, costs=by_view.sum(dim=0), by_view=by_view)
+        return replace(sweep, removals=removals)
+
+
+class QuadraticExchange(ExchangeStrategy):
+    """Exchange by the quadratic model of removal costs."""
+
+    name = "wfr quadratic"
+
+    def objective(self, state: TrainState, views: Sequence[View]) -> PhotoObjective:
+        return QuadraticObjective(views, state.look, self.config.masses)
 
 
 def variants(kind: str) -> list[Entry]:
@@ -143,38 +154,43 @@ def variants(kind: str) -> list[Entry]:
     if kind == "sensitivity":
         entries = []
         for name in NUMBERS:
-            value = getattr(Scheme(), name)
+            value = getattr(ExchangeConfig(), name)
             for word, factor in (("half", 0.5), ("double", 2)):
                 change = {name: type(value)(value * factor)}
                 entries.append(Entry(f"wfr, {word} {name}", "wfr", change))
         for word, factor in (("half", 0.5), ("double", 2)):
-            masses = tuple(m * factor for m in Scheme().masses)
+            masses = tuple(m * factor for m in ExchangeConfig().masses)
             entries.append(Entry(f"wfr, {word} masses", "wfr", {"masses": masses}))
         return entries
     return []
 
 
+def strategy_of(job: Job) -> Strategy:
+    """Return the strategy of a run, with its changed arguments."""
+    kinds = {**STRATEGIES, QuadraticExchange.name: QuadraticExchange}
+    change = dict(job.change or {})
+    if change and job.strategy == ExchangeStrategy.name:
+        change = {"config": replace(ExchangeConfig(), **change)}
+    if job.price is not None:
+        change["price"] = job.price
+    return kinds[job.strategy](job.iterations, job.budget, **change)
+
+
 def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
-    """The figures of a run, from the cache if it was done before."""
+    """Return the figures of a run, from the cache if it was done before."""
     file = cache / f"{job.key}.json"
     if file.exists():
         return read_json(file)
-    name = job.strategy
-    STRATEGIES[QuadraticWFR.name] = QuadraticWFR
-    if job.change:
-        name = f"{job.strategy} {job.key}"
-        if job.strategy == WFR.name:
-            STRATEGIES[name] = partial(WFR, scheme=replace(Scheme(), **job.change))
-        else:
-            STRATEGIES[name] = partial(STRATEGIES[job.strategy], **job.change)
+    exact = job.strategy in STRATEGIES
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(
             job.scene, Path(folder) / "run", resolution=job.resolution, iterations=job.iterations,
-            max_splats=job.budget, strategy=name, price=job.price, transport=job.transport,
-            seed=job.seed, random_init=job.random_init, checkpoint_interval=0, threads=threads,
-            quiet=True, test_iterations=(max(1, job.iterations // 2),),
+            max_splats=job.budget, strategy=job.strategy if exact else ExchangeStrategy.name,
+            price=job.price, transport=job.transport, seed=job.seed, random_init=job.random_init,
+            checkpoint_interval=0, threads=threads, quiet=True,
+            test_iterations=(max(1, job.iterations // 2),),
         )  # fmt: skip
-        results = train(options).results
+        results = train(options, strategy=strategy_of(job)).results
     half = results["history"][0]
     figures = {
         **asdict(job),

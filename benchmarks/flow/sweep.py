@@ -20,7 +20,7 @@ import torch
 
 from benchmarks.flow.strategies import BUNDLED
 from benchmarks.render.timing import Laps
-from splatrender.flow import WFR
+from splatrender.flow import ExchangeStrategy
 from splatrender.flow.views.sweep import sweep
 from splatrender.scenes.scene import load_scene
 from splatrender.training import TrainOptions
@@ -54,12 +54,12 @@ def main(
             run.step()
     state, laps = run.state, Laps()
     views = list(state.samples)[:AT_ONCE]
-    judge = WFR(iterations, splats)
+    strategy = ExchangeStrategy(iterations, splats)
     for _ in range(rounds):
         laps.measure("steps", lambda: [run.step() for _ in range(BLOCK)])
-        probes = judge.propose(state)
+        probes = strategy.propose(state)
         now = state.splats.detach()
-        work = partial(sweep, now, probes, views, state.background, state.options)
+        work = partial(sweep, now, probes.splats, views, state.look)
         laps.measure("sweep", work)
     medians = laps.medians()
     step, view = medians["steps"].cpu / BLOCK, medians["sweep"].cpu / len(views)
@@ -71,8 +71,8 @@ def main(
         f"a view of a sweep     {view:8.1f} ms\n"
         f"a sweep over {VIEWS} views costs {VIEWS * view / step:.0f} training steps"
     )
-    state.iteration = judge.interval
-    laps.measure("exchange", judge.step, state)
+    state.iteration = strategy.interval
+    laps.measure("exchange", strategy.step, state)
     whole = laps.medians()["exchange"].cpu
     click.echo(f"a whole exchange of wfr costs {whole / step:.0f} training steps")
 

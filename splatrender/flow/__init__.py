@@ -1,7 +1,7 @@
-"""How the measure of splats moves: births, deaths and noise between the optimizer's steps."""
+"""The flow of a measure of splats: transport, reaction, births and deaths."""
 
 from splatrender._moved import renamed
-from splatrender.flow.state import Moments, SeenFootprints, TrainState
+from splatrender.flow.state import SeenFootprints, TrainState
 from splatrender.flow.strategies.adc import ADC, AbsADC
 from splatrender.flow.strategies.base import (
     STRATEGIES,
@@ -10,23 +10,34 @@ from splatrender.flow.strategies.base import (
     Strategy,
     create_strategy,
 )
-from splatrender.flow.strategies.exchange import WFR, Scheme
+from splatrender.flow.strategies.exchange import ExchangeConfig, ExchangeStrategy
 from splatrender.flow.strategies.mcmc import MCMC
+from splatrender.flow.strategies.report import ExchangeReport
+from splatrender.flow.transports.memory import Moments, TransportMemory
 
 __all__ = [
     "ADC",
     "MCMC",
     "STRATEGIES",
-    "WFR",
     "AbsADC",
+    "ExchangeConfig",
+    "ExchangeReport",
+    "ExchangeStrategy",
     "Moments",
     "NoStrategy",
-    "Scheme",
     "SeenFootprints",
     "StepReport",
     "Strategy",
     "TrainState",
+    "TransportMemory",
     "create_strategy",
 ]
 
-__getattr__ = renamed(__name__, {"TrainingView": "splatrender.model.view.View"})
+__getattr__ = renamed(
+    __name__,
+    {
+        "Scheme": "splatrender.flow.strategies.exchange.ExchangeConfig",
+        "TrainingView": "splatrender.model.view.View",
+        "WFR": "splatrender.flow.strategies.exchange.ExchangeStrategy",
+    },
+)

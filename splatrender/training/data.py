@@ -69,12 +69,12 @@ class Samples:
         """All views, in the size that was asked for last."""
         return self._samples
 
-    def memory(self) -> list[int]:
-        """What is left of the round, for a checkpoint."""
+    def state_dict(self) -> list[int]:
+        """Return the rest of the round, for a checkpoint."""
         return list(self._order)
 
-    def recall(self, order: list[int]) -> None:
-        """Take back what `memory` told."""
+    def load_state_dict(self, order: list[int]) -> None:
+        """Continue the round of an earlier run."""
         self._order = [int(i) for i in order]
 
     def _sent(self, index: int) -> View:

@@ -19,7 +19,6 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -226,11 +225,10 @@ class OutputFolder:
         write_ply(self.ply(iteration), splats, offset)
 
     def add_report(self, report: StepReport) -> None:
-        """Append what a strategy did as a line of flow.jsonl."""
-        line = {k: v for k, v in asdict(report).items() if k != "details"} | report.details
+        """Append the report of a strategy as a line of flow.jsonl."""
         try:
             with self.flow.open("a", encoding="utf-8") as file:
-                file.write(json_text(line) + "\n")
+                file.write(json_text(report.as_json()) + "\n")
         except OSError as error:
             raise WriteError(self.flow, error.strerror or str(error)) from error
 

@@ -16,7 +16,7 @@ import torch
 
 from splatrender.arguments import require_type
 from splatrender.errors import InputError, WriteError
-from splatrender.flow import StepReport, TrainState
+from splatrender.flow import StepReport, Strategy, TrainState
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.images import to_uint8
 from splatrender.io.packages import require_package
@@ -58,6 +58,7 @@ def train(
     options: TrainOptions,
     scene: Scene | None = None,
     on_step: Callable[[TrainState], None] | None = None,
+    strategy: Strategy | None = None,
 ) -> TrainResult:
     """Train splats on a scene: minimise 0.8 L1 + 0.2 (1 - SSIM) over its training views.
 
@@ -71,6 +72,7 @@ def train(
         scene: the scene, if it is loaded already; otherwise it is read from `options.source`.
             Rates and near plane are made for a scene of unit size, as `load_scene` returns it.
         on_step: called after every iteration with the state, to watch it.
+        strategy: births and deaths; by default those that the options name.
 
     Returns:
         The figures of results.json and the splats in world coordinates, as in the .ply;
@@ -110,7 +112,7 @@ def train(
         if options.threads:
             torch.set_num_threads(options.threads)
         try:
-            return _train(options, device, folder, memory, scene, on_step)
+            return _train(options, device, folder, memory, scene, on_step, strategy)
         finally:
             torch.set_num_threads(threads)
 
@@ -122,6 +124,7 @@ def _train(
     memory: dict[str, Any] | None,
     scene: Scene | None,
     on_step: Callable[[TrainState], None] | None,
+    strategy: Strategy | None,
 ) -> TrainResult:
     begun = None if memory is None else folder.similarity()
     if scene is None:
@@ -142,10 +145,10 @@ def _train(
             f"scene: expected the frame that the run in {folder.path} began in, got another; "
             "load it with normalize=Similarity.load(...) of the scene.json there"
         )
-    run = Run(options, scene, device)
+    run = Run(options, scene, device, strategy)
     if memory is not None:
         _check_scene(options, folder, memory, run.identity)
-        run.recall(memory)
+        run.load_state_dict(memory)
         folder.resume(run.state.iteration)
         _say(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
     _say(
@@ -276,7 +279,7 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
 def _stop(run: Run, folder: OutputFolder, received: signal.Signals) -> Interrupted:
     """Save the run, and leave something to look at; another signal ends that."""
     iteration = run.state.iteration
-    save_checkpoint(folder.checkpoint, run.memory())
+    save_checkpoint(folder.checkpoint, run.state_dict())
     saved = f"{received.name}: saved {folder.checkpoint} after iteration {iteration} of "
     saved += str(run.state.iterations)
     try:
@@ -326,7 +329,7 @@ def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOf
         torch.cuda.empty_cache()
     kept = _kept(folder)
     if run.intact and folder.begun:
-        save_checkpoint(folder.checkpoint, run.memory())
+        save_checkpoint(folder.checkpoint, run.state_dict())
         kept = f"saved {folder.checkpoint} after iteration {state.iteration}"
         with suppress(RuntimeError, MemoryError, OSError, InputError):
             folder.write_splats(run.splats_in_world(), state.iteration, run.scene.similarity.offset)
@@ -350,7 +353,7 @@ def _at_milestones(run: Run, folder: OutputFolder, progress: Progress) -> None:
     if iteration in options.save_iterations:
         folder.write_splats(run.splats_in_world(), iteration, run.scene.similarity.offset)
     if options.checkpoint_interval and iteration % options.checkpoint_interval == 0:
-        save_checkpoint(folder.checkpoint, run.memory())
+        save_checkpoint(folder.checkpoint, run.state_dict())
 
 
 def _evaluate(run: Run, pictures: Pictures | None = None) -> Evaluation:
@@ -367,7 +370,7 @@ def _judged(scene: Scene) -> tuple[Any, str]:
 def _finish(run: Run, folder: OutputFolder) -> TrainResult:
     """Save, export, evaluate, and write the figures last."""
     options, state, scene = run.options, run.state, run.scene
-    save_checkpoint(folder.checkpoint, run.memory())
+    save_checkpoint(folder.checkpoint, run.state_dict())
     splats = run.splats_in_world()
     folder.write_splats(splats, state.iteration, scene.similarity.offset)
     views, split = _judged(scene)
@@ -409,7 +412,7 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
 def _warn_of_blind_views(run: Run, when: str) -> None:
     """Name the views that see almost no splat."""
     views = [*run.scene.test, *run.scene.train]
-    warn_of_blind_views(views, run.state.splats, run.state.options, when)
+    warn_of_blind_views(views, run.state.splats, run.state.look.options, when)
 
 
 def _say(options: TrainOptions, message: str) -> None:

@@ -8,29 +8,49 @@ from dataclasses import dataclass, replace
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from splatrender.errors import InputError
-from splatrender.flow import WFR, Scheme, StepReport, TrainState, create_strategy
-from splatrender.flow.strategies.exchange import error_of, exchanged
+from splatrender.flow import (
+    ExchangeConfig,
+    ExchangeReport,
+    ExchangeStrategy,
+    TrainState,
+    create_strategy,
+)
+from splatrender.flow.birth_death import Exchange
+from splatrender.flow.strategies.exchange import Attempt, apply_exchange, attempts, exchanged
 from splatrender.flow.strategies.mcmc import shared
-from splatrender.flow.views.footprints import blended, draw_on_rays, picture_of, see
-from splatrender.flow.views.neighbourhood import apart
+from splatrender.flow.views.footprints import (
+    blended,
+    draw_on_rays,
+    picture_of,
+    rasterize_footprints,
+)
+from splatrender.flow.views.neighbourhood import non_overlapping
+from splatrender.flow.views.objective import PhotoObjective
 from splatrender.flow.views.probes import CHILD, KINDS, RAY, UNIFORM, anywhere, children, on_rays
-from splatrender.flow.views.sweep import Sweep, best_births, covariance_gradients, sweep
+from splatrender.flow.views.sweep import (
+    Placement,
+    Sweep,
+    best_insertions,
+    covariance_gradients,
+    squared_error,
+    sweep,
+)
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.quaternions import rotate, rotations_from_quats
 from splatrender.model.splitting import split_splats
 from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize, render
+from splatrender.operators.stages import Look
 
 RESPONSES = ("gaussian", "beer_lambert")
 BLACK = torch.zeros(3)
-PREDICTION = 2e-4  # of F: float32 pictures, and pixels near the cut-off
+PREDICTION = 2e-4  # of F: float32 images, and pixels near the cut-off
 
 
 @dataclass(frozen=True)
@@ -76,7 +96,7 @@ def make_state(count: int = 150, seed: int = 0) -> TrainState:
     return state
 
 
-def step_at_a_sweep(state: TrainState, strategy: WFR) -> object:
+def step_at_a_sweep(state: TrainState, strategy: ExchangeStrategy) -> ExchangeReport | None:
     state.iteration = strategy.interval * 3
     return strategy.step(state)
 
@@ -84,19 +104,20 @@ def step_at_a_sweep(state: TrainState, strategy: WFR) -> object:
 @pytest.mark.parametrize("response", RESPONSES)
 def test_predictions_hold_over_views(response: str) -> None:
     options = RenderOptions(response=response)
+    look = Look(BLACK, options)
     splats, views = cloud(60, 1), views_of(cloud(50, 2, scale=0.2), options=options)
     probes = children(splats, 40, _random(3))
-    found = sweep(splats, probes, views, BLACK, options)
-    before = error_of(splats, views, BLACK, options)
-    assert float(found.error.sum()) == pytest.approx(before, rel=1e-4)
-    costs, gains = found.costs.sum(dim=0), found.births.gains.sum(dim=0)
+    swept = sweep(splats, probes.splats, views, look)
+    before = squared_error(splats, views, look)
+    assert float(swept.error.sum()) == pytest.approx(before, rel=1e-4)
+    costs, gains = swept.removals.costs, swept.insertions.gains
     for n in range(0, 60, 7):
         rest = splats.index(torch.tensor([i for i in range(60) if i != n]))
-        change = error_of(rest, views, BLACK, options) - before
+        change = squared_error(rest, views, look) - before
         assert float(costs[n]) == pytest.approx(change, abs=PREDICTION * before)
     for m in range(0, 40, 5):
-        born = found.births.splats.index(torch.tensor([m])).with_degree(splats.degree)
-        change = error_of(Splats.cat([splats, born]), views, BLACK, options) - before
+        born = swept.insertions.newborn.index(torch.tensor([m])).with_degree(splats.degree)
+        change = squared_error(Splats.cat([splats, born]), views, look) - before
         assert -float(gains[m]) == pytest.approx(change, abs=PREDICTION * before)
     assert float(costs.max()) > 100 * PREDICTION * before
 
@@ -109,28 +130,30 @@ def test_best_births_find_mass_and_colour() -> None:
     curvature = 0.5 + torch.rand(4, 30, 2, 1, generator=generator)
     slope = -(curvature * (color - 0.5)[:, None])  # the minimum is at `color` in every view
     offset = torch.tensor([0.3, -0.2]).expand(4, 30, 2)[..., None]
-    births = best_births(probes, torch.cat([offset, slope, curvature], dim=3), (0.5, 2.0))
-    found = 0.5 + 0.28209479177387814 * births.splats.sh[:, 0]
+    placement = Placement(torch.zeros(4, 30, 2), torch.ones(4, 30))
+    quadratics = torch.cat([offset, slope, curvature], dim=3)
+    births = best_insertions(probes, quadratics, (0.5, 2.0), placement)
+    found = 0.5 + 0.28209479177387814 * births.newborn.sh[:, 0]
     torch.testing.assert_close(found, color, atol=1e-5, rtol=1e-4)
     # the second mass starts lower by far: it is the better one
-    torch.testing.assert_close(births.splats.opacities, torch.full((30,), 1 - math.exp(-2.0)))
+    torch.testing.assert_close(births.newborn.opacities, torch.full((30,), 1 - math.exp(-2.0)))
     lowest = 0.2 + 0.5 * curvature[:, :, 1, 0] * (color - 0.5).square().sum(dim=1)
-    torch.testing.assert_close(births.gains, lowest)
+    torch.testing.assert_close(births.by_view, lowest)
     ratio = lowest.mean(dim=0) / (lowest.std(dim=0) / 2)
     torch.testing.assert_close(births.significance, ratio, rtol=1e-3, atol=1e-3)
 
 
 def test_a_splat_divided_in_place_changes_no_pixel_of_beer_lambert() -> None:
     """Twins of half the optical mass; but each is cut off where the parent still shows a little."""
-    options, camera = RenderOptions(response="beer_lambert"), cameras(3)[1]
+    look, camera = Look(BLACK, RenderOptions(response="beer_lambert")), cameras(3)[1]
     splats = cloud(40, 4, degree=0)
     parents = torch.arange(0, 40, 2)
     halves = splats.index(parents)
     halves.opacity_logits.copy_(torch.logit(-torch.expm1(0.5 * torch.log1p(-halves.opacities))))
     others = splats.index(torch.arange(1, 40, 2))
-    seen = see(splats, None, camera, BLACK, options)
+    seen = rasterize_footprints(splats, None, camera, look)
     divided = Splats.cat([others, halves, halves])
-    change = picture_of(see(divided, None, camera, BLACK, options)) - picture_of(seen)
+    change = picture_of(rasterize_footprints(divided, None, camera, look)) - picture_of(seen)
     y, x = torch.meshgrid(torch.arange(40) + 0.5, torch.arange(48) + 0.5, indexing="ij")
     dx, dy = (side[..., None] - seen.prints.means2d[0, :, i] for i, side in ((0, x), (1, y)))
     xx, xy, yy = seen.prints.conics[0].unbind(dim=1)
@@ -144,7 +167,7 @@ def test_a_splat_divided_in_place_changes_no_pixel_of_beer_lambert() -> None:
 
 def test_a_splat_divided_in_place_stays_close_in_gaussian() -> None:
     """The scale of twins keeps integrals along lines, not every pixel: at most 0.06 of 1."""
-    options, camera = RenderOptions(), cameras(3)[1]
+    look, camera = Look(), cameras(3)[1]
     splats = cloud(60, 4, degree=0)
     splats.opacity_logits.clamp_(max=2.0)  # opacity 0.88
     family = splats.index(torch.arange(0, 60, 2))
@@ -152,34 +175,34 @@ def test_a_splat_divided_in_place_stays_close_in_gaussian() -> None:
     family.log_scales.add_(factors.log()[:, None])
     family.opacity_logits.copy_(torch.logit(halves))
     divided = Splats.cat([splats.index(torch.arange(1, 60, 2)), family, family])
-    before = picture_of(see(splats, None, camera, BLACK, options))
-    after = picture_of(see(divided, None, camera, BLACK, options))
+    before = picture_of(rasterize_footprints(splats, None, camera, look))
+    after = picture_of(rasterize_footprints(divided, None, camera, look))
     assert 0 < float((after - before).abs().max()) < 0.06
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_exchange_never_raises_the_error(seed: int) -> None:
     state = make_state(seed=seed)
-    strategy = WFR(1000, max_splats=150, scheme=Scheme(views=6, twins=False))
-    before = error_of(state.splats, state.samples, BLACK, state.options)
+    strategy = ExchangeStrategy(1000, max_splats=150, config=ExchangeConfig(views=6, twins=False))
+    before = squared_error(state.splats, state.samples, state.look)
     report = step_at_a_sweep(state, strategy)
-    after = error_of(state.splats, state.samples, BLACK, state.options)
-    assert report is not None and report.moved > 0
+    after = squared_error(state.splats, state.samples, state.look)
+    assert report is not None and report.relocated > 0
     assert len(state) == 150 + report.born - report.died <= 150
-    assert after - before == pytest.approx(report.details["realised"], abs=1e-3 * before)
+    assert after - before == pytest.approx(report.realised, abs=1e-3 * before)
     assert after <= before * (1 + 1e-4)
-    assert report.details["predicted"] < 0
+    assert report.predicted < 0
 
 
 def test_growth_stops_at_the_budget_and_lowers_the_error() -> None:
     state = make_state(count=100)
-    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, twins=False))
-    counts, errors = [], [error_of(state.splats, state.samples, BLACK, state.options)]
+    strategy = ExchangeStrategy(1000, max_splats=130, config=ExchangeConfig(views=6, twins=False))
+    counts, errors = [], [squared_error(state.splats, state.samples, state.look)]
     for turn in range(1, 5):
         state.iteration = strategy.interval * turn
         strategy.step(state)
         counts.append(len(state))
-        errors.append(error_of(state.splats, state.samples, BLACK, state.options))
+        errors.append(squared_error(state.splats, state.samples, state.look))
     assert max(counts) <= 130 and counts[-1] >= 95
     assert all(after <= before * 1.0001 for before, after in pairwise(errors))
     assert errors[-1] < 0.9 * errors[0]
@@ -188,14 +211,14 @@ def test_growth_stops_at_the_budget_and_lowers_the_error() -> None:
 
 def test_twins_fill_the_budget() -> None:
     state = make_state(count=100)
-    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, rest=1))
+    strategy = ExchangeStrategy(1000, max_splats=130, config=ExchangeConfig(views=6, rest=1))
     counts = []
     for turn in range(1, 5):
         state.iteration = strategy.interval * turn
         report = strategy.step(state)
         assert report is not None and report.splats == len(state)
         counts.append(len(state))
-    assert counts == [115, 130, 130, 130] and report.details["twins"] < 15
+    assert counts == [115, 130, 130, 130] and report.twins < 15
     assert all(len(m.exp_avg) == 130 for m in state.moments.values())
     assert all(len(rows) == 130 for rows in state.rows.values())
 
@@ -208,7 +231,7 @@ def covariances(splats: Splats) -> Tensor:
 
 
 def test_short_runs_have_fewer_sweeps_and_grow_as_much() -> None:
-    long, short = WFR(7000, 100), WFR(1000, 100)
+    long, short = ExchangeStrategy(7000, 100), ExchangeStrategy(1000, 100)
     assert (long.interval, short.interval) == (297, 170)
     assert (1 + short.growth) ** 5 == pytest.approx((1 + long.growth) ** 20)
 
@@ -217,28 +240,33 @@ def test_the_mass_of_opaque_splats_is_finite() -> None:
     state = make_state(count=100)
     state.splats.opacity_logits.data[:5] = 30.0  # an opacity of 1 in float32
     mass = torch.nn.functional.softplus(state.splats.opacity_logits.detach().double()).sum()
-    report = step_at_a_sweep(state, WFR(1000, max_splats=100, scheme=Scheme(views=6)))
-    assert isinstance(report, StepReport)
-    assert math.isfinite(report.details["mass"])
-    assert report.details["mass"] == pytest.approx(float(mass), rel=1e-5)
+    report = step_at_a_sweep(
+        state, ExchangeStrategy(1000, max_splats=100, config=ExchangeConfig(views=6))
+    )
+    assert isinstance(report, ExchangeReport)
+    assert math.isfinite(report.mass)
+    assert report.mass == pytest.approx(float(mass), rel=1e-5)
 
 
-def test_what_one_view_alone_wants_is_not_divided(monkeypatch: pytest.MonkeyPatch) -> None:
-    state, whole = make_state(count=100), WFR.judge
-    strategy = WFR(1000, max_splats=130, scheme=Scheme(views=6, rest=1, turnover=0.0))
+def test_a_splat_that_one_view_alone_needs_is_not_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    state, whole = make_state(count=100), PhotoObjective.sweep
+    config = ExchangeConfig(views=6, rest=1, turnover=0.0)
+    strategy = ExchangeStrategy(1000, max_splats=130, config=config)
     state.iteration = strategy.interval
 
-    def judge(self: WFR, *args: Any) -> Sweep:
-        found = whole(self, *args)
-        costs = found.costs.abs() + 1
-        costs[1:, 50:] = 0  # the first view alone wants the second half
-        births = replace(found.births, significance=0 * found.births.significance)
-        return replace(found, costs=costs, seen=torch.full_like(found.seen, 6), births=births)
+    def swept(self: PhotoObjective, measure: Splats) -> Sweep:
+        sweep = whole(self, measure)
+        costs = sweep.removals.by_view.abs() + 1
+        costs[1:, 50:] = 0  # the first view alone needs the second half
+        seen = torch.full_like(sweep.removals.seen, 6)
+        insertions = replace(sweep.insertions, significance=0 * sweep.insertions.significance)
+        removals = replace(sweep.removals, costs=costs.sum(dim=0), by_view=costs, seen=seen)
+        return replace(sweep, removals=removals, insertions=insertions)
 
-    monkeypatch.setattr(WFR, "judge", judge)
+    monkeypatch.setattr(PhotoObjective, "sweep", swept)
     before = state.splats.detach().clone()
     report = strategy.step(state)
-    assert report is not None and report.details["twins"] == 15 == len(state) - 100
+    assert report is not None and report.twins == 15 == len(state) - 100
     changed = (state.splats.detach().log_scales[:100] != before.log_scales).any(dim=1)
     assert bool(changed[:50].any()) and not bool(changed[50:].any())
 
@@ -259,7 +287,9 @@ def test_a_higher_price_keeps_fewer_splats() -> None:
     counts = []
     for price in (0.0, 0.02, 0.5):
         state = make_state(count=120)
-        strategy = WFR(1000, max_splats=400, price=price, scheme=Scheme(views=6))
+        strategy = ExchangeStrategy(
+            1000, max_splats=400, price=price, config=ExchangeConfig(views=6)
+        )
         for turn in range(1, 5):
             state.iteration = strategy.interval * turn
             strategy.step(state)
@@ -268,7 +298,7 @@ def test_a_higher_price_keeps_fewer_splats() -> None:
 
 
 def test_nothing_happens_between_sweeps() -> None:
-    state, strategy = make_state(), WFR(1000, 150)
+    state, strategy = make_state(), ExchangeStrategy(1000, 150)
     for iteration in (strategy.interval + 1, strategy.interval - 1, 990):
         state.iteration = iteration
         assert strategy.step(state) is None
@@ -278,18 +308,18 @@ def test_the_same_seed_gives_the_same_splats() -> None:
     results = []
     for _ in range(2):
         state = make_state()
-        step_at_a_sweep(state, WFR(1000, 160))
+        step_at_a_sweep(state, ExchangeStrategy(1000, 160))
         results.append(dict(state.splats.items()))
     for name, tensor in results[0].items():
         assert torch.equal(tensor, results[1][name]), name
 
 
 def test_reports_are_plain_numbers() -> None:
-    report = step_at_a_sweep(make_state(), WFR(1000, 150))
-    details = json.loads(json.dumps(report.details))
-    assert details["predicted"] == report.details["predicted"]
+    report = step_at_a_sweep(make_state(), ExchangeStrategy(1000, 150))
+    details = json.loads(json.dumps(report.as_json()))
+    assert details["predicted"] == report.predicted
     born = sum(details[f"born_{kind}"] for kind in KINDS)
-    assert born + details["twins"] == report.moved + report.born
+    assert born + details["twins"] == report.relocated + report.born
     assert len(details["costs"]) == len(details["log10"])
 
 
@@ -312,7 +342,7 @@ class TestProbes:
 
     def test_rays_meet_splats_as_light_is_absorbed(self) -> None:
         camera = cameras(3)[0]
-        seen = see(cloud(50, 3), None, camera, BLACK, RenderOptions())
+        seen = rasterize_footprints(cloud(50, 3), None, camera, Look())
         pixel = 20 * camera.width + 24
         count = 20_000
         rays = torch.full((count,), pixel)
@@ -332,7 +362,7 @@ class TestProbes:
     def test_rays_that_meet_nothing(self) -> None:
         far = cloud(5, 0)
         far.means.add_(100.0)
-        seen = see(far, None, cameras(3)[0], BLACK, RenderOptions())
+        seen = rasterize_footprints(far, None, cameras(3)[0], Look())
         drawn = draw_on_rays(seen, blended(seen)[1], torch.arange(10), torch.rand(10))
         assert drawn.tolist() == [-1] * 10
 
@@ -343,8 +373,8 @@ class TestProbes:
         photo = view.photo.clone()
         photo[10:14, 20:30] = 255 - photo[10:14, 20:30]
         view = View(view.camera, photo, None, "")
-        probes = on_rays(splats, [view], 300, BLACK, RenderOptions(), _random(0))
-        at = see(probes.splats, None, view.camera, BLACK, RenderOptions()).prints.means2d[0]
+        probes = on_rays(splats, [view], 300, Look(), _random(0))
+        at = rasterize_footprints(probes.splats, None, view.camera, Look()).prints.means2d[0]
         inside = (at[:, 0] >= 20) & (at[:, 0] < 30) & (at[:, 1] >= 10) & (at[:, 1] < 14)
         assert float(inside.float().mean()) > 0.95
         assert bool((probes.kinds == RAY).all()) and len(probes) > 250
@@ -355,15 +385,15 @@ class TestProbes:
         mask = torch.zeros(view.photo.shape[:2], dtype=torch.uint8)
         mask[:, :24] = 1
         view = View(view.camera, view.photo, mask, "")
-        probes = on_rays(splats, [view], 300, BLACK, RenderOptions(), _random(0))
-        at = see(probes.splats, None, view.camera, BLACK, RenderOptions()).prints.means2d[0]
+        probes = on_rays(splats, [view], 300, Look(), _random(0))
+        at = rasterize_footprints(probes.splats, None, view.camera, Look()).prints.means2d[0]
         assert float(at[:, 0].max()) <= 24.01
 
     def test_anywhere_covers_the_depths(self) -> None:
         splats = cloud(200, 5)
-        probes = anywhere(splats, views_of(splats, 2), 400, BLACK, RenderOptions(), _random(0))
+        probes = anywhere(splats, views_of(splats, 2), 400, Look(), _random(0))
         assert len(probes) == 400 and bool((probes.kinds == UNIFORM).all())
-        depths = see(probes.splats, None, cameras(2)[0], BLACK, RenderOptions()).depths
+        depths = rasterize_footprints(probes.splats, None, cameras(2)[0], Look()).depths
         assert float(depths[:200].std()) > 0.2
 
     def test_where_nothing_is_to_be_drawn_there_are_no_probes(self) -> None:
@@ -371,21 +401,21 @@ class TestProbes:
         far.means.add_(100.0)
         (view,) = views_of(far, 1)  # black, as it is rendered
         for propose in (on_rays, anywhere):
-            assert len(propose(far, [view], 40, BLACK, RenderOptions(), _random(0))) == 0
+            assert len(propose(far, [view], 40, Look(), _random(0))) == 0
         broken = torch.full((3,), math.nan)  # of the background: residuals without a sum
         splats = cloud(200, 5)
-        assert len(on_rays(splats, [view], 40, broken, RenderOptions(), _random(0))) == 0
-        both = on_rays(splats, [view, *views_of(far, 2)], 60, BLACK, RenderOptions(), _random(0))
+        assert len(on_rays(splats, [view], 40, Look(broken), _random(0))) == 0
+        both = on_rays(splats, [view, *views_of(far, 2)], 60, Look(), _random(0))
         assert len(both) > 30 and bool(both.splats.finite().all())
 
 
-PICTURES = torch.tensor([[128, 64], [128, 64]])
+IMAGES = torch.tensor([[128, 64], [128, 64]])
 
 
-def apart_by_pairs(
-    places: Tensor, sizes: Tensor, weights: Tensor, pictures: Tensor, factor: float
+def by_pairs(
+    places: Tensor, sizes: Tensor, weights: Tensor, images: Tensor, factor: float
 ) -> list[int]:
-    """The definition of `apart`, row by row."""
+    """Apply the definition of `non_overlapping` row by row."""
     views, count = sizes.shape
     levels = (sizes / 0.5).clamp(min=1).log2().round().clamp(max=9)
     first = torch.zeros_like(sizes)
@@ -394,7 +424,7 @@ def apart_by_pairs(
     def cell(view: int, row: int, level: float) -> tuple[int, ...]:
         side = factor * 0.5 * 2.0**level
         at = (places[view, row] / side).floor().long()
-        last = (pictures[view] / side).floor().long() + 1
+        last = (images[view] / side).floor().long() + 1
         return tuple(at.clamp(min=-1).minimum(last).tolist())
 
     for view in range(views):
@@ -410,59 +440,94 @@ def apart_by_pairs(
     return kept.nonzero()[:, 0].tolist()
 
 
-class TestApart:
+class TestNonOverlapping:
     def test_all_views_and_sizes_at_once_are_as_by_pairs(self) -> None:
         generator = _random(4)
         places = 100 * torch.rand(3, 60, 2, generator=generator) - 10  # some beyond the border
         sizes = 2.0 ** (5 * torch.rand(3, 60, generator=generator) - 2)
         sizes[torch.rand(3, 60, generator=generator) < 0.3] = 0
         weights = torch.rand(3, 60, generator=generator)
-        pictures = torch.tensor([[80, 60], [40, 90], [64, 64]])
+        images = torch.tensor([[80, 60], [40, 90], [64, 64]])
         for factor in (1.0, 3.0):
-            expected = apart_by_pairs(places, sizes, weights, pictures, factor)
-            assert apart(places, sizes, weights, pictures, factor).tolist() == expected
+            expected = by_pairs(places, sizes, weights, images, factor)
+            assert (
+                non_overlapping(Placement(places, sizes), weights, images, factor).tolist()
+                == expected
+            )
             assert 5 < len(expected) < 55
 
     def test_the_better_of_two_neighbours_is_kept(self) -> None:
         places = torch.tensor([[[2.0, 2.0], [2.5, 2.5], [40.0, 2.0]]])
         ones = torch.ones(1, 3)
-        assert apart(places, ones, ones, PICTURES, 4.0).tolist() == [0, 2]
-        assert apart(places, ones, ones, PICTURES, 0.0).tolist() == [0, 1, 2]
+        assert non_overlapping(Placement(places, ones), ones, IMAGES, 4.0).tolist() == [0, 2]
+        assert non_overlapping(Placement(places, ones), ones, IMAGES, 0.0).tolist() == [0, 1, 2]
 
     def test_sizes_meet_across_levels(self) -> None:
         places = torch.tensor([[[5.0, 5.0], [6.0, 6.0]]])
         for sizes in ([1.0, 8.0], [8.0, 1.0]):
-            assert apart(
-                places, torch.tensor([sizes]), torch.ones(1, 2), PICTURES, 4.0
+            assert non_overlapping(
+                Placement(places, torch.tensor([sizes])), torch.ones(1, 2), IMAGES, 4.0
             ).tolist() == [0]
 
     def test_views_vote_by_weight(self) -> None:
         near, far = [[3.0, 3.0], [3.2, 3.2]], [[3.0, 3.0], [90.0, 90.0]]
         places, sizes = torch.tensor([near, far]), torch.ones(2, 2)
-        assert apart(
-            places, sizes, torch.tensor([[1.0, 3.0], [1.0, 1.0]]), PICTURES, 4.0
+        assert non_overlapping(
+            Placement(places, sizes), torch.tensor([[1.0, 3.0], [1.0, 1.0]]), IMAGES, 4.0
         ).tolist() == [0]
-        assert apart(
-            places, sizes, torch.tensor([[1.0, 1.0], [1.0, 3.0]]), PICTURES, 4.0
+        assert non_overlapping(
+            Placement(places, sizes), torch.tensor([[1.0, 1.0], [1.0, 3.0]]), IMAGES, 4.0
         ).tolist() == [0, 1]
 
     def test_views_that_do_not_see_a_row_have_no_vote(self) -> None:
         places = torch.tensor([[[3.0, 3.0], [3.2, 3.2]]] * 2)
         sizes = torch.tensor([[1.0, 1.0], [0.0, 1.0]])
         weights = torch.tensor([[1.0, 0.1], [0.0, 1.0]])
-        assert apart(places, sizes, weights, PICTURES, 4.0).tolist() == [0, 1]
+        assert non_overlapping(Placement(places, sizes), weights, IMAGES, 4.0).tolist() == [0, 1]
+
+
+def planned(deaths: list[int], births: list[int]) -> tuple[TrainState, Sweep, Exchange]:
+    """Return a state, the sweep of its 30 splats and 20 candidates, and an exchange of them."""
+    state = make_state(count=30)
+    probes = children(state.splats, 20, _random(0))
+    swept = sweep(state.splats, probes.splats, state.views, Look())
+    return state, swept, Exchange(torch.tensor(deaths), torch.tensor(births), -1.0)
 
 
 def test_exchanged_puts_the_newborn_behind() -> None:
-    splats, views = cloud(30, 1), views_of(cloud(50, 2))
-    found = sweep(splats, children(splats, 20, _random(0)), views, BLACK, RenderOptions())
-    from splatrender.flow.birth_death import Exchange
-
-    chosen = Exchange(torch.tensor([3, 5]), torch.tensor([7]), -1.0)
-    after = exchanged(splats, found, chosen)
+    state, swept, exchange = planned([3, 5], [7])
+    attempt = Attempt(exchange, swept.insertions.newborn.index(exchange.births))
+    after = exchanged(state.splats, attempt)
     assert len(after) == 29
-    torch.testing.assert_close(after.means[-1], found.births.splats.means[7])
-    torch.testing.assert_close(after.means[3], splats.means[4])
+    torch.testing.assert_close(after.means[-1], swept.insertions.newborn.means[7])
+    torch.testing.assert_close(after.means[3], state.splats.means[4].detach())
+
+
+@pytest.mark.parametrize(("deaths", "births"), [([3, 5], [7]), ([3], [7, 2, 9]), ([4], [1])])
+def test_an_exchange_returns_the_rows_of_before(deaths: list[int], births: list[int]) -> None:
+    state, swept, exchange = planned(deaths, births)
+    before = state.splats.detach().means.clone()
+    attempt = Attempt(exchange, swept.insertions.newborn.index(exchange.births))
+    expected = exchanged(state.splats, attempt)
+    rows = apply_exchange(state, attempt)
+    assert len(rows) == len(state) == 30 - len(deaths) + len(births)
+    old = rows >= 0
+    assert torch.equal(state.splats.detach().means[old], before[rows[old]])
+    assert int((~old).sum()) == len(births) and not set(deaths) & set(rows[old].tolist())
+    kept = [expected.means.tolist(), state.splats.detach().means.tolist()]
+    assert sorted(kept[0]) == sorted(kept[1])
+
+
+def test_attempts_halve_masses_and_then_numbers() -> None:
+    _, swept, exchange = planned([3], [7, 2, 9])
+    made = list(attempts(swept, exchange, vacancies=2))
+    sizes = [(len(a.exchange.deaths), len(a.exchange.births)) for a in made]
+    assert sizes == [(1, 3)] * 4 + [(0, 1)]
+    depths = [float(a.newborn.optical_depths[0]) for a in made]
+    assert depths == pytest.approx([depths[0] * 0.5**i for i in (0, 1, 2, 3, 3)], rel=1e-4)
+    priced = list(attempts(swept, replace(exchange, deaths=torch.tensor([3, 4, 5])), None))
+    sizes = [(len(a.exchange.deaths), len(a.exchange.births)) for a in priced]
+    assert sizes == [(3, 3), (1, 1)]
 
 
 def test_price_belongs_to_wfr_only() -> None:
@@ -477,10 +542,9 @@ def test_flow_picture(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     from splatrender.plots.flow import plot_flow, read_flow
 
-    report = step_at_a_sweep(make_state(), WFR(1000, 150))
-    line = {"iteration": 127, "splats": 150, "born": 0, "moved": report.moved, "died": 0}
-    (tmp_path / "flow.jsonl").write_text(json.dumps(line | report.details) + "\n")
-    assert read_flow(tmp_path / "flow.jsonl")[0]["moved"] == report.moved
+    report = step_at_a_sweep(make_state(), ExchangeStrategy(1000, 150))
+    (tmp_path / "flow.jsonl").write_text(json.dumps(report.as_json()) + "\n")
+    assert read_flow(tmp_path / "flow.jsonl")[0]["moved"] == report.relocated
     assert plot_flow(tmp_path).stat().st_size > 10_000
     with pytest.raises(InputError, match="no file"):
         plot_flow(tmp_path / "nothing")
@@ -494,7 +558,7 @@ def test_covariance_gradients_are_those_of_differences(response: str) -> None:
     mask = torch.ones(views[0].photo.shape[:2], dtype=torch.uint8)
     mask[:, :20] = 0
     views[0] = replace(views[0], mask=mask)
-    found = covariance_gradients(guess, views, BLACK.double(), options)
+    found = covariance_gradients(guess, views, Look(BLACK.double(), options))
     torch.testing.assert_close(found, found.mT)
     factors = rotations_from_quats(guess.quats) * guess.scales[:, None, :]
     change = torch.randn(12, 3, 3, generator=_random(0), dtype=torch.float64)

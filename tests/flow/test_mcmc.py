@@ -88,7 +88,7 @@ class TestRelocation:
         places = state.splats.means.detach().clone()
         report = strategy.step(state)
         assert report is not None
-        assert (report.moved, report.born, report.splats) == (10, 0, 40)
+        assert (report.relocated, report.born, report.splats) == (10, 0, 40)
         assert bool((state.splats.opacities > DEAD_OPACITY).all())
         parents = torch.cdist(state.splats.means.detach()[:10], places[10:]).argmin(dim=1) + 10
         torch.testing.assert_close(state.splats.means.detach()[:10], places[parents])
@@ -113,7 +113,7 @@ class TestRelocation:
         before = picture(splats.clone())
         strategy = MCMC(ITERATIONS, max_splats=30)
         report = strategy.step(state)
-        assert report is not None and report.moved == 8
+        assert report is not None and report.relocated == 8
         error = float((picture(state.splats) - before).square().mean().sqrt())
         assert error < 0.02, error
 
@@ -152,7 +152,7 @@ class TestRelocation:
             state.iteration = iteration
             state.steps[5:] += 1  # splats 0 to 4 are never visible
             report = strategy.step(state)
-            moved += report.moved if report else 0
+            moved += report.relocated if report else 0
         assert moved == 5
 
     def test_splats_born_lately_are_not_taken_for_unseen(self) -> None:
@@ -163,7 +163,7 @@ class TestRelocation:
             if iteration % 2:
                 state.steps += 1
             report = strategy.step(state)
-            assert report is None or report.moved == 0
+            assert report is None or report.relocated == 0
 
 
 class TestGrowth:
@@ -253,7 +253,7 @@ class TestFactory:
         before = state.splats.clone()
         strategy.after_backward(state)
         assert strategy.step(state) is None
-        strategy.recall(strategy.memory())
+        strategy.load_state_dict(strategy.state_dict())
         assert torch.equal(state.splats.means, before.means)
 
     def test_unknown_names_are_told_the_known_ones(self) -> None:

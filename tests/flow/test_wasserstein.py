@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import helpers.training as ring
 import pytest
@@ -37,8 +39,9 @@ def some(count: int = 6) -> Splats:
     return splats
 
 
-def started(splats: Splats) -> TrainState:
-    state = TrainState.start(splats, 100, torch.Generator().manual_seed(0))
+def started(splats: Splats, scaled: bool = False) -> TrainState:
+    memory = WassersteinOptimizer(LearningRates(), scaled).memory(splats)
+    state = TrainState.start(splats, 100, torch.Generator().manual_seed(0), memory)
     state.means_lr = 1e-6  # so small that only the first order counts
     return state
 
@@ -69,10 +72,7 @@ def test_a_plain_step_is_that_of_the_flow_of_measures(monkeypatch: pytest.Monkey
     before = some()
     state = started(before.clone())
     state.splats = state.splats.map(lambda t: t.detach().double()).requires_grad_()
-    state.moments = {
-        name: replace(m, exp_avg=m.exp_avg.double(), exp_avg_sq=m.exp_avg_sq.double())
-        for name, m in state.moments.items()
-    }
+    state.memory = state.memory.map(lambda _, tensor: tensor.double())
     start = state.splats.detach().clone()
     slopes(state)
     rates = replace(LearningRates(), sh_constant=1e-6, opacity_logits=1e-6)
@@ -131,7 +131,7 @@ def test_the_mass_of_a_splat_cancels_in_the_scaled_form() -> None:
     """Gradients of one photo's loss are m ∇V; multiplied by any m they give the same steps."""
     results = []
     for factor in (1.0, 0.01):
-        state = started(some())
+        state = started(some(), scaled=True)
         state.means_lr = 0.01
         for turn in range(5):
             generator = torch.Generator().manual_seed(turn)
@@ -157,7 +157,7 @@ def test_the_scaled_form_does_not_know_the_axes_of_the_world() -> None:
         real = turn[:, :1] * splats.quats[:, :1] - (u * half).sum(dim=1, keepdim=True)
         rest = turn[:, :1] * half + splats.quats[:, :1] * u + torch.linalg.cross(u, half)
         splats.quats.copy_(torch.cat([real, rest], dim=1))
-        state = started(splats)
+        state = started(splats, scaled=True)
         state.means_lr = 0.01
         for _ in range(10):
             s = state.splats
@@ -176,7 +176,7 @@ def test_the_scaled_form_does_not_know_the_axes_of_the_world() -> None:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_splats_out_of_sight_stay(scaled: bool) -> None:
-    state = started(some())
+    state = started(some(), scaled)
     state.means_lr = 0.01
     before = state.splats.detach().clone()
     visible = torch.tensor([True, False, True, False, True, True])
@@ -192,7 +192,7 @@ def test_splats_out_of_sight_stay(scaled: bool) -> None:
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_wild_gradients_give_bounded_finite_steps(scaled: bool) -> None:
-    state = started(some())
+    state = started(some(), scaled)
     state.means_lr = 1e3
     state.splats.opacity_logits.data[:3] = torch.tensor([-40.0, 40.0, 0.0])
     before = state.splats.detach().clone()
@@ -211,7 +211,7 @@ def test_wild_gradients_give_bounded_finite_steps(scaled: bool) -> None:
 @pytest.mark.parametrize("scaled", [False, True])
 def test_views_without_a_gradient_do_not_throw_splats_about(scaled: bool) -> None:
     """A mask may keep nothing of a photo; what moved before must not be scaled up."""
-    state = started(some())
+    state = started(some(), scaled)
     state.means_lr = 0.01
     optimizer = WassersteinOptimizer(LearningRates(), scaled)
     everyone = torch.ones(6, dtype=torch.bool)
@@ -230,7 +230,7 @@ def test_views_without_a_gradient_do_not_throw_splats_about(scaled: bool) -> Non
 
 @pytest.mark.parametrize("scaled", [False, True])
 def test_gradients_are_cleared_when_nothing_is_seen(scaled: bool) -> None:
-    state = started(some())
+    state = started(some(), scaled)
     slopes(state)
     before = state.splats.detach().clone()
     WassersteinOptimizer(LearningRates(), scaled).step(state, torch.zeros(6, dtype=torch.bool))
@@ -258,9 +258,60 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(transport: str, tmp_path: Pa
     for _ in range(25):
         first.step()
     second = Run(ring.options(tmp_path, transport=transport), scene)
-    second.recall(first.memory())
+    second.load_state_dict(first.state_dict())
     for _ in range(15):
         second.step()
     ring.assert_same(
         dict(whole.state.splats.detach().items()), dict(second.state.splats.detach().items())
     )
+
+
+def as_earlier_versions_saved(state: dict[str, Any]) -> dict[str, Any]:
+    """Return a checkpoint whose velocities and powers are in tensors that are otherwise Adam's."""
+    state = dict(state)
+    velocities, powers = state.pop("velocities"), state.pop("powers", {})
+    moments = {}
+    for name, tensor in state["splats"].items():
+        first, second = torch.zeros_like(tensor), torch.zeros_like(tensor)
+        if name in velocities:
+            first[:, int(name == "quats") :] = velocities[name]
+        if name in powers:
+            second[:, 0] = powers[name]
+        moments[name] = state["moments"].get(name, [first, second])
+    return state | {"moments": moments}
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS[1:])
+def test_checkpoints_of_earlier_versions_continue(transport: str, tmp_path: Path) -> None:
+    scene, results = ring.ring_scene(), []
+    first = Run(ring.options(tmp_path, transport=transport), scene)
+    for _ in range(25):
+        first.step()
+    saved = copy.deepcopy(first.state_dict())
+    for state in (saved, as_earlier_versions_saved(saved)):
+        run = Run(ring.options(tmp_path, transport=transport), scene)
+        run.load_state_dict(copy.deepcopy(state))
+        for _ in range(5):
+            run.step()
+        results.append(dict(run.state.splats.detach().items()))
+    ring.assert_same(*results)
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_memory_follows_its_splats(scaled: bool) -> None:
+    state = started(some(), scaled)
+    slopes(state)
+    WassersteinOptimizer(LearningRates(), scaled).step(state, torch.ones(6, dtype=torch.bool))
+    assert bool(state.moments) == scaled and set(state.moments) <= {"opacity_logits", "sh"}
+    kept: list[Tensor] = []
+    state.memory.map(lambda _, tensor: kept.append(tensor.clone()) or tensor)
+    ids = torch.tensor([4, 1])
+    state.select(ids)
+    state.append(some(3))
+    state.forget(torch.tensor([0]))
+    state.set_degree(2)
+    now: list[Tensor] = []
+    state.memory.map(lambda name, tensor: now.append(tensor[:, :4] if name == "sh" else tensor))
+    for before, after in zip(kept, now, strict=True):
+        assert len(after) == 5 and torch.equal(after[1], before[1])
+        assert not after[0].any() and not after[2:].any()

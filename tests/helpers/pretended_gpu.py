@@ -19,7 +19,6 @@ import traceback
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
 from helpers.training import options, ring_scene
-from splatrender.flow import WFR, Scheme
+from splatrender.flow import ExchangeConfig, ExchangeStrategy
 from splatrender.io.images import to_uint8
 from splatrender.training.run import Run
 
@@ -204,10 +203,10 @@ def begun(folder: Path, device: torch.device, **changes: Any) -> Run:
     return run
 
 
-def swept(folder: Path, device: torch.device, views: int) -> tuple[Run, WFR]:
+def swept(folder: Path, device: torch.device, views: int) -> tuple[Run, ExchangeStrategy]:
     """A run that is at its first sweep, and the strategy that sweeps."""
     run = begun(folder, device, strategy="none")
-    strategy = WFR(7000, 300, scheme=replace(Scheme(), views=views, ray_views=views))
+    strategy = ExchangeStrategy(7000, 300, config=ExchangeConfig(views=views, ray_views=views))
     run.state.generator = Generator(device).manual_seed(5)
     run.state.iteration = strategy.interval
     return run, strategy
@@ -236,8 +235,8 @@ def main() -> None:
             with counted(result["sweeps"], str(views)):
                 report = strategy.step(run.state)
             strategy.step(here.state)
-            born, trials = report.born + report.moved, report.details["trials"]
-            result["report"][views] = [report.details["probes_ray"], born, trials]
+            born, trials = report.born + report.relocated, report.trials
+            result["report"][views] = [report.probes["ray"], born, trials]
             result["same"][views] = all(
                 torch.equal(tensor.detach().inner, dict(here.state.splats.items())[name].detach())
                 for name, tensor in run.state.splats.items()

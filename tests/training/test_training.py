@@ -499,7 +499,6 @@ def test_a_strategy_may_render_views(
 
         def step(self, state: TrainState) -> None:
             if state.iteration == 5:
-                assert state.render is not None
                 with torch.no_grad():
                     for view in state.views:
                         radiance = state.render(state.splats, view.camera).radiance[0]

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 
 from benchmarks.render.training_step import ITERATIONS, scene_for
-from splatrender.flow import WFR
+from splatrender.flow import ExchangeStrategy
 from tools.gpu.target import SCENE, Target
 from tools.gpu.training import start_run
 
@@ -39,12 +39,14 @@ def main() -> None:
     run = start_run(target, scene_for(SCENE, splats, target.toy), budget, "none", 0)
     for _ in range(3 if target.toy else 200):
         run.step()
-    state, strategy = run.state, WFR(ITERATIONS, budget)
+    state, strategy = run.state, ExchangeStrategy(ITERATIONS, budget)
     with torch.no_grad():
         for _ in range(ROUNDS):
             probes = time_part(target, "propose", partial(strategy.propose, state))
             views = list(state.samples)[:VIEWS]
-            time_part(target, "sweep", partial(strategy.judge, state, probes, views))
+            objective = strategy.objective(state, views)
+            insertions = partial(objective.insertions, state.splats, probes.splats)
+            time_part(target, "sweep", insertions)
             state.iteration = strategy.interval
             time_part(target, "exchange", partial(strategy.step, state))
 

@@ -20,7 +20,7 @@ from splatrender.model import Splats
 from splatrender.model.draws import draw
 from splatrender.model.quaternions import rotate
 
-DEAD_OPACITY = 0.005  # a splat as faint as this contributes less than a grey level
+DEAD_OPACITY = 0.005  # a splat as faint as this changes a pixel by at most 1.3 grey levels
 MAX_SHARERS = 51  # twins of one place at most; more would be so faint that they die at once
 NOISE_SHARPNESS = 100.0  # how abruptly noise ends where opacity rises above DEAD_OPACITY
 NOISE_NEGLIGIBLE = 0.09  # opacity at which the gate has fallen to 2e-4: no noise is drawn above
@@ -72,19 +72,19 @@ class MCMC(Strategy):
         due = self.first <= state.iteration <= self.last
         if not due or state.iteration % self.interval:
             return None
-        moved = self._relocate(state, unseen)
+        relocated = self._relocate(state, unseen)
         born = self._grow(state)
-        if moved or born:
-            return StepReport(state.iteration, len(state), born=born, moved=moved)
+        if relocated or born:
+            return StepReport(state.iteration, len(state), born=born, relocated=relocated)
         return None
 
-    def memory(self) -> dict[str, int]:
-        """Where the window of the search for unseen splats began."""
+    def state_dict(self) -> dict[str, int]:
+        """Return the iteration at which the window of the search for unseen splats began."""
         return {"window_start": self._window_start}
 
-    def recall(self, memory: dict[str, int]) -> None:
-        """Take back `memory`."""
-        self._window_start = int(memory["window_start"])
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue the window of an earlier run."""
+        self._window_start = int(state["window_start"])
 
     def _unseen(self, state: TrainState) -> Tensor:
         """[N] bool: splats that no view saw in the last complete round of views.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from splatrender.flow import TrainState
 from splatrender.flow.schedules import LearningRates, exponential
+from splatrender.flow.state import TrainState
+from splatrender.flow.transports.memory import TransportMemory
+from splatrender.model import Splats
 from splatrender.operators.adam import adam_step
 
 BETAS = (0.9, 0.999)
@@ -14,9 +16,9 @@ EPSILON = 1e-15  # gradients of a mean over pixels are small: a larger one would
 
 
 class Optimizer:
-    """Adam with step sizes of their own for each parameter and a step count for each splat.
+    """Adam with a step size for each parameter and a step count for each splat.
 
-    Splats outside the picture keep value and moments, as if the step had not been. Step counts
+    Splats outside the image keep value and moments, as if the step had not been. Step counts
     per splat make the bias correction right for splats that are young or seldom seen.
 
     Args:
@@ -26,6 +28,10 @@ class Optimizer:
     def __init__(self, rates: LearningRates) -> None:
         self.rates = rates
         self._sh_rates = torch.empty(0)
+
+    def memory(self, splats: Splats) -> TransportMemory:
+        """Return the memory before the first step."""
+        return TransportMemory.of_adam(splats)
 
     def schedule(self, state: TrainState) -> None:
         """Set the step size of the means for the current iteration."""
@@ -66,7 +72,7 @@ class Optimizer:
             parameter.grad = None
 
     def _rates_of_sh(self, sh: Tensor) -> Tensor:
-        """[K*3] step sizes of the columns: the constant harmonic, then the others."""
+        """Return [K*3] step sizes of the columns: the constant harmonic, then the others."""
         columns = sh.shape[1] * sh.shape[2]
         if len(self._sh_rates) != columns:
             self._sh_rates = torch.full((columns,), self.rates.sh_directional, device=sh.device)

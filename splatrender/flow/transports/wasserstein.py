@@ -6,14 +6,18 @@ splat's own axes, L the training loss.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from splatrender.flow import TrainState
 from splatrender.flow.reaction import fisher_rao_step, mean_potential
 from splatrender.flow.schedules import LearningRates
+from splatrender.flow.state import TrainState
+from splatrender.flow.step import Flow
 from splatrender.flow.transports.adam import BETAS, EPSILON, Optimizer
+from splatrender.flow.transports.memory import Moments, TransportMemory
 from splatrender.model import Splats
 from splatrender.model.quaternions import slope_of_turns, turned
 
@@ -24,9 +28,30 @@ SMALLEST = 1e-12  # scene units: scales below it, 0 too, count as this one where
 MASS_RANGE = 1e-6, 13.0  # opacities of 1e-6 and 1 - 2e-6
 LARGEST_POWER = 1e30  # of a velocity: its sum over splats must not overflow
 GEOMETRY = "means", "log_scales", "quats"
+SCALED = "means", "log_scales"  # velocities whose running mean squares are kept
+FORMS = {"wasserstein": False, "wasserstein-scaled": True}  # whether each splat has its own scales
 # of the plain form, as parts of Adam's step sizes: means and shapes share a length, and a step of
 # the mean logarithm takes some splats much farther
 PLACE, REACTION = 0.1, 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class _Slope:
+    """Splats in the image and their gradients, which all parts of a step share.
+
+    Attributes:
+        state: the run; its splats and its memory change in place.
+        rows: int64 [M] splats in the image.
+        seen: those splats before the step.
+        slopes: gradients of L in them.
+        mass: [M] m, or one where it cancels.
+    """
+
+    state: TrainState
+    rows: Tensor
+    seen: Splats
+    slopes: Splats
+    mass: Tensor
 
 
 class WassersteinOptimizer(Optimizer):
@@ -56,39 +81,47 @@ class WassersteinOptimizer(Optimizer):
     def __init__(self, rates: LearningRates, scaled: bool) -> None:
         super().__init__(rates)
         self.scaled = scaled
+        self._flow: Flow[_Slope] = Flow(self._transport_all, self._react)
+
+    def memory(self, splats: Splats) -> TransportMemory:
+        """Return the memory before the first step."""
+        moved = GEOMETRY if self.scaled else (*GEOMETRY, "sh")
+        velocities = {n: torch.zeros_like(t) for n, t in splats.detach().items() if n in moved}
+        velocities["quats"] = torch.zeros_like(splats.means, requires_grad=False)
+        if not self.scaled:
+            return TransportMemory(velocities=velocities)
+        zeros = torch.zeros(len(splats), dtype=splats.dtype, device=splats.device)
+        rest = {n: Moments.zeros(t) for n, t in splats.items() if n not in GEOMETRY}
+        return TransportMemory(rest, velocities, {name: zeros.clone() for name in SCALED})
 
     @torch.no_grad()
     def step(self, state: TrainState, visible: Tensor) -> None:
         """Move the visible splats along the flow, and clear the gradients.
 
         Args:
-            state: splats with gradients in `.grad`, their moments and step counts.
+            state: splats with gradients in `.grad`, the memory and step counts.
             visible: bool [N].
         """
         rows = visible.nonzero()[:, 0]
         grads = {n: p.grad for n, p in state.splats.items() if p.grad is not None}
-        if len(rows) and len(grads) == len(state.moments):
+        if len(rows) and len(grads) == len(Splats.tensor_names()):
             seen = state.splats.detach().index(rows)
             slopes = Splats(**{name: grad[rows] for name, grad in grads.items()})
             mass = seen.optical_depths.clamp(*MASS_RANGE)
-            self._transport(
-                state, rows, seen, slopes, torch.ones_like(mass) if self.scaled else mass
-            )
             if self.scaled:
+                self._transport(_Slope(state, rows, seen, slopes, torch.ones_like(mass)))
                 for name in GEOMETRY:
                     getattr(state.splats, name).grad = None
-                super().step(state, visible)  # of what is left
+                super().step(state, visible)  # colours and masses
                 return
-            self._transport_colors(state, rows, slopes, mass)
-            self._react(state, rows, seen, slopes, mass)
+            self._flow.step(_Slope(state, rows, seen, slopes, mass))
             state.steps[rows] += 1
         for _, parameter in state.splats.items():
             parameter.grad = None
 
-    def _transport(
-        self, state: TrainState, rows: Tensor, seen: Splats, slopes: Splats, mass: Tensor
-    ) -> None:
+    def _transport(self, slope: _Slope) -> _Slope:
         """Move means and factors."""
+        rows, seen, slopes, mass = slope.rows, slope.seen, slope.slopes, slope.mass
         scales, quats = seen.scales.clamp(min=SMALLEST), normalize(seen.quats, dim=1)
         metric = {
             "means": torch.ones_like(scales),
@@ -96,80 +129,102 @@ class WassersteinOptimizer(Optimizer):
             "quats": _inertia(scales),
         }
         length = seen.quats.norm(dim=1, keepdim=True)
-        slope = {
+        gradient = {
             "means": slopes.means,
             "log_scales": slopes.log_scales,
             "quats": slope_of_turns(quats, length * slopes.quats),
         }
         power, move = {}, {}
         for name in GEOMETRY:
-            now = -slope[name] / (mass[:, None] * metric[name])
-            move[name] = self._smoothed(state, name, rows, now)
+            now = -gradient[name] / (mass[:, None] * metric[name])
+            move[name] = _smoothed(slope, name, now)
             moving = now if self.scaled else move[name]
             power[name] = (metric[name] * moving.square()).sum(dim=1).clamp(max=LARGEST_POWER)
-        times = self._times(state, rows, mass, power, scales.prod(dim=1).pow(1 / 3))
+        times = self._times(slope, power, scales.prod(dim=1).pow(1 / 3))
         move = {name: times[name][:, None] * move[name] for name in GEOMETRY}
         far = move["means"].norm(dim=1) / (LONGEST * scales.amax(dim=1))
-        target = state.splats.detach()
+        target = slope.state.splats.detach()
         target.means[rows] += move["means"] / far.clamp(min=1)[:, None]
         target.log_scales[rows] += move["log_scales"].clamp(-LONGEST, LONGEST)
         target.quats[rows] = turned(quats, move["quats"].clamp(-LONGEST, LONGEST))
+        return slope
 
-    def _transport_colors(
-        self, state: TrainState, rows: Tensor, slopes: Splats, mass: Tensor
-    ) -> None:
-        """Move colours."""
-        velocity = self._smoothed(state, "sh", rows, -slopes.sh / mass[:, None, None])
+    def _transport_all(self, slope: _Slope) -> _Slope:
+        """Move means, factors and colours."""
+        self._transport(slope)
+        mass = slope.mass
+        velocity = _smoothed(slope, "sh", -slope.slopes.sh / mass[:, None, None])
         power = velocity.square().sum(dim=(1, 2)).clamp(max=LARGEST_POWER)
         time = _time(self.rates.sh_constant, mean_potential(mass, power))
-        state.splats.detach().sh[rows] += (time * velocity).clamp(-LONGEST, LONGEST)
+        slope.state.splats.detach().sh[slope.rows] += (time * velocity).clamp(-LONGEST, LONGEST)
+        return slope
 
-    def _react(
-        self, state: TrainState, rows: Tensor, seen: Splats, slopes: Splats, mass: Tensor
-    ) -> None:
+    def _react(self, slope: _Slope) -> _Slope:
         """Change masses by Fisher–Rao reaction."""
-        potential = slopes.opacity_logits / seen.opacities.clamp(
-            min=MASS_RANGE[0]
-        )  # dm = o d logit
+        mass, opacities = slope.mass, slope.seen.opacities.clamp(min=MASS_RANGE[0])
+        potential = slope.slopes.opacity_logits / opacities  # dm = o d logit
         power = potential.square().clamp(max=LARGEST_POWER)
         time = _time(REACTION * self.rates.opacity_logits, mean_potential(mass, power))
         change = (time * potential).clamp(-LONGEST, LONGEST)
         grown = fisher_rao_step(mass, change, 1.0, balanced=False).clamp(*MASS_RANGE)
-        state.splats.detach().opacity_logits[rows] = grown.expm1().log()
+        slope.state.splats.detach().opacity_logits[slope.rows] = grown.expm1().log()
+        return slope
 
-    def _times(
-        self, state: TrainState, rows: Tensor, mass: Tensor, power: dict[str, Tensor], size: Tensor
-    ) -> dict[str, Tensor]:
-        """[M] time step of each visible splat, by parameter."""
-        reshaping = power["log_scales"] + power["quats"]
+    def _times(self, slope: _Slope, power: dict[str, Tensor], size: Tensor) -> dict[str, Tensor]:
+        """Return the time step [M] of each visible splat, by parameter."""
+        reshaping, means_lr = power["log_scales"] + power["quats"], slope.state.means_lr
         if not self.scaled:
-            mean = mean_potential(mass, power["means"] + reshaping)
-            time = _time(PLACE * state.means_lr, mean)
-            return dict.fromkeys(GEOMETRY, time.expand(len(rows)))
-        place = state.means_lr / self._running("means", state, rows, power["means"])
-        shape = self.rates.log_scales * size / self._running("log_scales", state, rows, reshaping)
+            mean = mean_potential(slope.mass, power["means"] + reshaping)
+            time = _time(PLACE * means_lr, mean)
+            return dict.fromkeys(GEOMETRY, time.expand(len(slope.rows)))
+        place = means_lr / _running(slope, "means", power["means"])
+        shape = self.rates.log_scales * size / _running(slope, "log_scales", reshaping)
         return {"means": place, "log_scales": shape, "quats": shape}
 
-    def _running(self, name: str, state: TrainState, rows: Tensor, power: Tensor) -> Tensor:
-        """Running root mean square of a velocity, kept in the first column of Adam's."""
-        memory = state.moments[name].exp_avg_sq[:, 0]
-        now = memory[rows].lerp(power, 1 - BETAS[1])
-        memory[rows] = now
-        bias = 1 - BETAS[1] ** (state.steps[rows] + 1)
-        return (now / bias).sqrt() + EPSILON
 
-    def _smoothed(self, state: TrainState, name: str, rows: Tensor, velocity: Tensor) -> Tensor:
-        """Running mean of a velocity, kept in the last columns of Adam's."""
-        memory = state.moments[name].exp_avg
-        memory = memory[:, 1:] if name == "quats" else memory  # a turn has three numbers
-        now = memory[rows].lerp(velocity, 1 - BETAS[0])
-        memory[rows] = now
-        bias = 1 - BETAS[0] ** (state.steps[rows] + 1)
-        return now / bias.reshape(-1, *[1] * (now.dim() - 1))
+def _running(slope: _Slope, name: str, power: Tensor) -> Tensor:
+    """Return the running root mean square [M] of a velocity, after a new value."""
+    memory, rows = slope.state.memory.powers[name], slope.rows
+    now = memory[rows].lerp(power, 1 - BETAS[1])
+    memory[rows] = now
+    bias = 1 - BETAS[1] ** (slope.state.steps[rows] + 1)
+    return (now / bias).sqrt() + EPSILON
+
+
+def _smoothed(slope: _Slope, name: str, velocity: Tensor) -> Tensor:
+    """Return the running mean of a velocity, after a new value."""
+    memory, rows = slope.state.memory.velocities[name], slope.rows
+    now = memory[rows].lerp(velocity, 1 - BETAS[0])
+    memory[rows] = now
+    bias = 1 - BETAS[0] ** (slope.state.steps[rows] + 1)
+    return now / bias.reshape(-1, *[1] * (now.dim() - 1))
+
+
+def memory_from_moments(moments: dict[str, Moments], transport: str) -> TransportMemory:
+    """Return the memory that a checkpoint of an earlier version keeps in Adam's tensors.
+
+    Velocities were in the first moments (turns in the last three columns of the quaternions'),
+    mean squares in the first column of the second ones.
+
+    Args:
+        moments: those of the checkpoint.
+        transport: name of the transport that wrote it.
+    """
+    if transport == "adam":
+        return TransportMemory(moments)
+    scaled = FORMS[transport]
+    moved = GEOMETRY if scaled else (*GEOMETRY, "sh")
+    velocities = {name: moments[name].exp_avg for name in moved}
+    velocities["quats"] = velocities["quats"][:, 1:].clone()
+    if not scaled:
+        return TransportMemory(velocities=velocities)
+    powers = {name: moments[name].exp_avg_sq[:, 0].clone() for name in SCALED}
+    rest = {name: m for name, m in moments.items() if name not in GEOMETRY}
+    return TransportMemory(rest, velocities, powers)
 
 
 def create_optimizer(transport: str, rates: LearningRates) -> Optimizer:
-    """What moves the splats.
+    """Return a transport by its name.
 
     Args:
         transport: a name in `splatrender.training.options.TRANSPORTS`.
@@ -177,18 +232,16 @@ def create_optimizer(transport: str, rates: LearningRates) -> Optimizer:
     """
     if transport == "adam":
         return Optimizer(rates)
-    return WassersteinOptimizer(
-        rates, {"wasserstein": False, "wasserstein-scaled": True}[transport]
-    )
+    return WassersteinOptimizer(rates, FORMS[transport])
 
 
 def _inertia(scales: Tensor) -> Tensor:
-    """[M,3] I of turns about each axis, and a little more."""
+    """Return [M, 3] I of turns about each axis, and a little more."""
     square = scales.square()
     one, other = square.roll(-1, dims=1), square.roll(1, dims=1)
     return (one - other).square() / (one + other) + STIFFNESS * (one + other)
 
 
 def _time(length: float, power: Tensor) -> Tensor:
-    """The time in which a velocity of mean square `power` goes so far; 0 if nothing moves."""
+    """Return the time in which a velocity of mean square `power` covers a length; 0 at rest."""
     return torch.where(power > 0, length / power.clamp(min=1e-38).sqrt(), 0)

@@ -1,7 +1,7 @@
-"""Which births, or which deaths, may happen together: those that touch different pixels.
+"""Selection of births, or of deaths, that may happen together: those of different pixels.
 
-What two of them change together is not the sum of what each would change alone where their
-footprints overlap, behind one another in depth just as side by side.
+The joint change of two splats is not the sum of their single changes where their footprints
+overlap, behind one another in depth just as side by side.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from splatrender.flow.views.sweep import Placement
 from splatrender.runtime.devices import to_device
 
-LEVELS = 10  # sizes are told apart by powers of two, from half a pixel on
+LEVELS = 10  # sizes are distinguished by powers of two, from half a pixel on
 SMALLEST = 0.5  # px
-LAST = torch.iinfo(torch.int64).max  # order of nobody
+LAST = torch.iinfo(torch.int64).max  # order of no row
 
 
-def apart(
-    places: Tensor, sizes: Tensor, weights: Tensor, pictures: Tensor, factor: float
-) -> Tensor:
-    """Rows that are the first of their neighbourhood in the views that count most for them.
+def non_overlapping(placement: Placement, weights: Tensor, images: Tensor, factor: float) -> Tensor:
+    """Return the rows that are the first of their neighbourhood in the views that matter to them.
 
     In a view a neighbourhood is a cell of a lattice as large as the footprint: `factor` standard
     deviations, rounded to a power of two. A row is first there if no row that is preferred has
@@ -28,30 +27,30 @@ def apart(
     its weight.
 
     Args:
-        places: [V, K, 2] centres of footprints in V views [px]; rows in order of preference.
-        sizes: [V, K] standard deviations [px], 0 where a view does not see the row.
-        weights: [V, K] how much a view counts for a row, >= 0.
-        pictures: [V, 2] width and height of the views [px], on the CPU.
+        placement: footprints of K rows in V views; rows in order of preference.
+        weights: [V, K] importance of a view for a row, >= 0.
+        images: [V, 2] width and height of the views [px], on the CPU.
         factor: side of the cells, in standard deviations; 0 keeps all rows.
 
     Returns:
         int64 rows that are kept, in order.
 
     Example:
-        >>> places = torch.tensor([[[1.0, 1.0], [1.2, 1.1], [9.0, 9.0]]])
-        >>> picture = torch.tensor([[16, 16]])
-        >>> apart(places, torch.ones(1, 3), torch.ones(1, 3), picture, factor=2.0).tolist()
+        >>> centers = torch.tensor([[[1.0, 1.0], [1.2, 1.1], [9.0, 9.0]]])
+        >>> placement = Placement(centers, torch.ones(1, 3))
+        >>> non_overlapping(placement, torch.ones(1, 3), torch.tensor([[16, 16]]), 2.0).tolist()
         [0, 2]
     """
+    centers, sizes = placement.centers, placement.sizes
     count = sizes.shape[1]
     if factor <= 0 or count == 0:
         return torch.arange(count, device=sizes.device)
-    view, order = (sizes > 0).nonzero(as_tuple=True)  # what the views see, view by view
+    view, order = (sizes > 0).nonzero(as_tuple=True)  # rows in sight, view by view
     level = (sizes / SMALLEST).clamp(min=1).log2().round().clamp(max=LEVELS - 1)
-    place, level = places[view, order], level[view, order]
+    place, level = centers[view, order], level[view, order]
     alone = torch.ones_like(view, dtype=torch.bool)
-    for at in range(LEVELS):  # of all views at once, for each look at what there is is a wait
-        cell, cells = _cells(place, view, factor * SMALLEST * 2.0**at, pictures)
+    for at in range(LEVELS):  # all views at once: each look at a number waits for the device
+        cell, cells = _cells(place, view, factor * SMALLEST * 2.0**at, images)
         larger = _least(order, cell, cells, level == at)
         smaller = _least(order, cell, cells, level <= at)
         alone &= ((level > at) | (larger >= order)) & ((level != at) | (smaller >= order))
@@ -61,12 +60,12 @@ def apart(
     return kept.nonzero()[:, 0]
 
 
-def _cells(place: Tensor, view: Tensor, side: float, pictures: Tensor) -> tuple[Tensor, int]:
-    """Number [P] of the cell of its view in which each place [P, 2] is, and how many there are.
+def _cells(place: Tensor, view: Tensor, side: float, images: Tensor) -> tuple[Tensor, int]:
+    """Return the number [P] of the cell of its view that each place [P, 2] is in, and their count.
 
-    Beyond the border of a picture all share a cell.
+    All places beyond a border of an image share a cell.
     """
-    sizes = (pictures / side).floor().long() + 3  # of the lattices, with one cell beyond each end
+    sizes = (images / side).floor().long() + 3  # of the lattices, with one cell beyond each end
     cells = sizes.prod(dim=1)
     first = to_device(cells.cumsum(dim=0) - cells, view.device)[view]
     last = to_device(sizes - 2, view.device)[view]
@@ -75,7 +74,7 @@ def _cells(place: Tensor, view: Tensor, side: float, pictures: Tensor) -> tuple[
 
 
 def _least(order: Tensor, cell: Tensor, cells: int, part: Tensor) -> Tensor:
-    """[P] the least `order` among those of `part` in the cell of each."""
+    """Return [P] the least `order` among those of `part` in the cell of each."""
     least = torch.full((cells,), LAST, device=order.device)
     least.scatter_reduce_(0, cell, torch.where(part, order, LAST), "amin")
     return least[cell]

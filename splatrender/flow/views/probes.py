@@ -1,7 +1,7 @@
-"""Candidates for births: where a splat that is not there yet might pay.
+"""Candidates for births: splats that are not there yet and might pay.
 
-Proposals only have to cover; the sweep judges them by what they would change. A probe is a splat
-of degree 0 without mass.
+Proposals need only cover the space of useful splats; the sweep scores them by what they would
+change. A probe is a splat of degree 0 without mass.
 """
 
 from __future__ import annotations
@@ -13,18 +13,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from splatrender.flow.views.footprints import SeenSplats, blended, draw_on_rays, see
+from splatrender.flow.views.footprints import (
+    SeenSplats,
+    blended,
+    draw_on_rays,
+    rasterize_footprints,
+)
 from splatrender.model import Splats
 from splatrender.model.draws import draw_unchecked
 from splatrender.model.quaternions import spread
 from splatrender.model.splats import SH_C0
 from splatrender.model.view import View
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.stages import Look
 from splatrender.runtime.devices import to_device
 
 CHILD, RAY, UNIFORM = range(3)
 KINDS = ("child", "ray", "uniform")
-CHILD_SCALE = 0.6  # of the parent: about what two children need to cover it
+CHILD_SCALE = 0.6  # relative to the parent: about what two children need to cover it
 SMALLEST = 0.5  # px, standard deviation of a probe on a ray
 LARGEST = 8.0  # px
 DEPTHS_SEEN = 0.01, 0.99  # quantiles of the depths in a view between which probes are anywhere
@@ -32,7 +37,7 @@ DEPTHS_SEEN = 0.01, 0.99  # quantiles of the depths in a view between which prob
 
 @dataclass(frozen=True, eq=False)
 class Probes:
-    """Candidates.
+    """Candidates with their origin.
 
     Attributes:
         splats: [M] of degree 0; opacities are not used.
@@ -47,14 +52,14 @@ class Probes:
 
     @staticmethod
     def cat(parts: Sequence[Probes]) -> Probes:
-        """All probes of several sets."""
+        """Return all probes of several sets."""
         return Probes(
             Splats.cat([part.splats for part in parts]), torch.cat([part.kinds for part in parts])
         )
 
 
 def children(splats: Splats, count: int, generator: torch.Generator) -> Probes:
-    """Probes of the shape of splats that are there: b + A ξ with ξ normal, 0.6 of the size.
+    """Propose probes of the shape of splats that are there: b + A ξ, ξ normal, 0.6 of the size.
 
     Args:
         splats: the parents, each as likely as another.
@@ -80,21 +85,20 @@ def on_rays(
     splats: Splats,
     views: Sequence[View],
     count: int,
-    background: Tensor,
-    options: RenderOptions,
+    look: Look,
     generator: torch.Generator,
 ) -> Probes:
-    """Round probes on rays through large residuals, at depths drawn from the ray's own opacity.
+    """Propose round probes on rays through large residuals, at depths drawn by opacity.
 
     A pixel is drawn with probability proportional to |r|², a splat of its ray as a photon would
     be absorbed, and the probe sits on the ray at that splat's depth, as far before or behind it
     as the splat is deep. Its standard deviation is log-uniform between 0.5 and 8 px.
 
     Args:
-        splats: what is there.
-        views: views to look from; each gets an equal share.
-        count: number of probes; fewer come back where rays meet nothing.
-        background, options: as the splats are rendered with.
+        splats: the model.
+        views: views of the rays; each gets an equal share.
+        count: number of probes; fewer are returned where rays meet nothing.
+        look: background and options of the rendering.
         generator: source of randomness.
 
     Returns:
@@ -102,7 +106,7 @@ def on_rays(
     """
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
-        seen = see(splats, None, view.camera, background, options)
+        seen = rasterize_footprints(splats, None, view.camera, look)
         photo = to_device(view.photo, splats.device).reshape(-1, 3).float() / 255
         radiance, transmittance = blended(seen)
         residual = (radiance.reshape(-1, 3) - photo).square().sum(dim=1)
@@ -115,7 +119,7 @@ def on_rays(
         spread = splats.detach().log_scales[hit].mean(dim=1).exp()
         off = torch.randn(number, generator=generator, device=hit.device)
         depths = seen.depths[hit] + spread * off
-        depths = depths.clamp(min=options.near)
+        depths = depths.clamp(min=look.options.near)
         probes = _at_pixels(seen, pixels, depths, photo[pixels], RAY, generator)
         parts.append((probes, (drawn >= 0) & (hit >= 0)))
     return _those(parts, splats)
@@ -125,21 +129,20 @@ def anywhere(
     splats: Splats,
     views: Sequence[View],
     count: int,
-    background: Tensor,
-    options: RenderOptions,
+    look: Look,
     generator: torch.Generator,
 ) -> Probes:
-    """Round probes on rays of any pixel, log-uniform in depth: for geometry that is missing.
+    """Propose round probes on rays of any pixel, log-uniform in depth: for missing geometry.
 
     Args:
-        splats, views, count, background, options, generator: see `on_rays`.
+        splats, views, count, look, generator: see `on_rays`.
 
     Returns:
         At most `count` probes.
     """
     parts = []
     for view, number in zip(views, _shares(count, len(views)), strict=True):
-        seen = see(splats, None, view.camera, background, options)
+        seen = rasterize_footprints(splats, None, view.camera, look)
         photo = to_device(view.photo, splats.device).reshape(-1, 3).float() / 255
         pixels = torch.randint(len(photo), (number,), generator=generator, device=photo.device)
         last = seen.visible.sum() - 1
@@ -161,7 +164,7 @@ def _at_pixels(
     kind: int,
     generator: torch.Generator,
 ) -> Probes:
-    """Round probes within pixels [M] of a view at camera z `depths` [M]."""
+    """Place round probes within pixels [M] of a view at camera z `depths` [M]."""
     camera, count = seen.camera, len(pixels)
     jitter = torch.rand(count, 2, generator=generator, device=pixels.device)
     x = (pixels % camera.width + jitter[:, 0] - camera.cx) / camera.fx
@@ -188,7 +191,7 @@ def _shares(count: int, parts: int) -> list[int]:
 
 
 def _those(parts: Sequence[tuple[Probes, Tensor]], like: Splats) -> Probes:
-    """The probes of all parts that are marked [bool]: sorted out together, with a single wait."""
+    """Return the probes of all parts that are marked [bool], with a single wait for the device."""
     nothing = torch.zeros(0, dtype=torch.int64, device=like.device)
     none = Probes(like.detach().with_degree(0).index(nothing), nothing)
     probes = Probes.cat([none, *(part for part, _ in parts)])

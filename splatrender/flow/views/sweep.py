@@ -9,147 +9,180 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from splatrender.flow.views.footprints import residual_of, see
-from splatrender.flow.views.probes import Probes
+from splatrender.flow.objective import Insertions, Removals
+from splatrender.flow.views.footprints import picture_of, rasterize_footprints, residual_of
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotations_from_quats
 from splatrender.model.splats import SH_C0
 from splatrender.model.view import View
 from splatrender.operators.flow_statistics import MASSES, flow_statistics, levels_of
-from splatrender.operators.render import RenderOptions, peak_amplitudes, rasterize
+from splatrender.operators.render import peak_amplitudes, rasterize
+from splatrender.operators.stages import Look
 from splatrender.runtime.devices import to_device
 
 PROBES_AT_ONCE = 4096  # what is held for each view and mass would take most memory of a run
 
 
 @dataclass(frozen=True, eq=False)
-class Births:
-    """Probes at the mass and in the colour that gain most.
+class Placement:
+    """Places of footprints in V views.
 
     Attributes:
-        splats: [M] of degree 0, as they would be born.
-        gains: [V, M] decrease of F in each view.
-        held_out: [V, M] the same in the colour that all other views would choose.
-        significance: [M] mean held-out gain of a view over its standard error.
+        centers: [V, K, 2] centres [px].
+        sizes: [V, K] standard deviations [px], 0 where a view does not see the row.
     """
 
-    splats: Splats
-    gains: Tensor
+    centers: Tensor
+    sizes: Tensor
+
+    def index(self, rows: Tensor | slice) -> Placement:
+        """Return some of the rows."""
+        return Placement(self.centers[:, rows], self.sizes[:, rows])
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoRemovals(Removals):
+    """Costs of the deaths of N splats, view by view.
+
+    Attributes:
+        by_view: [V, N] change of F in each view when a splat is removed.
+        seen: int64 [N] number of the views that can see a splat.
+        placement: footprints of the splats.
+    """
+
+    by_view: Tensor
+    seen: Tensor
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoInsertions(Insertions[Splats]):
+    """Gains of the births of M candidates, at the mass and in the colour that gain most.
+
+    Attributes:
+        by_view: [V, M] decrease of F in each view.
+        held_out: [V, M] the same in the colour that all other views would choose.
+        significance: [M] mean held-out gain of a view over its standard error.
+        placement: footprints of the candidates.
+    """
+
+    by_view: Tensor
     held_out: Tensor
     significance: Tensor
+    placement: Placement
 
 
 @dataclass(frozen=True, eq=False)
 class Sweep:
-    """Changes of F = 1/2 Σ |radiance - photo|², view by view.
+    """Changes of F = ½ Σ |radiance − photo|² by each death and by each birth alone.
 
     Attributes:
-        views: V swept views.
-        error: [V] F.
-        costs: [V, N] change when a splat is removed.
-        seen: int64 [N] how many of the views can see a splat.
-        births: the probes.
-        places: [V, N + M, 2] centres of footprints, splats and behind them probes [px].
-        sizes: [V, N + M] their standard deviations [px], 0 where a view does not see them.
+        views: V views.
+        error: [V] F in each view.
+        removals: costs of deaths.
+        insertions: gains of births.
     """
 
     views: Sequence[View]
     error: Tensor
-    costs: Tensor
-    seen: Tensor
-    births: Births
-    places: Tensor
-    sizes: Tensor
+    removals: PhotoRemovals
+    insertions: PhotoInsertions
 
 
 @torch.no_grad()
 def sweep(
     splats: Splats,
-    probes: Probes,
+    candidates: Splats,
     views: Sequence[View],
-    background: Tensor,
-    options: RenderOptions,
+    look: Look,
     masses: Sequence[float] = MASSES,
 ) -> Sweep:
-    """Judge all splats and all probes in one pass over the views.
+    """Score all splats and all candidates in one pass over the views.
 
     Args:
         splats: N of them.
-        probes: M of them; where they are, how large, and a guess of their colour.
+        candidates: M of degree 0, with a guess of their colour; their opacity is not used.
         views: at least one.
-        background, options: as the splats are rendered with.
-        masses: peak optical depths at which probes are tried, increasing.
+        look: background and options of the rendering.
+        masses: peak optical depths at which candidates are tried, increasing.
 
     Returns:
         Exact changes of F by each alone.
     """
-    splats = splats.detach()
+    splats, count = splats.detach(), len(splats)
     largest = -math.expm1(-masses[-1])
-    tried = probes.splats.detach()
-    logits = torch.full_like(tried.opacity_logits, math.log(largest / (1 - largest)))
-    tried = replace(tried, opacity_logits=logits)
-    levels = torch.tensor(levels_of(masses, options.response))
+    candidates = candidates.detach()
+    logits = torch.full_like(candidates.opacity_logits, math.log(largest / (1 - largest)))
+    candidates = replace(candidates, opacity_logits=logits)
+    levels = torch.tensor(levels_of(masses, look.options.response))
     levels = to_device(levels, splats.device, splats.dtype)
-    errors, costs, quadratics, places, sizes = [], [], [], [], []
-    seen_by = torch.zeros(len(splats), dtype=torch.int64, device=splats.device)
+    errors, costs, quadratics, centers, sizes = [], [], [], [], []
+    seen_by = torch.zeros(count, dtype=torch.int64, device=splats.device)
     for view in views:
-        seen = see(splats, tried, view.camera, background, options)
+        seen = rasterize_footprints(splats, candidates, view.camera, look)
         mask = None if view.mask is None else to_device(view.mask, splats.device)[None]
-        found = flow_statistics(
+        statistics = flow_statistics(
             seen.prints, seen.bins, to_device(view.photo, splats.device)[None], mask, levels,
             view.camera.width, view.camera.height, seen.response,
         )  # fmt: skip
-        errors.append(found.error[0])
-        costs.append(found.removal[0])
-        quadratics.append(found.insertion[0])
+        errors.append(statistics.error[0])
+        costs.append(statistics.removal[0])
+        quadratics.append(statistics.insertion[0])
         xx, xy, yy = seen.prints.conics[0].unbind(dim=1)
         det = (xx * yy - xy * xy).clamp(min=1e-30)
-        places.append(seen.prints.means2d[0])
+        centers.append(seen.prints.means2d[0])
         sizes.append(torch.where(seen.visible, det.pow(-0.25), 0))
-        seen_by += seen.visible[: len(splats)]
-    births = best_births(tried, torch.stack(quadratics), masses)
+        seen_by += seen.visible[:count]
+    placement = Placement(torch.stack(centers), torch.stack(sizes))
+    by_view = torch.stack(costs)
     return Sweep(
         views,
         torch.stack(errors),
-        torch.stack(costs),
-        seen_by,
-        births,
-        torch.stack(places),
-        torch.stack(sizes),
+        PhotoRemovals(by_view.sum(dim=0), by_view, seen_by, placement.index(slice(count))),
+        best_insertions(
+            candidates, torch.stack(quadratics), masses, placement.index(slice(count, None))
+        ),
     )
 
 
-def best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> Births:
-    """The mass and the colour of each probe that lower F most.
+def best_insertions(
+    candidates: Splats, quadratics: Tensor, masses: Sequence[float], placement: Placement
+) -> PhotoInsertions:
+    """Return the mass and the colour of each candidate that lower F most.
 
-    F changes by e + ⟨g, δ⟩ + 1/2 a |δ|² when a probe is inserted in its colour + δ, so the best
-    colour of a mass is at δ = -g / a, within [0, 1]. The mass is that of the largest held-out gain.
+    F changes by e + ⟨g, δ⟩ + ½ a |δ|² when a candidate is inserted in its colour + δ, so the best
+    colour of a mass is at δ = −g / a, within [0, 1]. The mass is that of the largest held-out gain.
 
     Args:
-        probes: [M] in the colours that the quadratics refer to.
+        candidates: [M] in the colours that the quadratics refer to.
         quadratics: [V, M, K, 5] (e, g, a) by view and mass.
         masses: K peak optical depths.
+        placement: footprints of the candidates.
 
     Returns:
-        Probes as they would be born, and what they gain.
+        The candidates as they would be born, and their gains.
     """
-    parts = []
-    for first in range(0, max(1, len(probes)), PROBES_AT_ONCE):
-        rows = torch.arange(first, min(first + PROBES_AT_ONCE, len(probes)), device=probes.device)
-        parts.append(_best_births(probes.index(rows), quadratics[:, rows], masses))
-    return Births(
-        Splats.cat([part.splats for part in parts]),
-        torch.cat([part.gains for part in parts], dim=1),
-        torch.cat([part.held_out for part in parts], dim=1),
-        torch.cat([part.significance for part in parts]),
+    newborn, parts = [], []
+    for first in range(0, max(1, len(candidates)), PROBES_AT_ONCE):
+        last = min(first + PROBES_AT_ONCE, len(candidates))
+        rows = torch.arange(first, last, device=candidates.device)
+        born, *part = _best_insertions(candidates.index(rows), quadratics[:, rows], masses)
+        newborn.append(born)
+        parts.append(part)
+    by_view, held_out, significance = (torch.cat(part, dim=-1) for part in zip(*parts, strict=True))
+    return PhotoInsertions(
+        Splats.cat(newborn), by_view.sum(dim=0), by_view, held_out, significance, placement
     )
 
 
-def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) -> Births:
-    start = (0.5 + SH_C0 * probes.sh[:, 0])[:, None]
+def _best_insertions(
+    candidates: Splats, quadratics: Tensor, masses: Sequence[float]
+) -> tuple[Splats, Tensor, Tensor, Tensor]:
+    """Return newborn, gains [V, M], held-out gains [V, M] and significance [M]."""
+    start = (0.5 + SH_C0 * candidates.sh[:, 0])[:, None]
 
     def shift_of(total: Tensor) -> Tensor:
-        """δ at the minimum of the quadratics [..., 5]."""
+        """Return δ at the minimum of the quadratics [..., 5]."""
         slope, curvature = total[..., 1:4], total[..., 4:]
         return (start - slope / curvature.clamp(min=1e-12)).clamp(0, 1) - start
 
@@ -160,7 +193,7 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     total = quadratics.sum(dim=0)
     shift, views = shift_of(total), len(quadratics)
     rest = total - quadratics
-    blind = rest[..., 4] <= 1e-3 * total[..., 4]  # the other views know nothing
+    blind = rest[..., 4] <= 1e-3 * total[..., 4]  # no other view sees the candidate
     held_out = gain(quadratics, shift_of(rest)).masked_fill_(blind, 0)
     best = held_out.sum(dim=0).argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
@@ -170,18 +203,27 @@ def _best_births(probes: Splats, quadratics: Tensor, masses: Sequence[float]) ->
     significance = mean / deviation.sqrt().clamp(min=1e-12)
     logits = logits_of_depths(to_device(torch.tensor(masses), mean.device, mean.dtype)[best])
     color = (start + shift)[rows, best]
-    born = replace(probes, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
+    born = replace(candidates, opacity_logits=logits, sh=((color - 0.5) / SH_C0)[:, None])
     gains = gain(quadratics[:, rows, best], shift[rows, best])
-    return Births(born, gains, held_out, significance)
+    return born, gains, held_out, significance
+
+
+@torch.no_grad()
+def squared_error(splats: Splats, views: Sequence[View], look: Look) -> float:
+    """Return F = ½ Σ |radiance − photo|² over the pixels of some views."""
+    squares = []
+    for view in views:
+        image = picture_of(rasterize_footprints(splats, None, view.camera, look))
+        squares.append(residual_of(image, view).square().sum())
+    return sum(0.5 * square for square in torch.stack(squares).tolist())
 
 
 def covariance_gradients(
     splats: Splats,
     views: Sequence[View],
-    background: Tensor,
-    options: RenderOptions,
+    look: Look,
 ) -> Tensor:
-    """∂F/∂Σ of each splat at fixed mass: m S / 2 with the splitting matrix S = 2 ∂V/∂Σ.
+    """Return ∂F/∂Σ of each splat at fixed mass: m S / 2 with the splitting matrix S = 2 ∂V/∂Σ.
 
     m is the optical mass of a splat, V = ∂F/∂m its potential, Σ = A Aᵀ its covariance. Dividing a
     splat pays, at second order, along directions e with eᵀ S e < 0. As factors are transported
@@ -189,13 +231,13 @@ def covariance_gradients(
 
     Args:
         splats: N of them.
-        views: at least one; F = 1/2 Σ |radiance - photo|² over all of them.
-        background, options: as the splats are rendered with.
+        views: at least one; F = ½ Σ |radiance − photo|² over all of them.
+        look: background and options of the rendering.
 
     Returns:
         [N,3,3], symmetric.
     """
-    splats = splats.detach()
+    splats, options = splats.detach(), look.options
     turns = rotations_from_quats(splats.quats)
     factors = turns * splats.scales[:, None, :]
     slope = torch.zeros_like(factors)
@@ -211,7 +253,7 @@ def covariance_gradients(
             radiance = rasterize(
                 splats.means, None, None, amplitudes, splats.sh, viewmat[None], intrinsics[None],
                 camera.width, camera.height, sh_degree=splats.degree, factors=leaf,
-                background=background.to(factors), options=options,
+                background=look.background.to(factors), options=options,
             ).radiance[0]  # fmt: skip
             loss = 0.5 * residual_of(radiance, view).square().sum()
             (part,) = torch.autograd.grad(loss, leaf)
@@ -222,5 +264,5 @@ def covariance_gradients(
 
 
 def logits_of_depths(depths: Tensor) -> Tensor:
-    """Opacity logits of peak optical depths: o = 1 - e^{-m}."""
+    """Return the opacity logits of peak optical depths: o = 1 − e^{−m}."""
     return torch.logit(-torch.expm1(-depths))
