@@ -201,7 +201,9 @@ def _march(lines: Lines, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
     transmittance = torch.exp(-lines.depths())
     with torch.no_grad():
         mesh, values, errors = refine(lines, first_mesh(lines), tolerance)
-    if torch.is_grad_enabled() and (lines.own.requires_grad or transmittance.requires_grad):
+    tensors = (tensor for _, tensor in lines.medium.items())
+    wanted = lines.own.requires_grad or any(tensor.requires_grad for tensor in tensors)
+    if torch.is_grad_enabled() and wanted:
         values, _ = quadrature(lines, mesh)
     count = len(lines.rays)
     radiance = values.new_zeros(count, values.shape[1]).index_add(0, mesh.rays, values)

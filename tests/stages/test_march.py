@@ -145,6 +145,37 @@ def test_gradients_equal_finite_differences(kind: str) -> None:
         assert float((gradient * step).sum()) == pytest.approx(slope, rel=2e-5, abs=1e-7)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_tensor_alone_gets_its_gradient(kind: str) -> None:
+    medium, (origins, directions) = make_medium(kind, 4), make_rays(3)
+    for name, tensor in medium.items():
+        leaf = tensor.clone().requires_grad_()
+        march(medium.with_tensors({name: leaf}), origins, directions).radiance.sum().backward()
+        assert leaf.grad is not None and float(leaf.grad.abs().max()) > 0
+    for rays in (
+        (origins.clone().requires_grad_(), directions),
+        (origins, directions.clone().requires_grad_()),
+    ):
+        radiance = march(medium, *rays).radiance
+        assert radiance.requires_grad
+
+
+def test_a_medium_without_splats_is_empty_space() -> None:
+    medium, rays = make_medium(), make_rays(3)
+    none = torch.zeros(6, dtype=torch.bool)
+    empty = Medium(medium.splats.index(none), medium.harmonics[none])
+    assert march(empty, *rays).radiance.eq(0).all()
+    assert march(empty, *rays).transmittance.eq(1).all()
+
+
+def test_single_precision_is_marched_in_double() -> None:
+    medium, (origins, directions) = make_medium(), make_rays(3)
+    found = march(medium.to(torch.float32), origins.float(), directions.float())
+    assert found.radiance.dtype == F64
+    expected = march(medium, origins, directions).radiance
+    torch.testing.assert_close(found.radiance, expected, rtol=0, atol=2e-6)
+
+
 def test_rays_that_meet_nothing_show_the_background() -> None:
     medium, (origins, directions) = make_medium(), make_rays(3, distance=9.0)
     found = march(medium, origins, -directions, background=torch.tensor([0.1, 0.2, 0.3]))
