@@ -201,8 +201,8 @@ def _march(lines: Lines, tolerance: float) -> tuple[Tensor, Tensor, Tensor]:
     transmittance = torch.exp(-lines.depths())
     with torch.no_grad():
         mesh, values, errors = refine(lines, first_mesh(lines), tolerance)
-    tensors = (tensor for _, tensor in lines.medium.items())
-    wanted = lines.own.requires_grad or any(tensor.requires_grad for tensor in tensors)
+    tensors = (lines.own, lines.crossings.peaks, *(tensor for _, tensor in lines.medium.items()))
+    wanted = any(tensor.requires_grad for tensor in tensors)
     if torch.is_grad_enabled() and wanted:
         values, _ = quadrature(lines, mesh)
     count = len(lines.rays)
