@@ -134,8 +134,51 @@ def test_broken_links_and_missing_paths_are_found(tmp_path: Path) -> None:
     assert missing_paths(page) == ["csrc/no.cpp"]
 
 
+def test_unknown_names_are_found(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("`render` `Splats.load` `no_such_name` `Splats.no_such` `file.json`\n")
+    assert unknown_names(page) == ["no_such", "no_such_name"]
+
+
 def test_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= README_LINES
+
+
+# Names
+
+
+@cache
+def words_of_sources() -> set[str]:
+    """Return all words of the package, the kernels and the tests."""
+    words: set[str] = set()
+    for folder in ("splatrender", "csrc"):
+        for path in (ROOT / folder).rglob("*"):
+            if path.suffix in (".py", ".cpp", ".h", ".cu", ".cuh"):
+                words.update(re.findall(r"\w+", path.read_text(encoding="utf-8")))
+                words.update(path.relative_to(ROOT).with_suffix("").parts)
+    return words
+
+
+def unknown_names(page: Path) -> list[str]:
+    """Return the names in code spans of a page that no source has."""
+    spans = re.findall(r"`([\w.]+)`", prose_of(page))
+    names = {span.split(".")[-1] for span in spans if not re.search(r"\.[a-z]{2,5}$", span)}
+    known = words_of_sources() | {path.name for path in ROOT.iterdir()}
+    return sorted(name for name in names if name and name not in known)
+
+
+@pytest.mark.parametrize("name", ["docs/architecture.md", "docs/conventions.md"])
+def test_names_can_be_found_in_the_sources(name: str) -> None:
+    assert not unknown_names(ROOT / name)
+
+
+def test_layers_are_those_of_the_contract() -> None:
+    page = ROOT / "docs" / "architecture.md"
+    (block,) = (block for block in blocks_of(page) if block.mark == "<!-- layers -->")
+    contract = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    layers = re.search(r"^layers = \[\n(.*?)^\]", contract, flags=re.S | re.M)
+    assert layers is not None
+    assert block.text.splitlines() == re.findall(r'"(.*)"', layers[1])
 
 
 # Python
