@@ -210,7 +210,7 @@ def test_tracked_table_is_that_of_the_kernels(
     release = static.build.nvcc_release()
     if release != LIMITS["nvcc"]:
         pytest.skip(f"the table is that of nvcc {LIMITS['nvcc']}, this is {release}")
-    tracked = REPOSITORY.joinpath("docs", "cuda_static.md").read_text()
+    tracked = REPOSITORY.joinpath("docs", "results", "cuda_static.md").read_text()
     loops = static.main.loops_of("splatrender", static.loops.OURS, compiled)
     for x in loops:
         row = next(

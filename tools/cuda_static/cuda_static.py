@@ -6,7 +6,7 @@ sources that the user has. Needs nvcc, and `pip install nvidia-cuda-cuobjdump nv
 where the CUDA installation is without them.
 
     python -m tools.cuda_static.cuda_static
-    python -m tools.cuda_static.cuda_static --gsplat gsplat-1.5.3 --markdown docs/cuda_static.md
+    python -m tools.cuda_static.cuda_static --gsplat FOLDER --markdown docs/results/cuda_static.md
     python -m tools.cuda_static.cuda_static --update-limits  # tests/cuda/cuda_resources.json
 """
 

@@ -5,7 +5,7 @@ code (`cuda_static.py`), bytes from the arrays that a stage has to read and writ
 involved: these are bounds on time, not measurements.
 
     python -m tools.cuda_static.roofline  # 1M splats at 1920x1080: minutes
-    python -m tools.cuda_static.roofline --markdown docs/cuda_roofline.md
+    python -m tools.cuda_static.roofline --markdown docs/results/cuda_roofline.md
     python -m tools.cuda_static.roofline --splats 10000 --size 320 180  # a look
 """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 Figures = dict[str, list[dict[str, Any]]]
 ROOT = Path(__file__).resolve().parents[2]
-ROOFLINE = ROOT / "docs" / "cuda_roofline.md"
+ROOFLINE = ROOT / "docs" / "results" / "cuda_roofline.md"
 NOTABLE = 1.5  # a measured time over its bound by more is marked
 # Kernels of a stage of the roofline page, by parts of their names, in the profile of W3.
 KERNELS = {
@@ -130,7 +130,7 @@ def _roofline(figures: Figures) -> str:
             mark = " **explain**" if ratio > NOTABLE else ""
             rows.append([stage, f"{expected[stage]:.0f}", f"{spent:.0f}", f"{ratio:.2f}{mark}"])
     head = ["stage", "bound [us]", "measured [us]", "ratio"]
-    note = "Bounds are those of [the roofline page](../../cuda_roofline.md), for its last GPU.\n\n"
+    note = "Bounds are those of [the roofline page](../cuda_roofline.md), for its last GPU.\n\n"
     return "## W3 and its bounds\n\n" + note + _table(head, rows) if rows else ""
 
 
