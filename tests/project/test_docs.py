@@ -33,6 +33,10 @@ EXAMPLE_LINES = 40
 SLOW, NEEDS = "<!-- slow -->", "<!-- needs "  # data, or a build
 LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
 COMMAND = re.compile(r"(?:[A-Z_]+=\S+ )*(?:\S*python3? |splatrender |make |bash |pytest\b|pip )")
+pytestmark = pytest.mark.skipif(
+    not all((ROOT / folder).is_dir() for folder in ("docs", "scenes", "examples")),
+    reason="a source distribution has no docs, scenes and examples",
+)
 PATH_IN_TEXT = re.compile(
     r"(?:csrc|splatrender|tools|tests|benchmarks|docs|scenes|examples)/[\w./]*"
 )
