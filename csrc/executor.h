@@ -37,10 +37,16 @@ inline bool runs_on_cuda([[maybe_unused]] const Tensor& like) {
 #endif
 }
 
+// Number of partial sums that the executor of a call leaves for each camera in a backward pass over N splats.
+inline int64_t partial_sums(const Tensor& like, int64_t N) {
+  return runs_on_cuda(like) ? cuda::camera_chunks(N) : project_chunks(N);
+}
+
 // Calls on_cuda(context), which returns a Status, or on_cpu(kernels). Both take their argument as `auto&`, so that a
 // build compiles only what it has.
 template <class Cuda, class Cpu>
-void run(const char* op, const Tensor& like, [[maybe_unused]] const Cuda& on_cuda, [[maybe_unused]] const Cpu& on_cpu) {
+void run([[maybe_unused]] const char* op, [[maybe_unused]] const Tensor& like, [[maybe_unused]] const Cuda& on_cuda,
+         [[maybe_unused]] const Cpu& on_cpu) {
 #if defined(SPLATRENDER_WITH_CUDA) || defined(SPLATRENDER_EMULATED)
   if (runs_on_cuda(like)) {
     CudaCall call(op, like);

@@ -1,10 +1,11 @@
 // Host side of the flow statistics: checks, allocation, dispatch.
 #include "lists.h"
+#include "math/flow_statistics.h"
 #include "ops.h"
 
 namespace splatrender {
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
+std::tuple<Tensor, Tensor, Tensor> flow_statistics_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, OptionalTensor masks, Tensor levels,
     int64_t probes, int64_t width, int64_t height, int64_t response) {
@@ -26,7 +27,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
   check.require(probes >= 0 && probes <= N, "probes", "a number from 0 to " + std::to_string(N),
                 std::to_string(probes));
   Tensor error = make(means2d, {C}, type), removal = make(means2d, {C, N - probes}, type),
-         insertion = make(means2d, {C, probes, K, 5}, type), colors = make(means2d, {C, probes, 4}, type),
+         insertion = make(means2d, {C, probes, K, kQuadratic}, type),
          partial = make(means2d, {C * tiles}, ScalarType::Double);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);
@@ -39,12 +40,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
       a.photos = cdata<T>(photo);
     a.masks = mask ? cdata<uint8_t>(*mask) : nullptr;
     a.error = data<T>(error), a.removal = data<T>(removal), a.insertion = data<T>(insertion);
-    a.colors = data<T>(colors), a.partial = data<double>(partial);
+    a.partial = data<double>(partial);
     run(
         "flow_statistics", means2d, [&](auto& context) { return cuda::flow_statistics(a, context); },
         [&](auto& cpu) { cpu.template stages<T>().flow_statistics(a); });
   });
-  return {error, removal, insertion, colors};
+  return {error, removal, insertion};
 }
 
 }  // namespace splatrender

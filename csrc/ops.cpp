@@ -40,7 +40,7 @@ STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
       "flow_statistics(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "
       "Tensor tile_offsets, Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, Tensor? masks, "
       "Tensor levels, int probes, int width, int height, int response) -> "
-      "(Tensor error, Tensor removal, Tensor insertion, Tensor colors)");
+      "(Tensor error, Tensor removal, Tensor insertion)");
   m.def(
       "photometric_loss(Tensor radiance, Tensor photo, Tensor? mask, float ssim_weight, bool with_grad) -> "
       "(Tensor loss, Tensor l1, Tensor ssim, Tensor grad)");

@@ -36,7 +36,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_backward_op(
     Tensor grad_radiance, Tensor grad_transmittance, int64_t width, int64_t height, int64_t response,
     bool with_absgrad);
 
-std::tuple<Tensor, Tensor, Tensor, Tensor> flow_statistics_op(
+std::tuple<Tensor, Tensor, Tensor> flow_statistics_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor photos, OptionalTensor masks, Tensor levels,
     int64_t probes, int64_t width, int64_t height, int64_t response);

@@ -99,7 +99,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> project_backw
          g_viewmats = make(means, {in.C, 4, 4}, type), g_intrinsics = make(means, {in.C, 4}, type);
   Tensor g_quats = make(means, {factors ? 0 : in.N, 4}, type), g_scales = make(means, {factors ? 0 : in.N, 3}, type),
          g_factors = make(means, {factors ? in.N : 0, 3, 3}, type);
-  const int64_t chunks = runs_on_cuda(means) ? cuda::camera_chunks(in.N) : project_chunks(in.N);
+  const int64_t chunks = partial_sums(means, in.N);
   Tensor partial = make(means, {chunks * in.C * 16 + 1}, ScalarType::Double);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);

@@ -56,7 +56,7 @@ std::tuple<Tensor, Tensor, Tensor> shade_backward_op(Tensor means, Tensor sh, Te
   const int64_t N = check.size("N"), C = check.size("C");
   Tensor g_means = make(means, {N, 3}, type), g_sh = make(means, {N, check.size("K"), 3}, type),
          g_viewmats = make(means, {C, 4, 4}, type);
-  const int64_t chunks = runs_on_cuda(means) ? cuda::camera_chunks(N) : project_chunks(N);
+  const int64_t chunks = partial_sums(means, N);
   Tensor partial = make(means, {chunks * C * 16 + 1}, ScalarType::Double);
   by_type(type, [&](auto zero) {
     using T = decltype(zero);

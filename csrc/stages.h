@@ -114,12 +114,9 @@ struct FlowArgs {
   T* error;      // [C] 1/2 sum |radiance - photo|²
   T* removal;    // [C,N-probes] change of it when a splat is removed
   T* insertion;  // [C,probes,K,5] when a probe is inserted: the change, its slopes (3) and curvature in the colour
-  T* colors;     // [C,probes,4] photo and 1, weighted by T a
   double* partial;  // [C*tiles] the error of a tile
 };
 constexpr int kMassesMost = 8;
-constexpr int kColorSums = 4;  // numbers of a probe in colors
-constexpr int kQuadratic = 5;  // and of a probe and mass in insertion
 
 template <class T>
 struct LossArgs {

@@ -7,7 +7,7 @@
 //  4. fill: every run writes its pairs. The lists are in depth order whatever the number of runs.
 #include <limits>
 
-#include "../math/ellipse.h"
+#include "../math/tile_interval.h"
 #include "kernels.h"
 #include "splat_lanes.h"
 #include "stage_table.h"
@@ -75,10 +75,7 @@ Grid grid_of(const BinArgs<T>& a) {
 template <class T>
 SR_INLINE Span span_of(const BinArgs<T>& a, const Grid& g, int64_t id) {
   if (!(a.extents[2 * id] > 0)) return {0, 0, 0};
-  const float y = float(a.means2d[2 * id + 1]), e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
-  const float lo = (y - e) / kTile, hi = (y + e) / kTile;
-  const int first = lo <= 0 ? 0 : (lo >= g.rows ? g.rows : int(lo));
-  const int last = hi < 0 ? 0 : (hi >= g.rows ? g.rows : int(hi) + 1);
+  const auto [first, last] = tile_rows(float(a.means2d[2 * id + 1]), float(a.extents[2 * id + 1]), g.rows);
   return {0, uint16_t(first), uint16_t(last > first ? last - first : 0)};
 }
 
@@ -99,18 +96,12 @@ SR_INLINE void find_rows(const BinArgs<T>& a, const Grid& g, int64_t first, int 
   const S level = cutoff_level(log_two(load_column<S>(a.peaks, 1, first, n, 0)));
   const Ellipse<S> e = make_ellipse(q.x, q.y, q.z, level);
   const S x = load_column<S>(a.means2d, 2, first, n, 0);
-  const S per_tile(T(1) / kTile), zero(T(0)), columns(T(g.columns)), half(T(0.5)), one(T(1));
+  const S columns(T(g.columns));
   top = top - load_column<S>(a.means2d, 2, first, n, 1);
   for (int j = 0; j < most; ++j) {  // each lane its own j-th row
-    const S y0 = top + S(T(kTile * j));
-    S lo, hi;
-    const auto meets = ellipse_in_strip(e, y0, y0 + S(T(kTile - 1)), lo, hi);
-    // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
-    // centre is not right of it; both are rounded down when they become integers
-    const S from = clamp((x + lo + half) * per_tile, zero, columns);
-    const S to = mask_or_zero(meets, clamp((x + hi - half) * per_tile + one, zero, columns));
+    const auto met = tile_columns(e, x, top + S(T(kTile * j)), columns);
     alignas(64) T from_lane[lanes_of<T>], to_lane[lanes_of<T>];
-    from.store(from_lane), to.store(to_lane);
+    met.begin.store(from_lane), met.end.store(to_lane);
     for (int lane = 0; lane < n; ++lane) {
       const Span& s = spans[first + lane];
       if (j >= s.count) continue;
@@ -151,61 +142,74 @@ SR_INLINE Runs runs_of(int64_t visible, int64_t most) {
   return {visible, useful < most ? useful : most};
 }
 
+// What bin_count finds for bin_fill; everything is in the scratch memory.
+struct Found {
+  Span* spans;          // [C*N]
+  Row* rows;            // one stretch per splat, see Span
+  int32_t* order;       // [C,N] ids of the visible splats in depth order
+  int64_t* visible;     // [C] how many are visible
+  int64_t* places;      // [C, runs_most, tiles] pairs of a run in a tile, then the place of its next pair
+  int64_t runs_most;
+};
+
+// 1a. The rows of tiles that each splat may meet; returns how many there are in all.
 template <class T>
-int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
-  using Key = decltype(depth_key(T(0)));
-  using Pair = KeyId<Key>;
-  const Grid g = grid_of(a);
-  const int64_t tiles = g.tiles(), CN = a.C * a.N;
-  Span* spans = scratch.spans.get<Span>(CN + 1);
-  int64_t rows_total = 0;
-  for (int64_t i = 0; i < CN; ++i) {
+int64_t find_spans(const BinArgs<T>& a, const Grid& g, Span* spans) {
+  int64_t total = 0;
+  for (int64_t i = 0; i < a.C * a.N; ++i) {
     spans[i] = span_of(a, g, i);
-    spans[i].rows = uint32_t(rows_total);
-    rows_total += spans[i].count;
+    spans[i].rows = uint32_t(total);
+    total += spans[i].count;
   }
-  if (rows_total > std::numeric_limits<uint32_t>::max()) return rows_total;  // more pairs than that: refused
-  Row* rows = scratch.rows.get<Row>(rows_total + 1);
-  int32_t* counts = a.splat_offsets;  // counts first, then their prefix sum in place
+  return total;
+}
+
+// 1b. The columns of each row, and per splat the number of tiles it meets; returns the number of pairs.
+template <class T>
+int64_t find_all_rows(const BinArgs<T>& a, const Grid& g, const Found& found, int32_t* counts) {
+  const int64_t CN = a.C * a.N;
   std::memset(counts, 0, sizeof(int32_t) * (CN + 1));
   constexpr int64_t kChunk = 2048;
   parallel_for((CN + kChunk - 1) / kChunk, [&](int64_t chunk) {
     const int64_t end = (chunk + 1) * kChunk < CN ? (chunk + 1) * kChunk : CN;
     for (int64_t i = chunk * kChunk; i < end; i += lanes_of<T>)
-      find_rows(a, g, i, int(end - i < lanes_of<T> ? end - i : lanes_of<T>), spans, rows, counts);
+      find_rows(a, g, i, int(end - i < lanes_of<T> ? end - i : lanes_of<T>), found.spans, found.rows, counts);
   });
+  int64_t pairs = 0;
+  for (int64_t i = 0; i < CN; ++i) pairs += counts[i];
+  return pairs;
+}
 
-  int64_t met = 0;
-  for (int64_t i = 0; i < CN; ++i) met += counts[i];
-  if (met > std::numeric_limits<int32_t>::max()) return met;  // the caller refuses, before anything is made for them
-
-  // depth order of the splats that meet a tile, per camera
-  int32_t* order = scratch.order.get<int32_t>(CN + 1);
-  int64_t* visible = scratch.visible.get<int64_t>(a.C + 1);
-  Pair* keys = scratch.keys.get<Pair>(2 * a.N + 1);
+// 2. Depth order of the splats of each camera that meet a tile.
+template <class T>
+void sort_by_depth(const BinArgs<T>& a, const int32_t* counts, const Found& found, Scratch& memory) {
+  using Pair = KeyId<decltype(depth_key(T(0)))>;
+  Pair* keys = memory.get<Pair>(2 * a.N + 1);
   for (int64_t c = 0; c < a.C; ++c) {
     int64_t n = 0;
     for (int64_t i = c * a.N; i < (c + 1) * a.N; ++i)
       if (counts[i]) keys[n++] = {depth_key(a.depths[i]), int32_t(i)};
     const Pair* sorted = radix_sort(keys, keys + a.N, n);
-    for (int64_t i = 0; i < n; ++i) order[c * a.N + i] = sorted[i].id;
-    visible[c] = n;
+    for (int64_t i = 0; i < n; ++i) found.order[c * a.N + i] = sorted[i].id;
+    found.visible[c] = n;
   }
+}
 
-  // per tile and run, how many pairs; then where they go
-  const int64_t runs_most = worker_count();
-  int64_t* places = scratch.places.get<int64_t>(a.C * runs_most * tiles + 1);
-  int64_t pairs = 0;  // met, in the end
+// 3. The number of pairs per tile and run, then the place of each run in each tile's list.
+template <class T>
+void place_runs(const BinArgs<T>& a, const Grid& g, const int32_t* counts, const Found& found) {
+  const int64_t tiles = g.tiles();
+  int64_t pairs = 0;
   for (int64_t c = 0; c < a.C; ++c) {
-    const Runs runs = runs_of(visible[c], runs_most);
-    int64_t* table = places + c * runs_most * tiles;
+    const Runs runs = runs_of(found.visible[c], found.runs_most);
+    int64_t* table = found.places + c * found.runs_most * tiles;
     parallel_for(runs.count, [&](int64_t run) {
       int64_t* count = table + run * tiles;
       std::memset(count, 0, sizeof(int64_t) * tiles);
-      const int32_t* ids = order + c * a.N;
+      const int32_t* ids = found.order + c * a.N;
       for (int64_t k = runs.begin(run), end = runs.begin(run + 1); k < end; ++k) {
-        prefetch(ids, k, end, spans, rows, counts);
-        for_tiles_of(spans[ids[k]], rows, g, [&](int64_t tile) { ++count[tile]; });
+        prefetch(ids, k, end, found.spans, found.rows, counts);
+        for_tiles_of(found.spans[ids[k]], found.rows, g, [&](int64_t tile) { ++count[tile]; });
       }
     });
     for (int64_t t = 0; t < tiles; ++t) {
@@ -218,13 +222,33 @@ int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
     }
   }
   a.tile_offsets[a.C * tiles] = int32_t(pairs);
+}
+
+template <class T>
+int64_t bin_count(const BinArgs<T>& a, BinScratch& scratch) {
+  const Grid g = grid_of(a);
+  const int64_t CN = a.C * a.N;
+  Found found{};
+  found.spans = scratch.spans.get<Span>(CN + 1);
+  const int64_t rows = find_spans(a, g, found.spans);
+  if (rows > std::numeric_limits<uint32_t>::max()) return rows;  // more pairs than that: the caller refuses
+  found.rows = scratch.rows.get<Row>(rows + 1);
+  int32_t* counts = a.splat_offsets;  // counts first, then their prefix sum in place
+  const int64_t pairs = find_all_rows(a, g, found, counts);
+  if (pairs > std::numeric_limits<int32_t>::max()) return pairs;  // the caller refuses, before it allocates the lists
+
+  found.order = scratch.order.get<int32_t>(CN + 1);
+  found.visible = scratch.visible.get<int64_t>(a.C + 1);
+  sort_by_depth(a, counts, found, scratch.keys);
+  scratch.runs_most = found.runs_most = worker_count();
+  found.places = scratch.places.get<int64_t>(a.C * found.runs_most * g.tiles() + 1);
+  place_runs(a, g, counts, found);
   int32_t sum = 0;
   for (int64_t i = 0; i <= CN; ++i) {
     const int32_t count = counts[i];
     counts[i] = sum;
     sum += count;
   }
-  scratch.runs_most = runs_most;
   return pairs;
 }
 

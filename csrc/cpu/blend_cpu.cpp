@@ -4,7 +4,7 @@
 // Backward has splats as the outer loop, so that a splat's sums do. It walks back to front: the light from behind, S̃,
 // is summed as it comes, and the transmittance in front of a splat is recovered by division, T_i = T_{i+1} / (1-α_i).
 // Where a pixel was finished early, `last` says with which splat. Each (splat, tile) pair writes its sums to a slot of
-// its own, and a splat's slots lie side by side: no atomics, and the same bits with any number of threads.
+// its own, and a splat's slots are side by side: no atomics, and the same bits with any number of threads.
 #include "blend_tile.h"
 #include "stage_table.h"
 
@@ -44,95 +44,137 @@ struct Stretch {
   const T* colors[kStretch];
 };
 
+// A tile in the walk forward, and its state.
+template <class T>
+struct ForwardTile {
+  static constexpr int64_t kPlane = kBlocks * kPixels;
+  const BlendArgs<T>& a;
+  const Record<T>* records;
+  TilePlace place;
+  int64_t begin, end, channels;
+  T* Ts;    // [256] transmittance, 0 outside the image
+  T* last;  // [256] how much of the list was blended: all of it unless the pixel fills up before
+  T* Cs;    // [channels, 256]
+
+  ForwardTile(const BlendArgs<T>& a_, const Record<T>* records_, int64_t tile, T* state)
+      : a(a_),
+        records(records_),
+        place(place_of(a_, tile)),
+        begin(a_.tile_offsets[tile]),
+        end(a_.tile_offsets[tile + 1]),
+        channels(a_.D),
+        Ts(state),
+        last(state + kPlane),
+        Cs(state + 2 * kPlane) {}
+};
+
+// Prepares the n splats of a stretch that begins at entry k0.
+template <int D, bool VISIBILITY, class T>
+SR_INLINE void expand_stretch(const ForwardTile<T>& t, const Lattice<T>& lattice, int64_t k0, int n,
+                              Stretch<T>& stretch) {
+  using S = Pack<T, lanes_of<T>>;
+  constexpr int L = lanes_of<T>;
+  for (int j = 0; j < n; ++j) {
+    if (k0 + j + 8 < t.end) __builtin_prefetch(t.records + t.a.splat_ids[k0 + j + 8]);
+    const int64_t id = t.a.splat_ids[k0 + j];
+    const Record<T>& r = t.records[id];
+    stretch.reach[j] = expand(r, lattice, T(t.place.x0), T(t.place.y0), stretch.blocks[j]);
+    stretch.hit[j] = 0;
+    stretch.colors[j] = colors_of<D>(t.a, r, id);
+    for (int v = 0; v < kPixels; v += L)
+      bracket_of(r, S::load(lattice.lx + v), S::load(lattice.ly + v)).store(stretch.bracket[j] + v);
+    if constexpr (VISIBILITY) S(T(0)).store(stretch.seen[j]);
+  }
+  for (int j = n; j % 16; ++j) stretch.reach[j] = 0;
+}
+
+// Blends the n splats of a stretch into block b. Returns whether light still passes a pixel of it.
+template <int D, Response R, bool VISIBILITY, class T>
+SR_INLINE bool blend_block(const ForwardTile<T>& t, const Lattice<T>& lattice, int64_t k0, int n, int b,
+                           Stretch<T>& stretch) {
+  using S = Pack<T, lanes_of<T>>;
+  constexpr int L = lanes_of<T>;
+  constexpr int64_t plane = ForwardTile<T>::kPlane;
+  const int64_t channels = D > 0 ? D : t.channels;
+  const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)};
+  const int count = list_of_block(stretch.reach, n, b, stretch.list);
+  bool lives = false;
+  for (int v = 0; v < kPixels; v += L) {
+    const int at = b * kPixels + v;
+    const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v);
+    S Tr = S::load(t.Ts + at), C[D > 0 ? D : 1];
+    if constexpr (D > 0)
+      for (int c = 0; c < D; ++c) C[c] = S::load(t.Cs + c * plane + at);
+    for (int i = 0; i < count; ++i) {
+      const int j = stretch.list[i];
+      const auto clear = Tr > opaque;
+      if (!any(clear)) break;
+      const S e = log2_response(stretch.blocks[j], b, S::load(stretch.bracket[j] + v), lx, ly);
+      const auto ok = clear & (e >= cutoff);
+      stretch.hit[j] |= uint32_t(any(ok)) << b;
+      const Opacity<S> o = opacity_of<R>(power_of_two(e));
+      const S w = mask_or_zero(ok, o.alpha * Tr);
+      Tr = select(ok, o.passes * Tr, Tr);
+      const auto full = ok & (Tr <= opaque);
+      if (any(full)) select(full, S(T(k0 + j + 1 - t.begin)), S::load(t.last + at)).store(t.last + at);
+      if constexpr (VISIBILITY) (S::load(stretch.seen[j]) + w).store(stretch.seen[j]);
+      const T* color = stretch.colors[j];
+      if constexpr (D > 0)
+        for (int c = 0; c < D; ++c) C[c] += w * S(color[c]);
+      else
+        for (int64_t c = 0; c < channels; ++c)
+          (S::load(t.Cs + c * plane + at) + w * S(color[c])).store(t.Cs + c * plane + at);
+    }
+    Tr.store(t.Ts + at);
+    if constexpr (D > 0)
+      for (int c = 0; c < D; ++c) C[c].store(t.Cs + c * plane + at);
+    lives |= any(Tr > opaque);
+  }
+  return lives;
+}
+
+template <class T>
+void write_pixels(const ForwardTile<T>& t) {
+  const auto& a = t.a;
+  const T* background = a.backgrounds + t.place.camera * t.channels;
+  for_pixels(a, t.place, [&](int p, int64_t offset) {
+    const int64_t pixel = t.place.first_pixel + offset;
+    a.transmittance[pixel] = t.Ts[p];
+    a.last[pixel] = int32_t(t.last[p]);
+    for (int64_t c = 0; c < t.channels; ++c)
+      a.radiance[pixel * t.channels + c] = t.Cs[c * t.kPlane + p] + t.Ts[p] * background[c];
+  });
+}
+
 template <int D, Response R, bool VISIBILITY, class T>
 void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile, T* seen, T* state) {
   using S = Pack<T, lanes_of<T>>;
-  constexpr int L = lanes_of<T>;
-  constexpr int64_t plane = kBlocks * kPixels;
-  const int64_t channels = D > 0 ? D : a.D;
-  const TilePlace place = place_of(a, tile);
+  const ForwardTile<T> t(a, records, tile, state);
   const Lattice<T> lattice = make_lattice<T>();
-  const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
-
-  T* Ts = state;              // [256] transmittance, 0 outside the image
-  T* last = state + plane;    // [256] how much of the list was blended: all of it unless the pixel fills up before
-  T* Cs = state + 2 * plane;  // [channels, 256]
-  for (int64_t i = 0; i < (2 + channels) * plane; ++i) state[i] = 0;
+  for (int64_t i = 0; i < (2 + t.channels) * t.kPlane; ++i) state[i] = 0;
   uint32_t alive = 0;
-  for_pixels(a, place, [&](int p, int64_t) { Ts[p] = 1, last[p] = T(end - begin), alive |= 1u << (p / kPixels); });
+  for_pixels(a, t.place,
+             [&](int p, int64_t) { t.Ts[p] = 1, t.last[p] = T(t.end - t.begin), alive |= 1u << (p / kPixels); });
 
-  const S cutoff{T(kLog2Cutoff)}, opaque{T(kTransmittanceMin)}, zero(T(0));
   Stretch<T> stretch;
-  int64_t k0 = begin;
-  for (; k0 < end && alive; k0 += kStretch) {
-    const int n = int(end - k0 < kStretch ? end - k0 : kStretch);
-    for (int j = 0; j < n; ++j) {
-      if (k0 + j + 8 < end) __builtin_prefetch(records + a.splat_ids[k0 + j + 8]);
-      const int64_t id = a.splat_ids[k0 + j];
-      const Record<T>& r = records[id];
-      stretch.reach[j] = expand(r, lattice, T(place.x0), T(place.y0), stretch.blocks[j]);
-      stretch.hit[j] = 0;
-      stretch.colors[j] = colors_of<D>(a, r, id);
-      for (int v = 0; v < kPixels; v += L)
-        bracket_of(r, S::load(lattice.lx + v), S::load(lattice.ly + v)).store(stretch.bracket[j] + v);
-      if constexpr (VISIBILITY) zero.store(stretch.seen[j]);
-    }
-    for (int j = n; j % 16; ++j) stretch.reach[j] = 0;
-
+  int64_t k0 = t.begin;
+  for (; k0 < t.end && alive; k0 += kStretch) {
+    const int n = int(t.end - k0 < kStretch ? t.end - k0 : kStretch);
+    expand_stretch<D, VISIBILITY>(t, lattice, k0, n, stretch);
     for (uint32_t todo = alive; todo; todo &= todo - 1) {
       const int b = __builtin_ctz(todo);
-      const int count = list_of_block(stretch.reach, n, b, stretch.list);
-      bool lives = false;
-      for (int v = 0; v < kPixels; v += L) {
-        const int at = b * kPixels + v;
-        const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v);
-        S Tr = S::load(Ts + at), C[D > 0 ? D : 1];
-        if constexpr (D > 0)
-          for (int c = 0; c < D; ++c) C[c] = S::load(Cs + c * plane + at);
-        for (int i = 0; i < count; ++i) {
-          const int j = stretch.list[i];
-          const auto clear = Tr > opaque;
-          if (!any(clear)) break;
-          const S e = log2_response(stretch.blocks[j], b, S::load(stretch.bracket[j] + v), lx, ly);
-          const auto ok = clear & (e >= cutoff);
-          stretch.hit[j] |= uint32_t(any(ok)) << b;
-          const Opacity<S> o = opacity_of<R>(power_of_two(e));
-          const S w = mask_or_zero(ok, o.alpha * Tr);
-          Tr = select(ok, o.passes * Tr, Tr);
-          const auto full = ok & (Tr <= opaque);
-          if (any(full)) select(full, S(T(k0 + j + 1 - begin)), S::load(last + at)).store(last + at);
-          if constexpr (VISIBILITY) (S::load(stretch.seen[j]) + w).store(stretch.seen[j]);
-          const T* color = stretch.colors[j];
-          if constexpr (D > 0)
-            for (int c = 0; c < D; ++c) C[c] += w * S(color[c]);
-          else
-            for (int64_t c = 0; c < channels; ++c)
-              (S::load(Cs + c * plane + at) + w * S(color[c])).store(Cs + c * plane + at);
-        }
-        Tr.store(Ts + at);
-        if constexpr (D > 0)
-          for (int c = 0; c < D; ++c) C[c].store(Cs + c * plane + at);
-        lives |= any(Tr > opaque);
-      }
-      if (!lives) alive &= ~(1u << b);
+      if (!blend_block<D, R, VISIBILITY>(t, lattice, k0, n, b, stretch)) alive &= ~(1u << b);
     }
     for (int j = 0; j < n; ++j) {
       a.hits[k0 + j] = int16_t(stretch.hit[j]);
       if constexpr (VISIBILITY) seen[a.slots[k0 + j]] = horizontal_sum(S::load(stretch.seen[j]));
     }
   }
-  for (int64_t k = k0; k < end; ++k) {  // behind an opaque tile
+  for (int64_t k = k0; k < t.end; ++k) {  // behind an opaque tile
     a.hits[k] = 0;
     if constexpr (VISIBILITY) seen[a.slots[k]] = 0;
   }
-
-  const T* background = a.backgrounds + place.camera * channels;
-  for_pixels(a, place, [&](int p, int64_t offset) {
-    const int64_t pixel = place.first_pixel + offset;
-    a.transmittance[pixel] = Ts[p];
-    a.last[pixel] = int32_t(last[p]);
-    for (int64_t c = 0; c < channels; ++c) a.radiance[pixel * channels + c] = Cs[c * plane + p] + Ts[p] * background[c];
-  });
+  write_pixels(t);
 }
 
 // Sums that a (splat, tile) pair collects: ∂L/∂ln a times 1, dx, dy, dx², dx dy, dy², then one per channel, then, with
@@ -141,44 +183,134 @@ constexpr int kMoments = 6;
 template <bool ABSGRAD>
 constexpr int kSlopes = ABSGRAD ? 2 : 0;
 
+// A tile in the walk back, and its state.
+template <class T>
+struct BackwardTile {
+  static constexpr int64_t kPlane = kBlocks * kPixels;
+  const BlendArgs<T>& a;
+  const Record<T>* records;
+  TilePlace place;
+  int64_t begin, end, channels;
+  T* Ts;      // [256] transmittance behind the next splat
+  T* behind;  // [256] ⟨gradient of the pixel, S̃⟩ of the next splat
+  T* last;    // [256] see forward; 0 outside the image
+  T* gs;      // [channels, 256] gradient of the pixel
+  T* sums;    // [channels, L] sums over pixels, any-D path only
+
+  BackwardTile(const BlendArgs<T>& a_, const Record<T>* records_, int64_t tile, T* state)
+      : a(a_),
+        records(records_),
+        place(place_of(a_, tile)),
+        begin(a_.tile_offsets[tile]),
+        end(a_.tile_offsets[tile + 1]),
+        channels(a_.D),
+        Ts(state),
+        behind(state + kPlane),
+        last(state + 2 * kPlane),
+        gs(state + 3 * kPlane),
+        sums(gs + channels * kPlane) {}
+};
+
+template <class T>
+void read_pixels(const BackwardTile<T>& t, const BlendGrads<T>& g) {
+  const T* background = t.a.backgrounds + t.place.camera * t.channels;
+  for (int64_t i = 0; i < (3 + t.channels) * t.kPlane; ++i) t.Ts[i] = 0;
+  for_pixels(t.a, t.place, [&](int p, int64_t offset) {
+    const int64_t pixel = t.place.first_pixel + offset;
+    t.Ts[p] = t.a.transmittance[pixel];
+    t.last[p] = T(t.a.last[pixel]);
+    T beyond = g.transmittance[pixel];
+    for (int64_t c = 0; c < t.channels; ++c) {
+      const T d = g.radiance[pixel * t.channels + c];
+      t.gs[c * t.kPlane + p] = d;
+      beyond += background[c] * d;
+    }
+    t.behind[p] = t.Ts[p] * beyond;
+  });
+}
+
+// One splat of the list in one tile.
+template <class T>
+struct BackwardEntry {
+  const Record<T>& r;
+  const T* color;
+  uint32_t hit;    // blocks that it changed
+  T ox, oy;        // the tile's first pixel - splat
+  T before;        // entries in front of it
+  BlockExpansion<T> block;
+};
+
+// Adds to `total` the sums of pixels v .. v + L - 1 of every block that the splat changed, and moves their state in
+// front of it.
+template <int D, Response R, bool ABSGRAD, class T, class S>
+SR_INLINE void add_pixels(const BackwardTile<T>& t, const Lattice<T>& lattice, const BackwardEntry<T>& entry, int v,
+                          S* total) {
+  constexpr int L = lanes_of<T>;
+  constexpr int64_t plane = BackwardTile<T>::kPlane;
+  const int64_t channels = D > 0 ? D : t.channels;
+  const S cutoff{T(kLog2Cutoff)}, zero(T(0)), before(entry.before);
+  const Record<T>& r = entry.r;
+  const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v), bracket = bracket_of(r, lx, ly);
+  [[maybe_unused]] const S along_x = S(2 * r.xx) * lx + S(r.xy) * ly;  // slope of the bracket
+  [[maybe_unused]] const S along_y = S(2 * r.yy) * ly + S(r.xy) * lx;
+  // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
+  S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero, *total_color = total + kMoments;
+  [[maybe_unused]] S B1 = zero, B2 = zero;  // Σ |dE| times the absolute slopes
+  for (uint32_t todo = entry.hit; todo; todo &= todo - 1) {
+    const int b = __builtin_ctz(todo), at = b * kPixels + v;
+    const S e = log2_response(entry.block, b, bracket, lx, ly);
+    const auto ok = (S::load(t.last + at) > before) & (e >= cutoff);
+    if (kPixels != L && !any(ok)) continue;
+    const S response = power_of_two(e);
+    const Opacity<S> o = opacity_of<R>(response);
+    const S inverse = reciprocal(o.passes), after = S::load(t.Ts + at), Tr = after * inverse;
+    const S w = mask_or_zero(ok, o.alpha * Tr);
+    S f = zero;
+    for (int64_t c = 0; c < channels; ++c) {
+      const S gc = S::load(t.gs + c * plane + at);
+      f += gc * S(entry.color[c]);
+      if constexpr (D > 0)
+        total_color[c] += w * gc;
+      else
+        (S::load(t.sums + c * L) + w * gc).store(t.sums + c * L);
+    }
+    const S rest = S::load(t.behind + at);
+    (rest + w * f).store(t.behind + at);
+    select(ok, Tr, after).store(t.Ts + at);
+    const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
+    const S X(lattice.bx[b] + entry.ox), Y(lattice.by[b] + entry.oy);  // block centre - splat
+    const S dX = dE * X, dY = dE * Y;
+    A0 += dE, A1 += dX, A2 += dY;
+    A3 += dX * X, A4 += dX * Y, A5 += dY * Y;
+    if constexpr (ABSGRAD) {
+      B1 += magnitude(dE * (S(entry.block.e10[b]) + along_x));
+      B2 += magnitude(dE * (S(entry.block.e01[b]) + along_y));
+    }
+  }
+  total[0] += A0;
+  total[1] += A1 + lx * A0;
+  total[2] += A2 + ly * A0;
+  total[3] += A3 + lx * (A1 + A1 + lx * A0);
+  total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
+  total[5] += A5 + ly * (A2 + A2 + ly * A0);
+  if constexpr (ABSGRAD) total[kMoments + D] += B1, total[kMoments + D + 1] += B2;
+}
+
 template <int D, Response R, bool ABSGRAD, class T>
 void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T>* records, int64_t tile, T* slots,
                    uint8_t* written, T* state) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
-  constexpr int64_t plane = kBlocks * kPixels;
-  constexpr int numbers = kMoments + D + kSlopes<ABSGRAD>;  // that are summed in registers
+  constexpr int numbers = kMoments + D + kSlopes<ABSGRAD>;  // numbers that are summed in registers
+  const BackwardTile<T> t(a, records, tile, state);
   const int64_t channels = D > 0 ? D : a.D, stride = kMoments + channels + kSlopes<ABSGRAD>;
-  const TilePlace place = place_of(a, tile);
   const Lattice<T> lattice = make_lattice<T>();
-  const int64_t begin = a.tile_offsets[tile], end = a.tile_offsets[tile + 1];
-  if (begin == end) return;
-
-  T* Ts = state;                    // [256] transmittance behind the next splat
-  T* behind = state + plane;        // [256] ⟨gradient of the pixel, S̃⟩ of the next splat
-  T* last = state + 2 * plane;      // [256] see forward; 0 outside the image
-  T* gs = state + 3 * plane;        // [channels, 256] gradient of the pixel
-  T* sums = gs + channels * plane;  // [channels, L] sums over pixels, any-D path only
-  const T* background = a.backgrounds + place.camera * channels;
-  for (int64_t i = 0; i < (3 + channels) * plane; ++i) state[i] = 0;
-  for_pixels(a, place, [&](int p, int64_t offset) {
-    const int64_t pixel = place.first_pixel + offset;
-    Ts[p] = a.transmittance[pixel];
-    last[p] = T(a.last[pixel]);
-    T beyond = g.transmittance[pixel];
-    for (int64_t c = 0; c < channels; ++c) {
-      const T d = g.radiance[pixel * channels + c];
-      gs[c * plane + p] = d;
-      beyond += background[c] * d;
-    }
-    behind[p] = Ts[p] * beyond;
-  });
-
-  const S cutoff{T(kLog2Cutoff)}, zero(T(0));
-  BlockExpansion<T> block;
-  for (int64_t k = end - 1; k >= begin; --k) {
+  if (t.begin == t.end) return;
+  read_pixels(t, g);
+  const S zero(T(0));
+  for (int64_t k = t.end - 1; k >= t.begin; --k) {
     const int64_t next = k - 12;
-    if (next >= begin && a.hits[next]) {  // records and slots lie all over memory
+    if (next >= t.begin && a.hits[next]) {  // records and slots are all over memory
       const T* to = slots + int64_t(a.slots[next]) * stride;
       __builtin_prefetch(records + a.splat_ids[next]);
       __builtin_prefetch(to, 1), __builtin_prefetch(to + stride - 1, 1);
@@ -189,66 +321,19 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
     T* slot = slots + int64_t(a.slots[k]) * stride;
     const int64_t id = a.splat_ids[k];
     const Record<T>& r = records[id];
-    const T* color = colors_of<D>(a, r, id);
-    expand(r, lattice, T(place.x0), T(place.y0), block);
-    const T ox = T(place.x0) - r.x, oy = T(place.y0) - r.y;
-    S total[numbers], *total_color = total + kMoments;
+    BackwardEntry<T> entry{
+        r, colors_of<D>(a, r, id), hit, T(t.place.x0) - r.x, T(t.place.y0) - r.y, T(k - t.begin), {}};
+    expand(r, lattice, T(t.place.x0), T(t.place.y0), entry.block);
+    S total[numbers];
     for (int m = 0; m < numbers; ++m) total[m] = zero;
     if constexpr (D == 0)
-      for (int64_t c = 0; c < channels; ++c) zero.store(sums + c * L);
-
-    for (int v = 0; v < kPixels / L; ++v) {
-      const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
-      const S bracket = bracket_of(r, lx, ly), before(T(k - begin));
-      [[maybe_unused]] const S along_x = S(2 * r.xx) * lx + S(r.xy) * ly;  // slope of the bracket
-      [[maybe_unused]] const S along_y = S(2 * r.yy) * ly + S(r.xy) * lx;
-      // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
-      S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero;
-      [[maybe_unused]] S B1 = zero, B2 = zero;  // Σ |dE| times the absolute slopes
-      for (uint32_t todo = hit; todo; todo &= todo - 1) {
-        const int b = __builtin_ctz(todo), at = b * kPixels + v * L;
-        const S e = log2_response(block, b, bracket, lx, ly);
-        const auto ok = (S::load(last + at) > before) & (e >= cutoff);
-        if (kPixels != L && !any(ok)) continue;
-        const S response = power_of_two(e);
-        const Opacity<S> o = opacity_of<R>(response);
-        const S inverse = reciprocal(o.passes), after = S::load(Ts + at), Tr = after * inverse;
-        const S w = mask_or_zero(ok, o.alpha * Tr);
-        S f = zero;
-        for (int64_t c = 0; c < channels; ++c) {
-          const S gc = S::load(gs + c * plane + at);
-          f += gc * S(color[c]);
-          if constexpr (D > 0)
-            total_color[c] += w * gc;
-          else
-            (S::load(sums + c * L) + w * gc).store(sums + c * L);
-        }
-        const S rest = S::load(behind + at);
-        (rest + w * f).store(behind + at);
-        select(ok, Tr, after).store(Ts + at);
-        const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
-        const S X(lattice.bx[b] + ox), Y(lattice.by[b] + oy);  // block centre - splat
-        const S dX = dE * X, dY = dE * Y;
-        A0 += dE, A1 += dX, A2 += dY;
-        A3 += dX * X, A4 += dX * Y, A5 += dY * Y;
-        if constexpr (ABSGRAD) {
-          B1 += magnitude(dE * (S(block.e10[b]) + along_x));
-          B2 += magnitude(dE * (S(block.e01[b]) + along_y));
-        }
-      }
-      total[0] += A0;
-      total[1] += A1 + lx * A0;
-      total[2] += A2 + ly * A0;
-      total[3] += A3 + lx * (A1 + A1 + lx * A0);
-      total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
-      total[5] += A5 + ly * (A2 + A2 + ly * A0);
-      if constexpr (ABSGRAD) total[kMoments + D] += B1, total[kMoments + D + 1] += B2;
-    }
+      for (int64_t c = 0; c < channels; ++c) zero.store(t.sums + c * L);
+    for (int v = 0; v < kPixels; v += L) add_pixels<D, R, ABSGRAD>(t, lattice, entry, v, total);
     if constexpr (D > 0) {
       horizontal_sums(total, numbers, slot);
     } else {
       horizontal_sums(total, kMoments, slot);
-      for (int64_t c = 0; c < channels; ++c) slot[kMoments + c] = horizontal_sum(S::load(sums + c * L));
+      for (int64_t c = 0; c < channels; ++c) slot[kMoments + c] = horizontal_sum(S::load(t.sums + c * L));
       if constexpr (ABSGRAD) horizontal_sums(total + kMoments, 2, slot + kMoments + channels);
     }
   }
@@ -289,14 +374,14 @@ void blend_backward_channels(const BlendArgs<T>& a, const BlendGrads<T>& g) {
   const Record<T>* records = make_records(a, scratch.records);
   const int64_t stride = kMoments + a.D + kSlopes<ABSGRAD>;
   T* slots = scratch.slots.template get<T>(a.P * stride + 1);
-  // most pairs lie behind an opaque surface and have nothing to say: a byte tells, and their slots stay untouched
+  // most pairs are behind an opaque surface and contribute nothing: a byte marks the others, only whose slots are used
   uint8_t* written = scratch.written.template get<uint8_t>(a.P + 1);
   std::memset(written, 0, a.P);
   const int64_t state = (3 + a.D) * kBlocks * kPixels + a.D * lanes_of<T>;
   for_tiles(a, state,
             [&](int64_t tile, T* s) { backward_tile<D, R, ABSGRAD>(a, g, records, tile, slots, written, s); });
 
-  // a splat's pairs lie side by side: sum them, then go from ln a to the splat's numbers
+  // a splat's pairs are side by side: sum them, then go from ln a to the splat's numbers
   constexpr int64_t kChunk = 1024;
   const int64_t CN = a.C * a.N;
   parallel_for((CN + kChunk - 1) / kChunk, [&](int64_t chunk) {

@@ -1,17 +1,9 @@
-// What births and deaths would change: a walk over the tile lists that hold splats and probes in one depth order.
+// What births and deaths would change: a walk over the tile lists that hold splats and probes in one depth order. The
+// formulas are in math/flow_statistics.h.
 //
-// At a pixel let T be the transmittance in front of an entry, α its opacity, c its colour, S̃ the light from behind it
-// with the transmittance in front of it, and r = radiance - photo. Then, exactly and for every response,
-//
-//   removal of a splat       ΔC = α/(1-α) (S̃ - T (1-α) c)
-//   insertion of a probe     ΔC = α' (T c - S̃)
-//   change of F = ½ Σ|r|²    ⟨r, ΔC⟩ + ½ |ΔC|²
-//
-// The change by a probe is a quadratic in its colour: with D = T c - S̃ and δ the difference to c it is
-//   Σ α' ⟨r, D⟩ + ½ α'² |D|²  +  ⟨δ, Σ α' T r + α'² T D⟩  +  ½ |δ|² Σ α'² T².
-//
-// A tile is blended front to back first, for r, and then walked back to front as blend_backward does. A pixel is
-// finished here once it would be opaque without any one of its splats: a removal shows what lies behind it.
+// A tile is blended front to back first, for the residual, and then walked back to front as blend_backward does. A
+// pixel is finished here once it would be opaque without any one of its splats: a removal shows what is behind it.
+#include "../math/flow_statistics.h"
 #include "blend_tile.h"
 #include "stage_table.h"
 
@@ -19,11 +11,10 @@ namespace splatrender {
 inline namespace SPLATRENDER_ISA {
 namespace {
 
-constexpr int kChannels = 3;
 constexpr int64_t kPlane = kBlocks * kPixels;
-// of a tile, in planes of 256: transmittance, how far a pixel went, light from behind, residual, photo, and in forward
-// only the smallest 1 - α of a pixel
-constexpr int64_t kState = (2 + 3 * kChannels + 1) * kPlane;
+// Size of the state of a tile, in planes of 256: transmittance, reach of a pixel in the list, light from behind,
+// residual, and in the walk forward only the smallest 1 - α of a pixel.
+constexpr int64_t kState = (2 + 2 * kPhotoChannels + 1) * kPlane;
 
 template <class T>
 struct FlowScratch {
@@ -50,7 +41,7 @@ struct FlowTile {
   TilePlace place;
   int64_t begin, end, first_probe;  // first_probe: row of the camera's first probe
   uint16_t* hits;                   // [end-begin] blocks that an entry changes, or would
-  T *Ts, *last, *behind, *residual, *photo, *least;
+  T *Ts, *last, *behind, *residual, *least;
 
   FlowTile(const FlowArgs<T>& f_, const Record<T>* records_, int64_t tile, T* state, uint16_t* hits_)
       : f(f_),
@@ -63,9 +54,8 @@ struct FlowTile {
         Ts(state),
         last(state + kPlane),
         behind(state + 2 * kPlane),
-        residual(behind + kChannels * kPlane),
-        photo(residual + kChannels * kPlane),
-        least(photo + kChannels * kPlane) {}
+        residual(behind + kPhotoChannels * kPlane),
+        least(residual + kPhotoChannels * kPlane) {}
 
   bool is_probe(int64_t id) const { return id >= first_probe; }
   T photo_at(int64_t pixel, int c) const {
@@ -74,7 +64,7 @@ struct FlowTile {
   bool keeps(int64_t pixel) const { return !f.masks || f.masks[pixel]; }
 };
 
-// Fills everything but `photo`; `behind` is the radiance without background until `turn`.
+// Fills everything but `residual`; `behind` is the radiance without background until `turn`.
 template <Response R, class T>
 void walk_forward(FlowTile<T>& t, const Lattice<T>& lattice) {
   using S = Pack<T, lanes_of<T>>;
@@ -111,7 +101,7 @@ void walk_forward(FlowTile<T>& t, const Lattice<T>& lattice) {
         const S w = mask_or_zero(ok, o.alpha * front), Tr = select(ok, o.passes * front, front);
         const S lower = select(ok, smin(o.passes, least), least);
         Tr.store(t.Ts + at), lower.store(t.least + at);
-        for (int c = 0; c < kChannels; ++c)
+        for (int c = 0; c < kPhotoChannels; ++c)
           (S::load(t.behind + c * kPlane + at) + w * S(r.color[c])).store(t.behind + c * kPlane + at);
         const auto full = ok & (Tr <= opaque * lower);
         if (!any(full)) continue;
@@ -133,15 +123,15 @@ void walk_forward(FlowTile<T>& t, const Lattice<T>& lattice) {
 // From the radiance to the residual, and to the light behind the last entry. Returns ½ Σ|r|².
 template <class T>
 double turn(FlowTile<T>& t) {
-  const T* background = t.f.list.backgrounds + t.place.camera * kChannels;
+  const T* background = t.f.list.backgrounds + t.place.camera * kPhotoChannels;
   double sum = 0;
   for_pixels(t.f.list, t.place, [&](int p, int64_t offset) {
     const int64_t pixel = t.place.first_pixel + offset;
     if (!t.keeps(pixel)) return;
-    for (int c = 0; c < kChannels; ++c) {
+    for (int c = 0; c < kPhotoChannels; ++c) {
       const T photo = t.photo_at(pixel, c), beyond = t.Ts[p] * background[c];
       const T r = t.behind[c * kPlane + p] + beyond - photo;
-      t.residual[c * kPlane + p] = r, t.photo[c * kPlane + p] = photo, t.behind[c * kPlane + p] = beyond;
+      t.residual[c * kPlane + p] = r, t.behind[c * kPlane + p] = beyond;
       sum += double(r) * double(r);
     }
   });
@@ -154,7 +144,7 @@ SR_INLINE T remove(FlowTile<T>& t, int64_t k, const Record<T>& r, const BlockExp
                    const Lattice<T>& lattice) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
-  const S cutoff{T(kLog2Cutoff)}, half(T(0.5)), before{T(k - t.begin)};
+  const S cutoff{T(kLog2Cutoff)}, before{T(k - t.begin)};
   S total(T(0));
   for (int v = 0; v < kPixels; v += L) {
     const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v), bracket = bracket_of(r, lx, ly);
@@ -167,10 +157,9 @@ SR_INLINE T remove(FlowTile<T>& t, int64_t k, const Record<T>& r, const BlockExp
       const S inverse = reciprocal(o.passes), after = S::load(t.Ts + at), Tr = after * inverse;
       const S odds = o.alpha * inverse, w = mask_or_zero(ok, o.alpha * Tr);
       S change(T(0));
-      for (int c = 0; c < kChannels; ++c) {
+      for (int c = 0; c < kPhotoChannels; ++c) {
         const S color(r.color[c]), rest = S::load(t.behind + c * kPlane + at);
-        const S dC = odds * (rest - after * color);
-        change += dC * (S::load(t.residual + c * kPlane + at) + half * dC);
+        change += removal_change(odds, after, color, rest, S::load(t.residual + c * kPlane + at));
         (rest + w * color).store(t.behind + c * kPlane + at);
       }
       total += mask_or_zero(ok, change);
@@ -180,20 +169,21 @@ SR_INLINE T remove(FlowTile<T>& t, int64_t k, const Record<T>& r, const BlockExp
   return horizontal_sum(total);
 }
 
-// One probe: what its insertion changes, at each mass, and the photo under its footprint.
+// One probe: what its insertion changes, at each mass.
 template <Response R, class T>
 SR_INLINE void insert(const FlowTile<T>& t, int64_t k, const Record<T>& r, const BlockExpansion<T>& block,
                       const Lattice<T>& lattice, T* slot) {
   using S = Pack<T, lanes_of<T>>;
   constexpr int L = lanes_of<T>;
-  const S zero(T(0)), half(T(0.5)), before{T(k - t.begin)}, cutoff{T(kLog2Cutoff)};
+  const S before{T(k - t.begin)}, cutoff{T(kLog2Cutoff)};
   const int masses = t.f.masses;
-  S colors[kColorSums] = {zero, zero, zero, zero}, totals[kMassesMost * kQuadratic];
-  S levels[kMassesMost], cutoffs[kMassesMost];  // a fainter probe ends nearer to its centre
+  S totals[kMassesMost * kQuadratic], levels[kMassesMost];
+  S cutoffs[kMassesMost];  // a fainter probe ends nearer to its centre
   for (int m = 0; m < masses; ++m) {
     levels[m] = S(t.f.levels[m]), cutoffs[m] = cutoff - log_two(levels[m]);
-    for (int q = 0; q < kQuadratic; ++q) totals[m * kQuadratic + q] = zero;
+    for (int q = 0; q < kQuadratic; ++q) totals[m * kQuadratic + q] = S(T(0));
   }
+  const S color[kPhotoChannels] = {S(r.color[0]), S(r.color[1]), S(r.color[2])};
   for (int v = 0; v < kPixels; v += L) {
     const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v), bracket = bracket_of(r, lx, ly);
     for (uint32_t todo = t.hits[k - t.begin]; todo; todo &= todo - 1) {
@@ -201,28 +191,20 @@ SR_INLINE void insert(const FlowTile<T>& t, int64_t k, const Record<T>& r, const
       const S e = log2_response(block, b, bracket, lx, ly);
       const auto ok = (S::load(t.last + at) > before) & (e >= cutoff);
       if (!any(ok)) continue;
-      const S response = power_of_two(e), front = S::load(t.Ts + at), weight = mask_or_zero(ok, front * response);
-      S rD = zero, DD = zero, slope[kChannels], bend[kChannels];
-      for (int c = 0; c < kChannels; ++c) {
-        const S residual = S::load(t.residual + c * kPlane + at);
-        const S D = front * S(r.color[c]) - S::load(t.behind + c * kPlane + at);
-        rD += residual * D, DD += D * D;
-        slope[c] = front * residual, bend[c] = front * D;
-        colors[c] += weight * S::load(t.photo + c * kPlane + at);
+      const S response = power_of_two(e), front = S::load(t.Ts + at);
+      S behind[kPhotoChannels], residual[kPhotoChannels];
+      for (int c = 0; c < kPhotoChannels; ++c) {
+        behind[c] = S::load(t.behind + c * kPlane + at);
+        residual[c] = S::load(t.residual + c * kPlane + at);
       }
-      colors[kChannels] += weight;
+      const InsertionTerms<S> terms = insertion_terms(front, color, behind, residual);
       for (int m = 0; m < masses; ++m) {
-        S* total = totals + m * kQuadratic;
         const S alpha = mask_or_zero(ok & (e >= cutoffs[m]), opacity_of<R>(levels[m] * response).alpha);
-        const S square = alpha * alpha;
-        total[0] += alpha * rD + half * square * DD;
-        for (int c = 0; c < kChannels; ++c) total[1 + c] += alpha * slope[c] + square * bend[c];
-        total[4] += square * front * front;
+        add_insertion(terms, front, alpha, totals + m * kQuadratic);
       }
     }
   }
-  horizontal_sums(colors, kColorSums, slot);
-  horizontal_sums(totals, masses * kQuadratic, slot + kColorSums);
+  horizontal_sums(totals, masses * kQuadratic, slot);
 }
 
 template <Response R, class T>
@@ -255,15 +237,12 @@ void gather(const FlowArgs<T>& f, const FlowSlots<T>& slots, int64_t i) {
     f.removal[camera * splats + n] = sum;
     return;
   }
-  const int64_t probe = camera * f.probes + n - splats, numbers = slots.stride - kColorSums;
-  T *colors = f.colors + probe * kColorSums, *insertion = f.insertion + probe * numbers;
-  for (int q = 0; q < kColorSums; ++q) colors[q] = 0;
-  for (int64_t q = 0; q < numbers; ++q) insertion[q] = 0;
+  T* insertion = f.insertion + (camera * f.probes + n - splats) * slots.stride;
+  for (int64_t q = 0; q < slots.stride; ++q) insertion[q] = 0;
   for (int32_t s = first; s < last; ++s) {
     if (!slots.written[s]) continue;
     const T* slot = slots.insertions + s * slots.stride;
-    for (int q = 0; q < kColorSums; ++q) colors[q] += slot[q];
-    for (int64_t q = 0; q < numbers; ++q) insertion[q] += slot[kColorSums + q];
+    for (int64_t q = 0; q < slots.stride; ++q) insertion[q] += slot[q];
   }
 }
 
@@ -274,7 +253,7 @@ void flow_statistics_response(const FlowArgs<T>& f) {
   const Record<T>* records = make_records(a, scratch.records);
   // both arrays have a place for every pair; of the pages that no pair of theirs needs nothing is ever touched
   FlowSlots<T> slots{};
-  slots.stride = kColorSums + f.masses * kQuadratic;
+  slots.stride = f.masses * kQuadratic;
   slots.removals = scratch.removals.template get<T>(a.P + 1);
   slots.insertions = scratch.insertions.template get<T>((f.probes ? a.P * slots.stride : 0) + 1);
   slots.written = scratch.written.template get<uint8_t>(a.P + 1);

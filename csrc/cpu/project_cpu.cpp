@@ -1,5 +1,4 @@
 // Projection, forward and backward: a pack of splats at a time, threads over chunks of splats.
-#include "../math/ellipse.h"
 #include "../math/project.h"
 #include "kernels.h"
 #include "splat_lanes.h"
@@ -10,11 +9,14 @@ inline namespace SPLATRENDER_ISA {
 namespace {
 
 template <class S, class T>
+SR_INLINE Quat<S> load_quat(const T* quats, int64_t first, int count) {
+  return {load_column<S>(quats, 4, first, count, 0), load_column<S>(quats, 4, first, count, 1),
+          load_column<S>(quats, 4, first, count, 2), load_column<S>(quats, 4, first, count, 3)};
+}
+template <class S, class T>
 SR_INLINE Mat3<S> load_factor(const ProjectArgs<T>& a, int64_t first, int count) {
   if (a.factors) return load_mat3<S>(a.factors, first, count);
-  const Quat<S> q{load_column<S>(a.quats, 4, first, count, 0), load_column<S>(a.quats, 4, first, count, 1),
-                  load_column<S>(a.quats, 4, first, count, 2), load_column<S>(a.quats, 4, first, count, 3)};
-  return factor_of(q, load_vec3<S>(a.scales, 3, first, count));
+  return factor_of(load_quat<S>(a.quats, first, count), load_vec3<S>(a.scales, 3, first, count));
 }
 
 template <class T>
@@ -22,7 +24,7 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
   using S = Pack<T, lanes_of<T>>;
   const Response response = Response(a.response);
   const auto view = make_view<S>(a.viewmats + 16 * c, a.intrinsics + 4 * c, a.width, a.height);
-  const S zero(T(0)), near_plane(T(a.near_plane)), far_plane(T(a.far_plane)), one(T(1));
+  const S zero(T(0)), near_plane(T(a.near_plane)), far_plane(T(a.far_plane));
   for (int64_t i = begin; i < end; i += lanes_of<T>) {
     const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
     const Vec3<S> mean = load_vec3<S>(a.means, 3, i, n);
@@ -34,16 +36,8 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
     if (any(keep)) {
       const S amplitude = load_column<S>(a.amplitudes, 1, i, n, 0);
       const auto o = project(view, mean, load_factor<S>(a, i, n), amplitude, S(T(a.eps2d)), a.antialiased, response);
-      const S small{T(kSmall)}, huge{T(kHuge)};
-      keep = keep & (o.det > small) & (o.det < huge) & (o.peak >= S(T(kCutoff))) & (o.peak < huge);
-      const S level = S(T(1.3862943611198906)) * log_two(select(keep, o.peak * S(T(1) / T(kCutoff)), one));  // 2 ln
-      ex = square_root(smax(level * o.cov.xx, zero));
-      ey = square_root(smax(level * o.cov.yy, zero));
-      keep =
-          keep & (o.x + ex >= zero) & (o.x - ex <= S(T(a.width))) & (o.y + ey >= zero) & (o.y - ey <= S(T(a.height)));
-      // a bump that just touches the cut-off still has a row to mark it as visible
-      ex = mask_or_zero(keep, smax(ex, S(T(1e-6))));
-      ey = mask_or_zero(keep, smax(ey, S(T(1e-6))));
+      const auto extent = extent_of(o, keep, S(T(a.width)), S(T(a.height)));
+      keep = extent.keep, ex = extent.x, ey = extent.y;
       x = mask_or_zero(keep, o.x), y = mask_or_zero(keep, o.y);
       kxx = mask_or_zero(keep, o.conic.xx), kxy = mask_or_zero(keep, o.conic.xy);
       kyy = mask_or_zero(keep, o.conic.yy);
@@ -64,6 +58,40 @@ void project_loop(const ProjectArgs<T>& a) {
     const int64_t c = job / chunks, begin = job % chunks * kProjectChunk;
     project_chunk(a, c, begin, begin + kProjectChunk < a.N ? begin + kProjectChunk : a.N);
   });
+}
+
+template <class S, class T>
+SR_INLINE ProjectedGrad<S> load_grad(const ProjectGrads<T>& g, int64_t at, int n) {
+  ProjectedGrad<S> d;
+  d.x = load_column<S>(g.means2d, 2, at, n, 0), d.y = load_column<S>(g.means2d, 2, at, n, 1);
+  d.conic = {load_column<S>(g.conics, 3, at, n, 0), load_column<S>(g.conics, 3, at, n, 1),
+             load_column<S>(g.conics, 3, at, n, 2)};
+  d.depth = load_column<S>(g.depths, 1, at, n, 0), d.peak = load_column<S>(g.peaks, 1, at, n, 0);
+  return d;
+}
+// Adds the gradients of one camera, W (9), t (3) and intrinsics (4), to its sums [16, lanes].
+template <class S, class Mask, class T>
+SR_INLINE void add_camera_terms(const ProjectGrad<S>& r, Mask seen, T* sums) {
+  const S terms[16] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z, r.W.r[2].x, r.W.r[2].y,
+                       r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,      r.fx,       r.fy,       r.cx,       r.cy};
+  for (int k = 0; k < 16; ++k) {
+    T* sum = sums + k * lanes_of<T>;
+    (S::load(sum) + mask_or_zero(seen, terms[k])).store(sum);
+  }
+}
+// Gradients of quaternions and scales from those of the factors; 0 for splats that no camera sees.
+template <class S, class Mask, class T>
+SR_INLINE void store_rotation_and_scale(const ProjectArgs<T>& a, const ProjectGrads<T>& g, int64_t i, int n,
+                                        const Mat3<S>& g_A, bool loaded, Mask seen) {
+  const S zero(T(0));
+  Quat<S> gq{zero, zero, zero, zero};
+  Vec3<S> gs{zero, zero, zero};
+  if (loaded) factor_of_vjp(load_quat<S>(a.quats, i, n), load_vec3<S>(a.scales, 3, i, n), g_A, gq, gs);
+  const auto put = [&](T* rows, int64_t stride, int column, S s) {
+    store_column(rows, stride, i, n, column, mask_or_zero(seen, s));
+  };
+  put(g.quats, 4, 0, gq.w), put(g.quats, 4, 1, gq.x), put(g.quats, 4, 2, gq.y), put(g.quats, 4, 3, gq.z);
+  put(g.scales, 3, 0, gs.x), put(g.scales, 3, 1, gs.y), put(g.scales, 3, 2, gs.z);
 }
 
 template <class T>
@@ -101,42 +129,21 @@ void project_backward_chunk(const ProjectArgs<T>& a, const ProjectGrads<T>& g, i
       const auto view = make_view<S>(a.viewmats + 16 * c, a.intrinsics + 4 * c, a.width, a.height);
       auto o = project(view, mean, A, amplitude, S(T(a.eps2d)), a.antialiased, response);
       // Culled lanes may hold infinities; their incoming gradient is 0, and what they yield is masked below.
-      ProjectedGrad<S> d;
-      d.x = load_column<S>(g.means2d, 2, at, n, 0), d.y = load_column<S>(g.means2d, 2, at, n, 1);
-      d.conic = {load_column<S>(g.conics, 3, at, n, 0), load_column<S>(g.conics, 3, at, n, 1),
-                 load_column<S>(g.conics, 3, at, n, 2)};
-      d.depth = load_column<S>(g.depths, 1, at, n, 0), d.peak = load_column<S>(g.peaks, 1, at, n, 0);
+      const ProjectedGrad<S> d = load_grad<S>(g, at, n);
       const auto r = project_vjp(view, mean, o, d, a.antialiased, response);
       const auto keep = [&](S s) { return mask_or_zero(seen, s); };
       const auto keep3 = [&](Vec3<S> v) { return Vec3<S>{keep(v.x), keep(v.y), keep(v.z)}; };
       g_mean += keep3(r.mean);
       for (int k = 0; k < 3; ++k) g_A.r[k] += keep3(r.A.r[k]);
       g_amplitude += keep(r.amplitude);
-      const S terms[16] = {r.W.r[0].x, r.W.r[0].y, r.W.r[0].z, r.W.r[1].x, r.W.r[1].y, r.W.r[1].z,
-                           r.W.r[2].x, r.W.r[2].y, r.W.r[2].z, r.t.x,      r.t.y,      r.t.z,
-                           r.fx,       r.fy,       r.cx,       r.cy};
-      for (int k = 0; k < 16; ++k) {
-        T* sum = sums + (c * 16 + k) * lanes_of<T>;
-        (S::load(sum) + keep(terms[k])).store(sum);
-      }
+      add_camera_terms(r, seen, sums + c * 16 * lanes_of<T>);
     }
     store_vec3(g.means, 3, i, n, 0, g_mean);
     store_column(g.amplitudes, 1, i, n, 0, g_amplitude);
     if (a.factors) {
       for (int k = 0; k < 3; ++k) store_vec3(g.factors, 9, i, n, 3 * k, g_A.r[k]);
     } else {
-      Quat<S> gq{zero, zero, zero, zero};
-      Vec3<S> gs{zero, zero, zero};
-      if (loaded) {
-        const Quat<S> q{load_column<S>(a.quats, 4, i, n, 0), load_column<S>(a.quats, 4, i, n, 1),
-                        load_column<S>(a.quats, 4, i, n, 2), load_column<S>(a.quats, 4, i, n, 3)};
-        factor_of_vjp(q, load_vec3<S>(a.scales, 3, i, n), g_A, gq, gs);
-      }
-      const auto put = [&](T* rows, int64_t stride, int column, S s) {
-        store_column(rows, stride, i, n, column, mask_or_zero(seen_once, s));
-      };
-      put(g.quats, 4, 0, gq.w), put(g.quats, 4, 1, gq.x), put(g.quats, 4, 2, gq.y), put(g.quats, 4, 3, gq.z);
-      put(g.scales, 3, 0, gs.x), put(g.scales, 3, 1, gs.y), put(g.scales, 3, 2, gs.z);
+      store_rotation_and_scale(a, g, i, n, g_A, loaded, seen_once);
     }
   }
   for (int64_t k = 0; k < a.C * 16; ++k)

@@ -96,13 +96,9 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
       S Y[kMaxSh], weights[kMaxSh];
       sh_basis(u, a.degree, Y);
       // no gradient where the colour was clipped at 0
-      Vec3<S> go;
-      go.x = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 0) > zero),
-                          load_column<S>(g.emission, 3, at, n, 0));
-      go.y = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 1) > zero),
-                          load_column<S>(g.emission, 3, at, n, 1));
-      go.z = mask_or_zero(seen & (load_column<S>(a.emission, 3, at, n, 2) > zero),
-                          load_column<S>(g.emission, 3, at, n, 2));
+      const Vec3<S> color = load_vec3<S>(a.emission, 3, at, n), d_color = load_vec3<S>(g.emission, 3, at, n);
+      const Vec3<S> go{mask_or_zero(seen & (color.x > zero), d_color.x), mask_or_zero(seen & (color.y > zero), d_color.y),
+                       mask_or_zero(seen & (color.z > zero), d_color.z)};
       for (int k = 0; k < count; ++k) {
         g_sh[3 * k] += Y[k] * go.x, g_sh[3 * k + 1] += Y[k] * go.y, g_sh[3 * k + 2] += Y[k] * go.z;
         weights[k] = sh[3 * k] * go.x + sh[3 * k + 1] * go.y + sh[3 * k + 2] * go.z;

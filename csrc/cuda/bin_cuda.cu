@@ -20,7 +20,7 @@
 // count_kernel and emit_kernel must find the same tiles, so this file is compiled without contraction of a·b + c.
 #include <type_traits>
 
-#include "../math/ellipse.h"
+#include "../math/tile_interval.h"
 #include "prims.h"
 #include "runtime.h"
 #include "stages_cuda.h"
@@ -58,10 +58,8 @@ struct SplatTiles {
   __device__ __forceinline__ SplatTiles(const BinArgs<T>& a, const Grid& grid, int64_t id) {
     if (!(a.extents[2 * id] > T(0))) return;
     x = a.means2d[2 * id], y = a.means2d[2 * id + 1], columns = T(grid.columns);
-    const float e = float(a.extents[2 * id + 1]) * 1.001f + 0.01f;
-    const float low = (float(y) - e) / kTile, high = (float(y) + e) / kTile;
-    first = low <= 0 ? 0 : low >= grid.rows ? grid.rows : int(low);
-    last = high < 0 ? 0 : high >= grid.rows ? grid.rows : int(high) + 1;
+    const TileRows rows = tile_rows(float(y), float(a.extents[2 * id + 1]), grid.rows);
+    first = rows.first, last = rows.last;
     const T* q = a.conics + 3 * id;
     ellipse = make_ellipse(q[0], q[1], q[2], cutoff_level(log_two(a.peaks[id])));
   }
@@ -70,13 +68,8 @@ struct SplatTiles {
     __device__ __forceinline__ int count() const { return to > from ? to - from : 0; }
   };
   __device__ __forceinline__ Columns of_row(int row) const {
-    const T per_tile = T(1) / kTile, half = T(0.5), top = T(kTile * row) + half - y;
-    T lo, hi;
-    if (!ellipse_in_strip(ellipse, top, top + T(kTile - 1), lo, hi)) return {0, 0};
-    // first tile whose last pixel centre is not left of the interval, and the one after the last whose first pixel
-    // centre is not right of it; both are rounded down when they become integers
-    return {int(clamp((x + lo + half) * per_tile, T(0), columns)),
-            int(clamp((x + hi - half) * per_tile + T(1), T(0), columns))};
+    const TileColumns<T> met = tile_columns(ellipse, x, T(kTile * row) + T(0.5) - y, columns);
+    return {int(met.begin), int(met.end)};
   }
 };
 

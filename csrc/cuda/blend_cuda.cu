@@ -4,18 +4,13 @@
 // against the four quadrants; then each warp walks the entries that meet its own. Which 4x4 blocks a splat changed is
 // voted on by the warp and kept as `hits`; how far down its list a pixel got until it was opaque, as `last`.
 //
-// Backward. The list back to front, 32 entries at a time; `hits` names those that a quadrant has to look at. Everything
-// that a splat needs from a pixel is two numbers: dE = ∂L/∂ln a and w = T α. The nine sums over pixels (dE times 1, dx,
-// dy, dx², dx dy, dy²; w times the pixel's gradient) are linear in them. So a warp first goes pixel-parallel over a few
-// splats and leaves (dE, w) in shared memory, then splat-parallel: a lane sums a share of the pixels of one splat. That
-// takes two shuffles per sum and a few splats instead of five per sum and splat, and no atomics: the four warps' sums
-// meet in shared memory and go to the pair's own slot, and `gather_kernel` adds the slots of a splat in their order.
-// The result does not depend on scheduling.
+// Backward: see blend_backward.cuh.
 //
 // More than four channels are blended in passes of four. Backward is linear in the gradient of the picture, so the
 // passes simply add up.
 #include <type_traits>
 
+#include "blend_backward.cuh"
 #include "blend_tile.cuh"
 #include "stages_cuda.h"
 
@@ -32,90 +27,101 @@ __device__ __forceinline__ unsigned blocks_hit(unsigned upper, unsigned lower) {
          (lower & kRight ? 32u : 0u);
 }
 
-template <int D, Response R, bool VISIBILITY, class T>
-__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 5 : 10)
-    blend_kernel(BlendArgs<T> a, const Footprint<T>* footprints, const int32_t* order, T* seen, int first_channel) {
-  __shared__ Quad<T> heads[kStretch];  // x, y, xx, xy
-  __shared__ Quad<T> tails[kStretch];  // yy, log2_peak, color 0, color 1
-  __shared__ T colors[kStretch][2];  // color 2, color 3
-  __shared__ unsigned reach[kStretch];  // quadrants met
-  __shared__ unsigned hits[kStretch];  // blocks changed
-  const Place<T> at(a, order);
-  const int t = threadIdx.x;
-  const T opaque = T(kTransmittanceMin), cutoff = T(kLog2Cutoff);
-
+// The two pixels of a lane.
+template <int D, class T>
+struct ForwardPixels {
   T Tr[kSlots], C[kSlots][D];
   int last[kSlots];
-#pragma unroll
-  for (int s = 0; s < kSlots; ++s) {
-    Tr[s] = at.inside[s] ? T(1) : T(0);  // nothing is blended where nothing passes
-    last[s] = 0;
-#pragma unroll
-    for (int c = 0; c < D; ++c) C[s][c] = T(0);
-  }
-  hits[t] = 0;
 
-  int k0 = at.begin;
-  for (; k0 < at.end; k0 += kStretch) {
-    if (!__syncthreads_or(Tr[0] > opaque || Tr[1] > opaque)) break;
-    if (first_channel == 0 && k0 > at.begin) a.hits[k0 - kStretch + t] = int16_t(hits[t]);
-    hits[t] = 0;
-    reach[t] = 0;
-    if (k0 + t < at.end) {
-      const int64_t id = id_at(a, k0 + t);
-      const Footprint<T> f = footprints[id];
-      T color[kMaxChannels];
-      load_channels<D>(a.emission + id * a.D, a.D, first_channel, color);
-      heads[t] = f.head;
-      tails[t] = {f.tail.x, f.tail.y, color[0], D > 1 ? color[1] : T(0)};
-      if (D > 2) colors[t][0] = color[2];
-      if (D > 3) colors[t][1] = color[3];
-      reach[t] = quadrants_met(f, at.x0, at.y0);
-    }
-    __syncthreads();
-
-    for (int j0 = 0; j0 < kStretch && k0 + j0 < at.end; j0 += kWarp) {
-      if (!__any_sync(kAllLanes, Tr[0] > opaque || Tr[1] > opaque)) break;
-      unsigned todo = __ballot_sync(kAllLanes, reach[j0 + at.lane] >> at.warp & 1u);
-      unsigned upper = 0, lower = 0;  // votes on the splat of this lane's number
-      T sum = T(0);  // and what it contributes to the quadrant
-      while (todo) {
-        const int j = __ffs(int(todo)) - 1;
-        todo &= todo - 1;
-        const Quad<T> head = heads[j0 + j], tail = tails[j0 + j];
-        T color[kMaxChannels] = {tail.z, tail.w};
-        if (D > 2) color[2] = colors[j0 + j][0];
-        if (D > 3) color[3] = colors[j0 + j][1];
-        const Column<T> column(head, tail.x, tail.y, at.px, at.py);
-        unsigned vote[kSlots];
-        T light = T(0);
+  // Nothing is blended where nothing passes.
+  __device__ __forceinline__ explicit ForwardPixels(const Place<T>& at) {
 #pragma unroll
-        for (int s = 0; s < kSlots; ++s) {
-          const T e = column.log2_response(4 * s);
-          const bool clear = Tr[s] > opaque, ok = clear && e >= cutoff;
-          const Opacity<T> o = opacity_of<R>(power_of_two(e));
-          const T w = mask_or_zero(ok, o.alpha * Tr[s]);
-          last[s] = clear ? k0 + j0 + j + 1 - at.begin : last[s];
-          Tr[s] = select(ok, o.passes * Tr[s], Tr[s]);
+    for (int s = 0; s < kSlots; ++s) {
+      Tr[s] = at.inside[s] ? T(1) : T(0);
+      last[s] = 0;
 #pragma unroll
-          for (int c = 0; c < D; ++c) C[s][c] = multiply_add(w, color[c], C[s][c]);
-          vote[s] = __ballot_sync(kAllLanes, ok);
-          if (VISIBILITY) light += w;
-        }
-        if (VISIBILITY) light = warp_sum(light);
-        if (at.lane == j) upper = vote[0], lower = vote[1], sum = light;
-      }
-      const unsigned hit = blocks_hit(upper, lower);
-      if (hit) atomicOr(&hits[j0 + at.lane], hit << at.hit_shift());
-      if (VISIBILITY && hit) seen[slot_at(a, k0 + j0 + at.lane) * kWarps + at.warp] = sum;
+      for (int c = 0; c < D; ++c) C[s][c] = T(0);
     }
   }
-  __syncthreads();
-  if (first_channel == 0) {  // of the last stretch, and of what lies behind an opaque tile
-    const int done = k0 > at.begin ? k0 - kStretch : k0;
-    for (int k = done + t; k < at.end; k += kTileThreads) a.hits[k] = k < k0 ? int16_t(hits[t]) : int16_t(0);
+  __device__ __forceinline__ bool open() const {
+    return Tr[0] > T(kTransmittanceMin) || Tr[1] > T(kTransmittanceMin);
   }
+};
 
+// A stretch of the list in shared memory.
+template <class T>
+struct ForwardStretch {
+  Quad<T> (&heads)[kStretch];  // x, y, xx, xy
+  Quad<T> (&tails)[kStretch];  // yy, log2_peak, color 0, color 1
+  T (&colors)[kStretch][2];  // color 2, color 3
+  unsigned (&reach)[kStretch];  // quadrants met
+  unsigned (&hits)[kStretch];  // blocks changed
+};
+
+// Each thread fetches its entry k of the list.
+template <int D, class T>
+__device__ __forceinline__ void fetch_entry(const BlendArgs<T>& a, const Footprint<T>* footprints, const Place<T>& at,
+                                            int first_channel, int k, const ForwardStretch<T>& stretch) {
+  const int t = threadIdx.x;
+  stretch.hits[t] = 0;
+  stretch.reach[t] = 0;
+  if (k >= at.end) return;
+  const int64_t id = id_at(a, k);
+  const Footprint<T> f = footprints[id];
+  T color[kMaxChannels];
+  load_channels<D>(a.emission + id * a.D, a.D, first_channel, color);
+  stretch.heads[t] = f.head;
+  stretch.tails[t] = {f.tail.x, f.tail.y, color[0], D > 1 ? color[1] : T(0)};
+  if (D > 2) stretch.colors[t][0] = color[2];
+  if (D > 3) stretch.colors[t][1] = color[3];
+  stretch.reach[t] = quadrants_met(f, at.x0, at.y0);
+}
+
+// A warp's votes on the splat of this lane's number, and what it contributes to the quadrant.
+template <class T>
+struct Votes {
+  unsigned upper = 0, lower = 0;
+  T sum = T(0);
+};
+
+// Blends entries j0 .. j0 + 31 of a stretch that begins at list entry k0 into the warp's quadrant.
+template <int D, Response R, bool VISIBILITY, class T>
+__device__ __forceinline__ Votes<T> blend_entries(const Place<T>& at, const ForwardStretch<T>& stretch, int k0, int j0,
+                                                  ForwardPixels<D, T>& p) {
+  Votes<T> votes;
+  unsigned todo = __ballot_sync(kAllLanes, stretch.reach[j0 + at.lane] >> at.warp & 1u);
+  while (todo) {
+    const int j = __ffs(int(todo)) - 1;
+    todo &= todo - 1;
+    const Quad<T> head = stretch.heads[j0 + j], tail = stretch.tails[j0 + j];
+    T color[kMaxChannels] = {tail.z, tail.w};
+    if (D > 2) color[2] = stretch.colors[j0 + j][0];
+    if (D > 3) color[3] = stretch.colors[j0 + j][1];
+    const Column<T> column(head, tail.x, tail.y, at.px, at.py);
+    unsigned vote[kSlots];
+    T light = T(0);
+#pragma unroll
+    for (int s = 0; s < kSlots; ++s) {
+      const T e = column.log2_response(4 * s);
+      const bool clear = p.Tr[s] > T(kTransmittanceMin), ok = clear && e >= T(kLog2Cutoff);
+      const Opacity<T> o = opacity_of<R>(power_of_two(e));
+      const T w = mask_or_zero(ok, o.alpha * p.Tr[s]);
+      p.last[s] = clear ? k0 + j0 + j + 1 - at.begin : p.last[s];
+      p.Tr[s] = select(ok, o.passes * p.Tr[s], p.Tr[s]);
+#pragma unroll
+      for (int c = 0; c < D; ++c) p.C[s][c] = multiply_add(w, color[c], p.C[s][c]);
+      vote[s] = __ballot_sync(kAllLanes, ok);
+      if (VISIBILITY) light += w;
+    }
+    if (VISIBILITY) light = warp_sum(light);
+    if (at.lane == j) votes = {vote[0], vote[1], light};
+  }
+  return votes;
+}
+
+template <int D, class T>
+__device__ __forceinline__ void write_pixels(const BlendArgs<T>& a, const Place<T>& at, int first_channel,
+                                             const ForwardPixels<D, T>& p) {
   T background[kMaxChannels];
   load_channels<D>(a.backgrounds + at.camera * a.D, a.D, first_channel, background);
 #pragma unroll
@@ -123,13 +129,48 @@ __global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 5 : 10)
     if (!at.inside[s]) continue;
     const int64_t pixel = at.pixel[s];
     if (first_channel == 0) {
-      a.transmittance[pixel] = Tr[s];
-      a.last[pixel] = Tr[s] > opaque ? at.end - at.begin : last[s];
+      a.transmittance[pixel] = p.Tr[s];
+      a.last[pixel] = p.Tr[s] > T(kTransmittanceMin) ? at.end - at.begin : p.last[s];
     }
 #pragma unroll
     for (int c = 0; c < D; ++c)
-      if (first_channel + c < a.D) a.radiance[pixel * a.D + first_channel + c] = C[s][c] + Tr[s] * background[c];
+      if (first_channel + c < a.D)
+        a.radiance[pixel * a.D + first_channel + c] = p.C[s][c] + p.Tr[s] * background[c];
   }
+}
+
+template <int D, Response R, bool VISIBILITY, class T>
+__global__ void __launch_bounds__(kTileThreads, sizeof(T) == 8 ? 5 : 10)
+    blend_kernel(BlendArgs<T> a, const Footprint<T>* footprints, const int32_t* order, T* seen, int first_channel) {
+  __shared__ Quad<T> heads[kStretch], tails[kStretch];
+  __shared__ T colors[kStretch][2];
+  __shared__ unsigned reach[kStretch], hits[kStretch];
+  const ForwardStretch<T> stretch{heads, tails, colors, reach, hits};
+  const Place<T> at(a, order);
+  const int t = threadIdx.x;
+  ForwardPixels<D, T> p(at);
+  hits[t] = 0;
+
+  int k0 = at.begin;
+  for (; k0 < at.end; k0 += kStretch) {
+    if (!__syncthreads_or(p.open())) break;
+    if (first_channel == 0 && k0 > at.begin) a.hits[k0 - kStretch + t] = int16_t(hits[t]);
+    fetch_entry<D>(a, footprints, at, first_channel, k0 + t, stretch);
+    __syncthreads();
+    for (int j0 = 0; j0 < kStretch && k0 + j0 < at.end; j0 += kWarp) {
+      if (!__any_sync(kAllLanes, p.open())) break;
+      const Votes<T> votes = blend_entries<D, R, VISIBILITY>(at, stretch, k0, j0, p);
+      const unsigned hit = blocks_hit(votes.upper, votes.lower);
+      if (hit) atomicOr(&hits[j0 + at.lane], hit << at.hit_shift());
+      if (VISIBILITY && hit) seen[slot_at(a, k0 + j0 + at.lane) * kWarps + at.warp] = votes.sum;
+    }
+  }
+  __syncthreads();
+  if (first_channel == 0) {  // the last stretch, and what is behind an opaque tile
+    const int done = k0 > at.begin ? k0 - kStretch : k0;
+    for (int k = done + t; k < at.end; k += kTileThreads) a.hits[k] = k < k0 ? int16_t(hits[t]) : int16_t(0);
+  }
+  write_pixels(a, at, first_channel, p);
 }
 
 // Visibility of a splat: what its pairs' quadrants saw. One thread per splat and camera.
@@ -145,194 +186,40 @@ __global__ void __launch_bounds__(256) visibility_kernel(BlendArgs<T> a, const Q
 
 // ---- backward ------------------------------------------------------------------------------------------------
 
-constexpr int kBatch = kWarp;  // entries that are fetched at once
-constexpr int kMoments = 6;  // Σ dE times 1, dx, dy, dx², dx dy, dy²; then one sum per channel
-
-// Sums of a pair; the last two, with ABSGRAD, of |dE| times the absolute slope of log2 a along x and y.
-template <int D, bool ABSGRAD>
-constexpr int kSums = kMoments + D + (ABSGRAD ? 2 : 0);
-// Padded to whole quads.
-template <int D, bool ABSGRAD>
-constexpr int kRow = (kSums<D, ABSGRAD> + 3) / 4;
-
-// Splats that a warp takes from pixel-parallel to splat-parallel at once: as many as static shared memory allows.
-template <class T>
-constexpr int kChunk = sizeof(T) == 4 ? 8 : 4;
-
-template <class T>
-struct alignas(2 * sizeof(T)) PixelTerm {
-  T dE, w;
-};
-
-// Blocks per multiprocessor to leave registers for: what shared memory admits, as long as nothing spills.
-template <int D, class T>
-constexpr int kBackwardBlocks =
-    sizeof(T) == 8 ? 4
-    : D == 4       ? 5
-                   : 6;
-
 template <int D, Response R, bool ABSGRAD, class T>
 __global__ void __launch_bounds__(kTileThreads, kBackwardBlocks<D, T>)
     blend_backward_kernel(BlendArgs<T> a, BlendGrads<T> g, const Footprint<T>* footprints, const int32_t* order,
                           Quad<T>* slots, uint8_t* written, int first_channel) {
-  constexpr int kShares = kWarp / kChunk<T>;  // lanes that share the pixels of a splat
-  constexpr int kQuads = kRow<D, ABSGRAD>;
-  constexpr int kStride = kQuadrantPixels + kShares;  // so that no two lanes of a half-warp meet in a bank
-  __shared__ Quad<T> heads[kBatch], tails[kBatch];  // as in forward
+  __shared__ Quad<T> heads[kBatch], tails[kBatch];
   __shared__ T colors[kBatch][kMaxChannels];
   __shared__ unsigned hits[kBatch];
-  __shared__ PixelTerm<T> terms[kWarps][kChunk<T>][kStride];
-  __shared__ Quad<T> sums[kWarps][kBatch][kQuads];
+  __shared__ PixelTerm<T> terms[kWarps][kChunk<T>][kTerms<T>];
+  __shared__ Quad<T> sums[kWarps][kBatch][kRow<D, ABSGRAD>];
   __shared__ Quad<T> pixel_grads[kWarps][kQuadrantPixels];
   __shared__ int furthest;
+  const BackwardBatch<D, ABSGRAD, T> batch{heads, tails, colors, hits, terms, sums, pixel_grads};
   const Place<T> at(a, order);
-  const int t = threadIdx.x;
-  const T cutoff = T(kLog2Cutoff);
-
-  // The pixels of a lane: transmittance behind the next splat, ⟨gradient, light from behind⟩, gradient, reach.
-  T Tr[kSlots], behind[kSlots], grad[kSlots][kMaxChannels];
-  int last[kSlots];
-  T background[kMaxChannels];
-  load_channels<D>(a.backgrounds + at.camera * a.D, a.D, first_channel, background);
-  if (t == 0) furthest = 0;
+  if (threadIdx.x == 0) furthest = 0;
   __syncthreads();
-#pragma unroll
-  for (int s = 0; s < kSlots; ++s) {
-#pragma unroll
-    for (int c = 0; c < kMaxChannels; ++c) grad[s][c] = T(0);
-    Tr[s] = behind[s] = T(0);
-    last[s] = 0;
-    if (at.inside[s]) {
-      const int64_t pixel = at.pixel[s];
-      load_channels<D>(g.radiance + pixel * a.D, a.D, first_channel, grad[s]);
-      Tr[s] = a.transmittance[pixel];
-      last[s] = min(a.last[pixel], at.end - at.begin);
-      T beyond = first_channel == 0 ? g.transmittance[pixel] : T(0);
-#pragma unroll
-      for (int c = 0; c < D; ++c) beyond += background[c] * grad[s][c];
-      behind[s] = Tr[s] * beyond;
-      atomicMax(&furthest, last[s]);
-    }
-    pixel_grads[at.warp][s * kWarp + at.lane] = {grad[s][0], grad[s][1], grad[s][2], grad[s][3]};
-  }
+  BackwardPixels<T> p;
+  read_pixels<D>(a, g, at, first_channel, p, pixel_grads[at.warp], &furthest);
   __syncthreads();
 
   for (int k1 = at.begin + furthest; k1 > at.begin; k1 -= kBatch) {
-    // Entry e of the batch is list entry k1 - 1 - e. Each warp fetches one part of it.
-    const int k = k1 - 1 - at.lane;
-    if (at.warp == 3) hits[at.lane] = k >= at.begin ? unsigned(uint16_t(a.hits[k])) : 0u;
-    if (k >= at.begin) {
-      if (at.warp < 3) {
-        const int64_t id = id_at(a, k);
-        if (at.warp == 0) heads[at.lane] = footprints[id].head;
-        if (at.warp == 1) tails[at.lane] = footprints[id].tail;
-        if (at.warp == 2) {
-          T color[kMaxChannels] = {};
-          load_channels<D>(a.emission + id * a.D, a.D, first_channel, color);
-#pragma unroll
-          for (int c = 0; c < D; ++c) colors[at.lane][c] = color[c];
-        }
-      }
-    }
+    fetch_batch(a, footprints, at, first_channel, k1, batch);
     __syncthreads();
-
     unsigned todo = __ballot_sync(kAllLanes, hits[at.lane] >> at.hit_shift() & kQuadrantHits);
     while (todo) {
-      // Pixel-parallel: (dE, w) of up to kChunk splats.
-      const int splat = at.lane / kShares, share = at.lane % kShares;  // of this lane, in the second part
-      int mine = 0, n = 0;
-      for (; n < kChunk<T> && todo; ++n) {
-        const int e = __ffs(int(todo)) - 1;
-        todo &= todo - 1;
-        const Quad<T> head = heads[e], tail = tails[e];
-        const Column<T> column(head, tail.x, tail.y, at.px, at.py);
-        const int before = k1 - 1 - e - at.begin;  // entries in front of this one
-        mine = splat == n ? e : mine;
-#pragma unroll
-        for (int s = 0; s < kSlots; ++s) {
-          const T exponent = column.log2_response(4 * s);
-          const bool ok = last[s] > before && exponent >= cutoff;
-          const T response = power_of_two(exponent);
-          const Opacity<T> o = opacity_of<R>(response);
-          const T inverse = reciprocal(o.passes), front = Tr[s] * inverse;
-          T f = colors[e][0] * grad[s][0];
-#pragma unroll
-          for (int c = 1; c < D; ++c) f = multiply_add(colors[e][c], grad[s][c], f);
-          const T w = mask_or_zero(ok, o.alpha * front);
-          const T dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, front, f, behind[s]));
-          behind[s] = multiply_add(w, f, behind[s]);
-          Tr[s] = select(ok, front, Tr[s]);
-          terms[at.warp][n][s * kWarp + at.lane] = {dE, w};
-        }
-      }
+      int mine;
+      const int n = pixel_terms<R>(at, batch, k1, p, todo, mine);
       __syncwarp();
-
-      // Splat-parallel: lane (splat, share) sums every kShares-th pixel.
-      const T dx0 = T(at.x0 + at.quadrant_x() + share) + T(0.5) - heads[mine].x;
-      const T dy0 = T(at.y0 + at.quadrant_y()) + T(0.5) - heads[mine].y;
-      T sum[4 * kQuads];
-#pragma unroll
-      for (int m = 0; m < 4 * kQuads; ++m) sum[m] = T(0);
-      constexpr int kAcross = kQuadrant / kShares;  // of the share's pixels in a row
-#pragma unroll
-      for (int row = 0; row < kQuadrant; ++row) {
-        T row0 = T(0), row1 = T(0);  // Σ dE, Σ dE dx
-#pragma unroll
-        for (int i = 0; i < kAcross; ++i) {
-          const int p = row * kQuadrant + i * kShares + share;
-          const PixelTerm<T> term = terms[at.warp][splat][p];
-          const Quad<T> pg = pixel_grads[at.warp][p];
-          const T dx = dx0 + T(i * kShares), moved = term.dE * dx;
-          row0 += term.dE;
-          row1 += moved;
-          sum[3] = multiply_add(moved, dx, sum[3]);
-          sum[kMoments] = multiply_add(term.w, pg.x, sum[kMoments]);
-          if (D > 1) sum[kMoments + 1] = multiply_add(term.w, pg.y, sum[kMoments + 1]);
-          if (D > 2) sum[kMoments + 2] = multiply_add(term.w, pg.z, sum[kMoments + 2]);
-          if (D > 3) sum[kMoments + 3] = multiply_add(term.w, pg.w, sum[kMoments + 3]);
-          if constexpr (ABSGRAD) {
-            const T xx = T(2) * heads[mine].z, xy = heads[mine].w, yy = T(2) * tails[mine].x, dy = dy0 + T(row);
-            sum[kMoments + D] += magnitude(term.dE * multiply_add(xx, dx, xy * dy));
-            sum[kMoments + D + 1] += magnitude(term.dE * multiply_add(xy, dx, yy * dy));
-          }
-        }
-        const T dy = dy0 + T(row), moved = row0 * dy;
-        sum[0] += row0;
-        sum[1] += row1;
-        sum[2] += moved;
-        sum[4] = multiply_add(row1, dy, sum[4]);
-        sum[5] = multiply_add(moved, dy, sum[5]);
-      }
-#pragma unroll
-      for (int step = kShares / 2; step > 0; step /= 2) {
-#pragma unroll
-        for (int m = 0; m < kSums<D, ABSGRAD>; ++m) sum[m] += __shfl_xor_sync(kAllLanes, sum[m], step);
-      }
-      if (share == 0 && splat < n) {
-#pragma unroll
-        for (int i = 0; i < kQuads; ++i)
-          sums[at.warp][mine][i] = {sum[4 * i], sum[4 * i + 1], sum[4 * i + 2], sum[4 * i + 3]};
-      }
+      T sum[4 * kRow<D, ABSGRAD>];
+      sum_share(at, batch, mine, sum);
+      add_shares(at, batch, mine, n, sum);
       __syncwarp();  // the terms are read before the next chunk overwrites them
     }
     __syncthreads();
-
-    // The quadrants that a splat changed, added in order, go to the pair's slot.
-    static_assert(kBatch * kQuads <= kTileThreads, "one quad per thread");
-    const int e = t / kQuads, i = t % kQuads;
-    const unsigned hit = t < kBatch * kQuads ? hits[e] : 0u;
-    if (hit) {
-      Quad<T> total = {T(0), T(0), T(0), T(0)};
-#pragma unroll
-      for (int w = 0; w < kWarps; ++w) {
-        if (!(hit >> (w / 2 * 8 + w % 2 * 2) & kQuadrantHits)) continue;
-        const Quad<T> part = sums[w][e][i];
-        total.x += part.x, total.y += part.y, total.z += part.z, total.w += part.w;
-      }
-      const int64_t slot = slot_at(a, k1 - 1 - e);
-      slots[slot * kQuads + i] = total;
-      if (i == 0) written[slot] = 1;
-    }
+    store_batch(a, batch, k1, slots, written);
     __syncthreads();
   }
 }

@@ -7,7 +7,6 @@
 // Backward: a thread takes a splat through all cameras, so that its gradients are summed in registers and stored once;
 // a block takes a chunk of kCameraChunk splats, kThreads at a time. Nothing is saved by forward but the extents: the
 // projection is computed again.
-#include "../math/ellipse.h"
 #include "../math/project.h"
 #include "camera_sums.h"
 #include "stages_cuda.h"
@@ -48,16 +47,9 @@ __global__ void __launch_bounds__(kProjectThreads) project_kernel(ProjectArgs<T>
   Sym2<T> conic{zero, zero, zero};
   if (z > T(a.near_plane) && z < T(a.far_plane)) {  // what lies behind or beyond is not even read
     const auto o = project(view, mean, factor(a, i), a.amplitudes[i], T(a.eps2d), a.antialiased, Response(a.response));
-    const T small(kSmall), huge(kHuge);
-    bool keep = o.det > small && o.det < huge && o.peak >= T(kCutoff) && o.peak < huge;
-    const T level = T(1.3862943611198906) * log_two(keep ? o.peak * (T(1) / T(kCutoff)) : T(1));  // 2 ln
-    ex = square_root(smax(level * o.cov.xx, zero));
-    ey = square_root(smax(level * o.cov.yy, zero));
-    keep = keep && o.x + ex >= zero && o.x - ex <= T(a.width) && o.y + ey >= zero && o.y - ey <= T(a.height);
-    // a bump that just touches the cut-off still has a row to mark it as visible
-    ex = mask_or_zero(keep, smax(ex, T(1e-6)));
-    ey = mask_or_zero(keep, smax(ey, T(1e-6)));
-    if (keep) x = o.x, y = o.y, conic = o.conic, depth = o.depth, peak = o.peak;
+    const auto extent = extent_of(o, true, T(a.width), T(a.height));
+    ex = extent.x, ey = extent.y;
+    if (extent.keep) x = o.x, y = o.y, conic = o.conic, depth = o.depth, peak = o.peak;
   }
   const int64_t at = c * a.N + i;
   a.means2d[2 * at] = x, a.means2d[2 * at + 1] = y;

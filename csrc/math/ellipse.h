@@ -3,7 +3,7 @@
 //   q(d) = xx dx² + 2 xy dx dy + yy dy² <= level,     d = pixel - mean2d
 //
 // For a strip y0 <= dy <= y1 the x-extent of the ellipse is exact: its rightmost point is the ellipse's own
-// rightmost point when that lies in the strip, otherwise it lies on the strip's nearer edge (the set is convex).
+// rightmost point when that is in the strip, otherwise it is on the strip's nearer edge (the set is convex).
 // One test serves tiles (binning) and the 4x4 blocks of a tile (blending).
 #pragma once
 #include "number.h"
@@ -25,10 +25,10 @@ struct Ellipse {
   T y_right;     // dy of the rightmost point (the leftmost is at -y_right)
 };
 
-// Level of q at which a response with this peak has fallen to the cut-off: 2 ln(255 peak), for peak >= 1/255.
+// Level of q at which a response with this peak has fallen to the cut-off, 2 ln(255 peak), with slack; for
+// peak >= 1/255.
 template <class S>
 SR_INLINE S cutoff_level(S log2_peak) {
-  constexpr double kTwoLn2 = 1.3862943611198906;
   return S(kTwoLn2 * (1 + kLevelSlack)) * (log2_peak + S(-kLog2Cutoff)) + S(kLevelSlack);
 }
 

@@ -66,6 +66,9 @@ SR_INLINE double reciprocal(double x) { return 1.0 / x; }
 SR_INLINE float square_root(float x) { return std::sqrt(x); }
 SR_INLINE double square_root(double x) { return std::sqrt(x); }
 
+// Factor from log2 to the exponent of a Gaussian: 2 ln x = kTwoLn2 log2 x.
+constexpr double kTwoLn2 = 1.3862943611198906;
+
 // log2(x) for normal x > 0.
 SR_INLINE float log_two(float x) { return std::log2(x); }
 SR_INLINE double log_two(double x) { return std::log2(x); }

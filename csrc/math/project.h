@@ -10,6 +10,7 @@
 //   comp = sqrt(max(det S0 / det S, 0.005²)) when antialiased (Yu et al. 2024, "Mip-Splatting"), else 1
 #pragma once
 #include "linalg.h"
+#include "thresholds.h"
 
 namespace splatrender {
 inline namespace SPLATRENDER_ISA {
@@ -148,6 +149,25 @@ SR_INLINE Projected<S> project(const PinholeView<S>& view, Vec3<S> mean, const M
   return o;
 }
 
+// Half-widths [px] of the bounding rectangle of the ellipse on which the response falls to the cut-off, 0 where the
+// splat is culled: its conic or peak is not finite, its peak is below the cut-off, or the rectangle misses the image.
+// `keep` holds where the splat is between the near and the far plane; the result's where it is not culled.
+constexpr double kLeastExtent = 1e-6;  // a splat that just touches the cut-off is still marked as visible
+template <class S, class Mask>
+struct Extent {
+  S x, y;
+  Mask keep;
+};
+template <class S, class Mask>
+SR_INLINE Extent<S, Mask> extent_of(const Projected<S>& o, Mask keep, S width, S height) {
+  const S zero(0), small(kSmall), huge(kHuge);
+  keep = keep & (o.det > small) & (o.det < huge) & (o.peak >= S(kCutoff)) & (o.peak < huge);
+  const S level = S(kTwoLn2) * log_two(select(keep, o.peak * (S(1) / S(kCutoff)), S(1)));
+  const S x = square_root(smax(level * o.cov.xx, zero)), y = square_root(smax(level * o.cov.yy, zero));
+  keep = keep & (o.x + x >= zero) & (o.x - x <= width) & (o.y + y >= zero) & (o.y - y <= height);
+  return {mask_or_zero(keep, smax(x, S(kLeastExtent))), mask_or_zero(keep, smax(y, S(kLeastExtent))), keep};
+}
+
 // ---- vector-Jacobian product ---------------------------------------------------------------------------------
 
 template <class S>
@@ -165,6 +185,30 @@ struct ProjectGrad {
   S fx, fy, cx, cy;
 };
 
+// Adds what the peak contributes, given its gradient times the peak, to the gradients of S, M and p.
+template <class S>
+SR_INLINE void peak_vjp(const Projected<S>& o, S g_log_peak, bool antialiased, Response response, Sym2<S>& gS,
+                        Mat3<S>& gM, Vec3<S>& gp) {
+  if (antialiased) {  // d ln comp = ½ tr(S0⁻¹ dS) - ½ tr(S⁻¹ dS) where the floor does not hold
+    const auto above = o.det0 > S(kMinCompensation2) * o.det;
+    const S k = mask_or_zero(above, S(0.5) * g_log_peak);
+    const S inv0 = S(1) / select(above, o.det0, S(1));  // where the floor holds it may overflow
+    const S xx0 = dot(o.B0, o.B0), xy0 = dot(o.B0, o.B1), yy0 = dot(o.B1, o.B1);
+    const Sym2<S> K = o.conic;
+    gS.xx += k * (yy0 * inv0 - K.xx);
+    gS.xy += k * (-xy0 * inv0 - K.xy);
+    gS.yy += k * (xx0 * inv0 - K.yy);
+  }
+  if (response == Response::beer_lambert) {  // ln length = ½ ln p·p - ½ ln q·q,  q = M⁻¹ p
+    const Mat3<S> Mi = inverse(o.M);
+    const Vec3<S> q = Mi * o.p;
+    const Vec3<S> h = transposed_times(Mi, (-g_log_peak / dot(q, q)) * q);
+    gp += (g_log_peak / dot(o.p, o.p)) * o.p + h;
+    const Mat3<S> hq = outer(h, q);
+    for (int i = 0; i < 3; ++i) gM.r[i] = S(-1) * hq.r[i];
+  }
+}
+
 template <class S>
 SR_INLINE ProjectGrad<S> project_vjp(const PinholeView<S>& view, Vec3<S> mean, const Projected<S>& o,
                                      const ProjectedGrad<S>& g, bool antialiased, Response response) {
@@ -181,24 +225,7 @@ SR_INLINE ProjectGrad<S> project_vjp(const PinholeView<S>& view, Vec3<S> mean, c
 
   // peak
   r.amplitude = g.peak * o.comp * o.length;
-  const S g_log_peak = g.peak * o.peak;
-  if (antialiased) {  // d ln comp = ½ tr(S0⁻¹ dS) - ½ tr(S⁻¹ dS) where the floor does not hold
-    const auto above = o.det0 > S(kMinCompensation2) * o.det;
-    const S k = mask_or_zero(above, half * g_log_peak);
-    const S inv0 = S(1) / select(above, o.det0, S(1));  // where the floor holds it may overflow
-    const S xx0 = dot(o.B0, o.B0), xy0 = dot(o.B0, o.B1), yy0 = dot(o.B1, o.B1);
-    gS.xx += k * (yy0 * inv0 - K.xx);
-    gS.xy += k * (-xy0 * inv0 - K.xy);
-    gS.yy += k * (xx0 * inv0 - K.yy);
-  }
-  if (response == Response::beer_lambert) {  // ln length = ½ ln p·p - ½ ln q·q,  q = M⁻¹ p
-    const Mat3<S> Mi = inverse(o.M);
-    const Vec3<S> q = Mi * o.p;
-    const Vec3<S> h = transposed_times(Mi, (-g_log_peak / dot(q, q)) * q);
-    gp += (g_log_peak / dot(o.p, o.p)) * o.p + h;
-    const Mat3<S> hq = outer(h, q);
-    for (int i = 0; i < 3; ++i) gM.r[i] = S(-1) * hq.r[i];
-  }
+  peak_vjp(o, g.peak * o.peak, antialiased, response, gS, gM, gp);
 
   // S0 = B Bᵀ
   const S two = S(2);

@@ -49,13 +49,11 @@ class FlowStatistics:
         insertion: [C,probes,K,5] when one probe is inserted: the change e, its slopes g (three) and
             its curvature a in the probe's colour: with colour c + δ the change is
             e + ⟨g, δ⟩ + 1/2 a |δ|², exactly.
-        colors: [C,probes,4] Σ over pixels of T a (photo, 1), a = the response at the largest mass.
     """
 
     error: Tensor
     removal: Tensor
     insertion: Tensor
-    colors: Tensor
 
 
 @input_errors
@@ -156,7 +154,6 @@ def _flow_statistics_fake(means2d: Tensor, *args: Any) -> tuple[Tensor, ...]:
         (cameras,),
         (cameras, rows - probes),
         (cameras, probes, masses, 5),
-        (cameras, probes, 4),
     )
     return tuple(means2d.new_empty(shape) for shape in shapes)
 

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from splatrender.reference.blend import T_MIN, opacity, tile_pixels, transmittances
-from splatrender.reference.project import CUTOFF
 
 
 def flow_statistics(
@@ -28,7 +27,7 @@ def flow_statistics(
     width: int,
     height: int,
     response: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     """What each removal and each insertion alone would change of F = 1/2 Σ |r|².
 
     With T in front of an entry, α its opacity and S̃ the light from behind it:
@@ -46,7 +45,7 @@ def flow_statistics(
         response: 0 gaussian, 1 beer_lambert.
 
     Returns:
-        error [C], removal [C,N-probes], insertion [C,probes,K,5], colors [C,probes,4].
+        error [C], removal [C,N-probes], insertion [C,probes,K,5].
     """
     cameras, count, _ = emission.shape
     splats = count - probes
@@ -58,7 +57,6 @@ def flow_statistics(
     error = means2d.new_zeros(cameras)
     removal = means2d.new_zeros(cameras, splats)
     insertion = means2d.new_zeros(cameras, probes, len(levels), 5)
-    colors = means2d.new_zeros(cameras, probes, 4)
     tiles, ids = tile_pixels(width, height, means2d), splat_ids.long()
     for tile, (first, last) in enumerate(itertools.pairwise(tile_offsets.tolist())):
         (c, within), rows = divmod(tile, len(tiles)), ids[first:last] % count
@@ -84,10 +82,6 @@ def flow_statistics(
 
         numbers = rows[is_probe] - splats
         front, behind = front[:, :-1][:, is_probe], from_behind[:, :-1][:, is_probe]
-        seen = amount[:, is_probe] * clear[:, is_probe] * weight
-        seen = seen * (amount[:, is_probe] >= CUTOFF)
-        photo = torch.cat((truth[c, place], torch.ones_like(weight)), dim=1)
-        colors[c].index_add_(0, numbers, torch.einsum("pn,pc->nc", front * seen, photo))
         for k, level in enumerate(levels.tolist()):
             a = opacity(level * amount[:, is_probe], response)[0] * clear[:, is_probe]
             change = a[..., None] * (front[..., None] * emission[c, rows[is_probe]] - behind)
@@ -97,7 +91,7 @@ def flow_statistics(
             curvature = (by_color[..., 0] * a * front).sum(dim=0)
             found = torch.cat((gain[:, None], slope, curvature[:, None]), dim=1)
             insertion[c, :, k].index_add_(0, numbers, found)
-    return error, removal, insertion, colors
+    return error, removal, insertion
 
 
 def responses(centers: Tensor, means2d: Tensor, conics: Tensor, peaks: Tensor) -> Tensor:

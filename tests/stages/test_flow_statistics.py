@@ -26,7 +26,7 @@ from splatrender.operators.flow_statistics import levels_of
 from splatrender.operators.inputs import input_errors
 
 LEVELS = torch.tensor([0.15, 0.6, 1.0], dtype=torch.float64)
-NAMES = ("error", "removal", "insertion", "colors")
+NAMES = ("error", "removal", "insertion")
 DOUBLE = 1e-10  # of predictions, in float64
 SINGLE = 2e-5  # in float32, of the largest
 
@@ -211,17 +211,6 @@ def test_equals_the_reference(
             assert_double(value, exact, name)
         else:
             assert_single(value, own, exact, name, floor=1e-4)  # a pixel near a threshold
-
-
-def test_colours_are_means_of_the_photo(compiled: Any) -> None:
-    prints = calm(GAUSSIAN)
-    args = flow_args(prints, GAUSSIAN)
-    args[9] = torch.full_like(args[9], 0.25)
-    colors = compiled(*args)[3]
-    seen = colors[..., 3] > 0
-    assert bool(seen.any())
-    mean = colors[..., :3] / colors[..., 3:]
-    torch.testing.assert_close(mean[seen], torch.full_like(mean[seen], 0.25))
 
 
 def test_bytes_are_photos_divided_by_255(compiled: Any) -> None:

@@ -61,7 +61,7 @@ class Call {
 template <class T>
 class Array {
  public:
-  explicit Array(int64_t count) : count_(count), data_(allocate(count * int64_t(sizeof(T)))) {}
+  explicit Array(int64_t count = 0) : count_(count), data_(allocate(count * int64_t(sizeof(T)))) {}
   T* get() const { return static_cast<T*>(data_.get()); }
   int64_t count() const { return count_; }
   template <class F>
@@ -83,129 +83,190 @@ class Array {
   Memory data_;
 };
 
+// One case, stage after stage: each method runs one and keeps its outputs for the next.
+template <class T>
+class Rendering {
+ public:
+  explicit Rendering(const Case& k) : k_(k), pixels_(int64_t(k.width) * k.height) {}
+  void project();
+  void shade();
+  void bin();
+  void blend();
+  void blend_backward();
+  void shade_backward();
+  void project_backward();
+
+ private:
+  auto uniform(double low, double high) {
+    return [this, low, high](int64_t) { return low + (high - low) * (double(random_()) / 4294967296.0); };
+  }
+  int64_t views() const { return k_.C * k_.N; }  // rows of what depends on splat and camera
+  int64_t partials() const { return cuda::camera_chunks(k_.N) * k_.C * 16 + 1; }
+
+  const Case& k_;
+  int64_t pixels_;
+  std::mt19937 random_{1};
+  ProjectArgs<T> p_{};
+  ShadeArgs<T> s_{};
+  BlendArgs<T> r_{};
+  Array<T> means_, quats_, scales_, factors_, amplitudes_, viewmats_, intrinsics_;
+  Array<T> means2d_, conics_, depths_, peaks_, extents_;
+  Array<T> sh_, light_, emission_, backgrounds_, radiance_, transmittance_, visibility_;
+  Array<int32_t> tile_offsets_, splat_offsets_, splat_ids_, slots_, last_;
+  Array<int16_t> hits_;
+  Array<T> d_means2d_, d_conics_, d_peaks_, d_emission_;
+};
+
+template <class T>
+void Rendering<T>::project() {
+  const int64_t N = k_.N, C = k_.C;
+  const auto camera = [&](int64_t i) { return i % 16 % 5 == 0 ? 1.0 : i % 16 == 3 ? 0.2 * double(i / 16) : 0.0; };
+  means_ = Array<T>(3 * N), quats_ = Array<T>(4 * N), scales_ = Array<T>(3 * N), factors_ = Array<T>(9 * N);
+  amplitudes_ = Array<T>(N), viewmats_ = Array<T>(16 * C), intrinsics_ = Array<T>(4 * C);
+  means_.fill([&](int64_t i) { return i % 3 == 2 ? uniform(2, 4)(i) : uniform(-1.2, 1.2)(i); });
+  quats_.fill(uniform(-1, 1)), scales_.fill(uniform(0.1 * k_.largest, k_.largest)), factors_.fill(uniform(-0.2, 0.2));
+  amplitudes_.fill(uniform(0.1, 0.9));
+  viewmats_.fill(camera);
+  intrinsics_.fill(
+      [&](int64_t i) { return i % 4 < 2 ? 0.9 * k_.width : i % 4 == 2 ? k_.width / 2.0 : k_.height / 2.0; });
+  means2d_ = Array<T>(2 * views()), conics_ = Array<T>(3 * views()), depths_ = Array<T>(views());
+  peaks_ = Array<T>(views()), extents_ = Array<T>(2 * views());
+  p_.N = N, p_.C = C;
+  p_.means = means_.get(), p_.amplitudes = amplitudes_.get();
+  if (k_.with_factors) {
+    p_.factors = factors_.get();
+  } else {
+    p_.quats = quats_.get(), p_.scales = scales_.get();
+  }
+  p_.viewmats = viewmats_.get(), p_.intrinsics = intrinsics_.get();
+  p_.width = k_.width, p_.height = k_.height;
+  p_.near_plane = 0.1, p_.far_plane = 100, p_.eps2d = 0.3;
+  p_.antialiased = k_.antialiased, p_.response = k_.response;
+  p_.means2d = means2d_.get(), p_.conics = conics_.get(), p_.depths = depths_.get();
+  p_.peaks = peaks_.get(), p_.extents = extents_.get();
+  Call call;
+  call.require(cuda::project(p_, call.context()));
+  means2d_.print("means2d"), conics_.print("conics"), peaks_.print("peaks");
+}
+
+template <class T>
+void Rendering<T>::shade() {
+  sh_ = Array<T>(k_.N * k_.coefficients * 3), light_ = Array<T>(3 * views());
+  sh_.fill(uniform(-0.5, 0.5));
+  s_.N = k_.N, s_.C = k_.C, s_.K = int(k_.coefficients), s_.degree = k_.degree;
+  s_.means = means_.get(), s_.sh = sh_.get(), s_.viewmats = viewmats_.get(), s_.extents = extents_.get();
+  s_.emission = light_.get();
+  Call call;
+  call.require(cuda::shade(s_, call.context()));
+  light_.print("emission");
+}
+
+template <class T>
+void Rendering<T>::bin() {
+  const int64_t tiles = int64_t((k_.width + kTile - 1) / kTile) * ((k_.height + kTile - 1) / kTile);
+  tile_offsets_ = Array<int32_t>(k_.C * tiles + 1), splat_offsets_ = Array<int32_t>(views() + 1);
+  BinArgs<T> b{};
+  b.N = k_.N, b.C = k_.C, b.width = k_.width, b.height = k_.height;
+  b.means2d = means2d_.get(), b.conics = conics_.get(), b.depths = depths_.get();
+  b.peaks = peaks_.get(), b.extents = extents_.get();
+  b.tile_offsets = tile_offsets_.get(), b.splat_offsets = splat_offsets_.get();
+  Call call;
+  cuda::BinState state;
+  call.require(cuda::bin_count(b, call.context(), state));
+  splat_ids_ = Array<int32_t>(state.pairs), slots_ = Array<int32_t>(state.pairs);
+  b.splat_ids = splat_ids_.get(), b.slots = slots_.get();
+  call.require(cuda::bin_fill(b, call.context(), state));
+  splat_ids_.print("splat_ids"), slots_.print("slots");
+}
+
+template <class T>
+void Rendering<T>::blend() {
+  const int64_t C = k_.C, D = k_.D, P = splat_ids_.count();
+  backgrounds_ = Array<T>(C * D), emission_ = Array<T>(views() * D), radiance_ = Array<T>(C * pixels_ * D);
+  transmittance_ = Array<T>(C * pixels_), visibility_ = Array<T>(views());
+  last_ = Array<int32_t>(C * pixels_), hits_ = Array<int16_t>(P);
+  backgrounds_.fill(uniform(0, 1));
+  emission_.fill([&](int64_t i) { return i % D < 3 ? double(light_.get()[i / D * 3 + i % D]) : uniform(0, 1)(i); });
+  r_.N = k_.N, r_.C = C, r_.D = D, r_.P = P;
+  r_.width = k_.width, r_.height = k_.height, r_.response = k_.response;
+  r_.means2d = means2d_.get(), r_.conics = conics_.get(), r_.peaks = peaks_.get();
+  r_.emission = emission_.get(), r_.backgrounds = backgrounds_.get();
+  r_.tile_offsets = tile_offsets_.get(), r_.splat_ids = splat_ids_.get();
+  r_.slots = slots_.get(), r_.splat_offsets = splat_offsets_.get();
+  r_.radiance = radiance_.get(), r_.transmittance = transmittance_.get(), r_.visibility = visibility_.get();
+  r_.last = last_.get(), r_.hits = hits_.get();
+  Call call;
+  call.require(cuda::blend(r_, call.context()));
+  radiance_.print("radiance"), transmittance_.print("transmittance"), visibility_.print("visibility");
+}
+
+template <class T>
+void Rendering<T>::blend_backward() {
+  const Array<T> d_radiance(k_.C * pixels_ * k_.D), d_transmittance(k_.C * pixels_), absgrad(2 * views());
+  d_radiance.fill(uniform(-1, 1)), d_transmittance.fill(uniform(-1, 1));
+  d_means2d_ = Array<T>(2 * views()), d_conics_ = Array<T>(3 * views()), d_peaks_ = Array<T>(views());
+  d_emission_ = Array<T>(views() * k_.D);
+  BlendGrads<T> g{};
+  g.radiance = d_radiance.get(), g.transmittance = d_transmittance.get();
+  g.means2d = d_means2d_.get(), g.conics = d_conics_.get(), g.peaks = d_peaks_.get(), g.emission = d_emission_.get();
+  Call call;
+  call.require(cuda::blend_backward(r_, g, call.context()));
+  d_means2d_.print("grad means2d"), d_conics_.print("grad conics"), d_emission_.print("grad emission");
+  if (k_.D > kAbsgradChannels) return;
+  g.absgrad = absgrad.get();
+  Call absgrad_call;
+  absgrad_call.require(cuda::blend_backward(r_, g, absgrad_call.context()));
+  absgrad.print("absgrad");
+}
+
+template <class T>
+void Rendering<T>::shade_backward() {
+  const int64_t D = k_.D;
+  const Array<T> d_light(3 * views()), d_means(3 * k_.N), d_sh(k_.N * k_.coefficients * 3), d_views(16 * k_.C);
+  const Array<double> partial(partials());
+  d_light.fill([&](int64_t i) { return d_emission_.get()[i / 3 * D + (i % 3 < D ? i % 3 : 0)]; });
+  const ShadeGrads<T> g{d_light.get(), d_means.get(), d_sh.get(), d_views.get(), partial.get()};
+  Call call;
+  call.require(cuda::shade_backward(s_, g, call.context()));
+  d_means.print("grad means (shade)"), d_sh.print("grad sh"), d_views.print("grad viewmats (shade)");
+}
+
+template <class T>
+void Rendering<T>::project_backward() {
+  const int64_t N = k_.N, C = k_.C;
+  const Array<T> d_depths(views()), d_means(3 * N), d_quats(4 * N), d_scales(3 * N), d_factors(9 * N);
+  const Array<T> d_amplitudes(N), d_views(16 * C), d_intrinsics(4 * C);
+  const Array<double> partial(partials());
+  d_depths.fill(uniform(-1, 1));
+  ProjectGrads<T> g{};
+  g.means2d = d_means2d_.get(), g.conics = d_conics_.get(), g.depths = d_depths.get(), g.peaks = d_peaks_.get();
+  g.means = d_means.get(), g.amplitudes = d_amplitudes.get(), g.viewmats = d_views.get();
+  g.intrinsics = d_intrinsics.get(), g.partial = partial.get();
+  if (k_.with_factors) {
+    g.factors = d_factors.get();
+  } else {
+    g.quats = d_quats.get(), g.scales = d_scales.get();
+  }
+  Call call;
+  call.require(cuda::project_backward(p_, g, call.context()));
+  d_means.print("grad means"), d_views.print("grad viewmats"), d_intrinsics.print("grad intrinsics");
+  if (k_.with_factors) {
+    d_factors.print("grad factors");
+  } else {
+    d_quats.print("grad quats"), d_scales.print("grad scales");
+  }
+}
+
 template <class T>
 void render(const Case& k) {
-  std::mt19937 random(1);
-  const auto uniform = [&](double low, double high) {
-    return [&random, low, high](int64_t) { return low + (high - low) * (double(random()) / 4294967296.0); };
-  };
-  const auto camera = [&](int64_t i) { return i % 16 % 5 == 0 ? 1.0 : i % 16 == 3 ? 0.2 * double(i / 16) : 0.0; };
-  const int64_t N = k.N, C = k.C, D = k.D, K = k.coefficients, pixels = int64_t(k.width) * k.height;
-  const Array<T> means(3 * N), quats(4 * N), scales(3 * N), factors(9 * N), amplitudes(N);
-  const Array<T> viewmats(16 * C), intrinsics(4 * C), sh(N * K * 3), backgrounds(C * D);
-  means.fill([&](int64_t i) { return i % 3 == 2 ? uniform(2, 4)(i) : uniform(-1.2, 1.2)(i); });
-  quats.fill(uniform(-1, 1)), scales.fill(uniform(0.1 * k.largest, k.largest)), factors.fill(uniform(-0.2, 0.2));
-  amplitudes.fill(uniform(0.1, 0.9)), sh.fill(uniform(-0.5, 0.5)), backgrounds.fill(uniform(0, 1));
-  viewmats.fill(camera);
-  intrinsics.fill([&](int64_t i) { return i % 4 < 2 ? 0.9 * k.width : i % 4 == 2 ? k.width / 2.0 : k.height / 2.0; });
-
-  const Array<T> means2d(2 * C * N), conics(3 * C * N), depths(C * N), peaks(C * N), extents(2 * C * N);
-  ProjectArgs<T> p{};
-  p.N = N, p.C = C;
-  p.means = means.get(), p.amplitudes = amplitudes.get();
-  if (k.with_factors) {
-    p.factors = factors.get();
-  } else {
-    p.quats = quats.get(), p.scales = scales.get();
-  }
-  p.viewmats = viewmats.get(), p.intrinsics = intrinsics.get();
-  p.width = k.width, p.height = k.height;
-  p.near_plane = 0.1, p.far_plane = 100, p.eps2d = 0.3;
-  p.antialiased = k.antialiased, p.response = k.response;
-  p.means2d = means2d.get(), p.conics = conics.get(), p.depths = depths.get();
-  p.peaks = peaks.get(), p.extents = extents.get();
-  Call project_call;
-  project_call.require(cuda::project(p, project_call.context()));
-  means2d.print("means2d"), conics.print("conics"), peaks.print("peaks");
-
-  const Array<T> light(3 * C * N);
-  ShadeArgs<T> s{};
-  s.N = N, s.C = C, s.K = int(K), s.degree = k.degree;
-  s.means = means.get(), s.sh = sh.get(), s.viewmats = viewmats.get(), s.extents = extents.get();
-  s.emission = light.get();
-  Call shade_call;
-  shade_call.require(cuda::shade(s, shade_call.context()));
-  light.print("emission");
-
-  const int64_t tiles = int64_t((k.width + kTile - 1) / kTile) * ((k.height + kTile - 1) / kTile);
-  const Array<int32_t> tile_offsets(C * tiles + 1), splat_offsets(C * N + 1);
-  BinArgs<T> b{};
-  b.N = N, b.C = C, b.width = k.width, b.height = k.height;
-  b.means2d = means2d.get(), b.conics = conics.get(), b.depths = depths.get();
-  b.peaks = peaks.get(), b.extents = extents.get();
-  b.tile_offsets = tile_offsets.get(), b.splat_offsets = splat_offsets.get();
-  Call bin_call;
-  cuda::BinState state;
-  bin_call.require(cuda::bin_count(b, bin_call.context(), state));
-  const int64_t P = state.pairs;
-  const Array<int32_t> splat_ids(P), slots(P);
-  b.splat_ids = splat_ids.get(), b.slots = slots.get();
-  bin_call.require(cuda::bin_fill(b, bin_call.context(), state));
-  splat_ids.print("splat_ids"), slots.print("slots");
-
-  const Array<T> emission(C * N * D), radiance(C * pixels * D), transmittance(C * pixels), visibility(C * N);
-  const Array<int32_t> last(C * pixels);
-  const Array<int16_t> hits(P);
-  emission.fill([&](int64_t i) { return i % D < 3 ? light.get()[i / D * 3 + i % D] : uniform(0, 1)(i); });
-  BlendArgs<T> r{};
-  r.N = N, r.C = C, r.D = D, r.P = P;
-  r.width = k.width, r.height = k.height, r.response = k.response;
-  r.means2d = means2d.get(), r.conics = conics.get(), r.peaks = peaks.get();
-  r.emission = emission.get(), r.backgrounds = backgrounds.get();
-  r.tile_offsets = tile_offsets.get(), r.splat_ids = splat_ids.get();
-  r.slots = slots.get(), r.splat_offsets = splat_offsets.get();
-  r.radiance = radiance.get(), r.transmittance = transmittance.get(), r.visibility = visibility.get();
-  r.last = last.get(), r.hits = hits.get();
-  Call blend_call;
-  blend_call.require(cuda::blend(r, blend_call.context()));
-  radiance.print("radiance"), transmittance.print("transmittance"), visibility.print("visibility");
-
-  const Array<T> d_radiance(C * pixels * D), d_transmittance(C * pixels);
-  d_radiance.fill(uniform(-1, 1)), d_transmittance.fill(uniform(-1, 1));
-  const Array<T> d_means2d(2 * C * N), d_conics(3 * C * N), d_peaks(C * N), d_emission(C * N * D);
-  const Array<T> absgrad(2 * C * N);
-  BlendGrads<T> rg{};
-  rg.radiance = d_radiance.get(), rg.transmittance = d_transmittance.get();
-  rg.means2d = d_means2d.get(), rg.conics = d_conics.get(), rg.peaks = d_peaks.get(), rg.emission = d_emission.get();
-  Call blend_backward_call;
-  blend_backward_call.require(cuda::blend_backward(r, rg, blend_backward_call.context()));
-  d_means2d.print("grad means2d"), d_conics.print("grad conics"), d_emission.print("grad emission");
-  if (D <= kAbsgradChannels) {
-    rg.absgrad = absgrad.get();
-    Call absgrad_call;
-    absgrad_call.require(cuda::blend_backward(r, rg, absgrad_call.context()));
-    absgrad.print("absgrad");
-  }
-
-  const int64_t partials = cuda::camera_chunks(N) * C * 16 + 1;
-  const Array<T> d_light(3 * C * N), d_means(3 * N), d_sh(N * K * 3), d_views(16 * C);
-  const Array<double> shade_partial(partials), project_partial(partials);
-  d_light.fill([&](int64_t i) { return d_emission.get()[i / 3 * D + (i % 3 < D ? i % 3 : 0)]; });
-  const ShadeGrads<T> sg{d_light.get(), d_means.get(), d_sh.get(), d_views.get(), shade_partial.get()};
-  Call shade_backward_call;
-  shade_backward_call.require(cuda::shade_backward(s, sg, shade_backward_call.context()));
-  d_means.print("grad means (shade)"), d_sh.print("grad sh"), d_views.print("grad viewmats (shade)");
-
-  const Array<T> d_depths(C * N), e_means(3 * N), e_quats(4 * N), e_scales(3 * N), e_factors(9 * N);
-  const Array<T> e_amplitudes(N), e_views(16 * C), e_intrinsics(4 * C);
-  d_depths.fill(uniform(-1, 1));
-  ProjectGrads<T> pg{};
-  pg.means2d = d_means2d.get(), pg.conics = d_conics.get(), pg.depths = d_depths.get(), pg.peaks = d_peaks.get();
-  pg.means = e_means.get(), pg.amplitudes = e_amplitudes.get(), pg.viewmats = e_views.get();
-  pg.intrinsics = e_intrinsics.get(), pg.partial = project_partial.get();
-  if (k.with_factors) {
-    pg.factors = e_factors.get();
-  } else {
-    pg.quats = e_quats.get(), pg.scales = e_scales.get();
-  }
-  Call project_backward_call;
-  project_backward_call.require(cuda::project_backward(p, pg, project_backward_call.context()));
-  e_means.print("grad means"), e_views.print("grad viewmats"), e_intrinsics.print("grad intrinsics");
-  if (k.with_factors) {
-    e_factors.print("grad factors");
-  } else {
-    e_quats.print("grad quats"), e_scales.print("grad scales");
-  }
+  Rendering<T> rendering(k);
+  rendering.project();
+  rendering.shade();
+  rendering.bin();
+  rendering.blend();
+  rendering.blend_backward();
+  rendering.shade_backward();
+  rendering.project_backward();
 }
 
 template <class T>
