@@ -1,8 +1,10 @@
-"""Builds splatrender/_C.abi3.so: the CPU kernels once per instruction set, and with nvcc the CUDA kernels, on torch's
-stable ABI. CUDA's runtime is linked statically, so the same file also loads on machines without a driver.
+"""Build splatrender/_C.abi3.so, the compiled kernels, on torch's stable ABI.
+
+The CPU kernels are built once per instruction set, the CUDA kernels where nvcc is. CUDA's runtime is linked statically:
+the same file also loads on machines without a driver.
 
 torch is needed for its headers only and need not be importable: an isolated `pip install .` finds the one that is
-installed beside it, so nothing is downloaded and no version has to match. Environment:
+installed beside it; nothing is downloaded and no version has to match. Environment:
 
     SPLATRENDER_CUDA=0|1         0 leaves the CUDA kernels out, 1 fails when they cannot be built; default: when nvcc is
                                  there
@@ -75,7 +77,7 @@ def find_nvcc() -> str | None:
 
 
 def cuda_compiler() -> str | None:
-    """nvcc, if the CUDA kernels shall be built."""
+    """Return the path of nvcc, or None where the CUDA kernels are not built."""
     wish = os.environ.get("SPLATRENDER_CUDA", "")
     if wish not in ("", "0", "1"):
         raise SystemExit(f"splatrender: SPLATRENDER_CUDA: expected 0 or 1, got {wish!r}")
@@ -88,7 +90,7 @@ def cuda_compiler() -> str | None:
 
 
 def cuda_libraries(nvcc: str) -> Path:
-    """The folder of CUDA's static runtime."""
+    """Find the folder of CUDA's static runtime."""
     homes = [Path(nvcc).resolve().parent.parent]
     homes += [Path(p) for p in (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH")) if p]
     homes.append(Path("/usr/local/cuda"))
@@ -103,7 +105,7 @@ def cuda_libraries(nvcc: str) -> Path:
 
 
 def cuda_architectures() -> list[str]:
-    """Such as ["80", "90"]."""
+    """Return the architectures to compile for, such as ["80", "90"]."""
     wish = os.environ.get("SPLATRENDER_CUDA_ARCHS")
     words = re.split(r"[\s,;]+", wish.strip()) if wish else CUDA_FLAGS["architectures"]
     numbers = [re.sub(r"^(sm_|compute_)", "", w).replace(".", "") for w in words]

@@ -15,7 +15,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bin_op(Tensor means2d, Tensor conics,
   check_image(check, width, height);
   const int64_t N = check.size("N"), C = check.size("C");
   check.require(C <= kMostRows / tile_count(width, height), "width, height", "fewer than 2^31 tiles in all cameras",
-                std::to_string(C) + " pictures of " + std::to_string(width) + " x " + std::to_string(height));
+                std::to_string(C) + " images of " + std::to_string(width) + " x " + std::to_string(height));
   Tensor tile_offsets = make(means2d, {C * tile_count(width, height) + 1}, ScalarType::Int);
   Tensor splat_offsets = make(means2d, {C * N + 1}, ScalarType::Int);
   Tensor splat_ids, slots;

@@ -1,5 +1,5 @@
-// Checks of what a stage is given: device, dtype, shape. A dimension is a number or a letter; the first tensor that
-// carries a letter fixes it. Every message names the tensor, what was expected and what was found.
+// Checks of the arguments of a stage: device, dtype, shape. A dimension is a number or a letter; the first tensor that
+// carries a letter fixes it. Every message has the form "op: NAME: expected X, got Y".
 #pragma once
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
@@ -87,7 +87,7 @@ class Checker {
     on_device(t, name);
     return t.is_contiguous() ? t : torch::stable::contiguous(t);
   }
-  // The first tensor says on which device all of them lie.
+  // The first tensor determines the device of all of them.
   void on_device(const Tensor& t, const char* name) {
     const std::string device = device_text(t);
     if (device_.empty()) {
@@ -144,7 +144,7 @@ inline int64_t bytes_of(ScalarType t) {
     default: return 1;
   }
 }
-// An uninitialised tensor on the device of `like`. The emulator fills it with NaN, so that what no kernel writes shows.
+// An uninitialised tensor on the device of `like`. The emulator fills it with NaN: values that no kernel writes show.
 inline Tensor make(const Tensor& like, std::vector<int64_t> shape, ScalarType dtype) {
   try {
     Tensor made = torch::stable::new_empty(like, shape, dtype);

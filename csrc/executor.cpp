@@ -1,4 +1,4 @@
-// The host side of a call of CUDA kernels. torch is asked for the current stream through C functions that are looked up
+// The host side of a call of CUDA kernels. The current stream comes from torch's C functions, which are looked up
 // when first needed: the plain one of torch 2.13 and newer, or the shim of 2.10 to 2.12, so that one binary serves all
 // and loads beside a torch without CUDA, which has neither.
 #include "executor.h"
@@ -39,7 +39,7 @@ static void* current_stream(int32_t device) {
     }
   }
   if (shim && shim(device, &found) == 0) return found;
-  throw std::runtime_error("splatrender: torch does not tell its current CUDA stream (device " +
+  throw std::runtime_error("splatrender: torch does not report its current CUDA stream (device " +
                            std::to_string(device) + "); torch >= 2.10 with CUDA is needed");
 }
 

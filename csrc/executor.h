@@ -1,4 +1,4 @@
-// Where a stage runs: on the CPU kernels, or on the CUDA kernels of the device on which its tensors lie, on torch's
+// Dispatch of a stage to the CPU kernels, or to the CUDA kernels of the device that has its tensors, on torch's
 // current stream there. SPLATRENDER_WITH_CUDA: the CUDA kernels are part of this build. SPLATRENDER_EMULATED: they are
 // run by the emulator, on CPU tensors, and there are no CPU kernels.
 #pragma once
@@ -16,7 +16,7 @@ class CudaCall {
   CudaCall(const CudaCall&) = delete;
   CudaCall& operator=(const CudaCall&) = delete;
   cuda::Context& context() { return context_; }
-  void require(const cuda::Status& status) const;  // throws what went wrong: op, kernel and CUDA's words
+  void require(const cuda::Status& status) const;  // throws with op, kernel and CUDA's message
 
  private:
   static void* allocate(void* self, int64_t bytes);

@@ -1,4 +1,4 @@
-// What the stages that walk the tile lists are given: checks and arguments that blend and flow_statistics share.
+// Inputs of the stages that walk the tile lists: checks and arguments that blend and flow_statistics share.
 #pragma once
 #include "executor.h"
 
@@ -35,8 +35,8 @@ inline ListInputs checked_lists(Checker& check, ScalarType type, const ListInput
   const int64_t C = check.size("C"), N = check.size("N"), P = check.size("P");
   in.tile_offsets = check(t.tile_offsets, "tile_offsets", ScalarType::Int, {C * tile_count(width, height) + 1});
   in.splat_offsets = check(t.splat_offsets, "splat_offsets", ScalarType::Int, {C * N + 1});
-  // The lists must be those that bin made for these sizes: the CPU kernels follow them without looking. Those of CUDA
-  // do look, because reading here would wait for the device.
+  // The lists must be those that bin made for these sizes: the CPU kernels follow them unchecked. Those of CUDA
+  // check each entry, because reading here would wait for the device.
   check.require(P == 0 || C * N > 0, "splat_ids", "no pairs where there are no splats", std::to_string(P) + " pairs");
   if (runs_on_cuda(t.means2d)) return in;
   const int32_t* tiles = cdata<int32_t>(in.tile_offsets);

@@ -1,5 +1,5 @@
 // The stages of rendering: one plain argument struct each, filled by the host side (project.cpp, shade.cpp, ...)
-// and read by the executors (cpu/). No torch here. Every pointer says its shape; rows are contiguous.
+// and read by the executors (cpu/). No torch here. Every pointer carries its shape; rows are contiguous.
 //
 //   N splats, C cameras, D channels, K spherical-harmonic coefficients, P splat-tile pairs, H x W pixels,
 //   tiles = ceil(W/16) * ceil(H/16) per camera; T is float or double.

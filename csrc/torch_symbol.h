@@ -9,7 +9,7 @@ namespace splatrender {
 //
 // RTLD_DEFAULT finds what the libraries that the extension needs export: libtorch_cpu.so at least. torch loads
 // libtorch_cuda.so with RTLD_LOCAL, which hides it from RTLD_DEFAULT, and an extension that was linked against a build
-// of torch without CUDA does not need that library. RTLD_NOLOAD asks for the copy that torch has loaded, and loads
+// of torch without CUDA does not need that library. RTLD_NOLOAD returns the copy that torch has loaded, and loads
 // none.
 inline void* torch_symbol(const char* name) {
   if (void* found = dlsym(RTLD_DEFAULT, name)) return found;

@@ -112,7 +112,7 @@ SR_INLINE void find_rows(const BinArgs<T>& a, const Grid& g, int64_t first, int 
   }
 }
 
-// Depth order is no order in memory: ask early for what the splats to come will need.
+// Depth order is no order in memory: prefetch for the splats to come.
 constexpr int64_t kFarAhead = 24, kAhead = 12;
 SR_INLINE void prefetch(const int32_t* order, int64_t k, int64_t end, const Span* spans, const Row* rows,
                         const int32_t* offsets) {
@@ -142,7 +142,7 @@ SR_INLINE Runs runs_of(int64_t visible, int64_t most) {
   return {visible, useful < most ? useful : most};
 }
 
-// What bin_count finds for bin_fill; everything is in the scratch memory.
+// Results of bin_count for bin_fill; everything is in the scratch memory.
 struct Found {
   Span* spans;          // [C*N]
   Row* rows;            // one stretch per splat, see Span

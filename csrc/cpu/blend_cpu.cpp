@@ -3,7 +3,7 @@
 // Forward has blocks of pixels as the outer loop, so that a block's transmittance and colour stay in registers.
 // Backward has splats as the outer loop, so that a splat's sums do. It walks back to front: the light from behind, S̃,
 // is summed as it comes, and the transmittance in front of a splat is recovered by division, T_i = T_{i+1} / (1-α_i).
-// Where a pixel was finished early, `last` says with which splat. Each (splat, tile) pair writes its sums to a slot of
+// Where a pixel was finished early, `last` names the splat. Each (splat, tile) pair writes its sums to a slot of
 // its own, and a splat's slots are side by side: no atomics, and the same bits with any number of threads.
 #include "blend_tile.h"
 #include "stage_table.h"
@@ -16,7 +16,7 @@ template <class T>
 struct BlendScratch {
   Scratch records, slots, written, order;
 };
-// One per calling thread: kept between calls, so that training does not ask the system for memory at every step.
+// One per calling thread: kept between calls: training does not allocate at every step.
 template <class T>
 BlendScratch<T>& blend_scratch() {
   static thread_local BlendScratch<T> s;
@@ -37,7 +37,7 @@ template <class T>
 struct Stretch {
   BlockExpansion<T> blocks[kStretch];
   alignas(64) T bracket[kStretch][kPixels];
-  alignas(64) T seen[kStretch][lanes_of<T>];  // Σ over blocks of T α, when asked for
+  alignas(64) T seen[kStretch][lanes_of<T>];  // Σ over blocks of T α, with VISIBILITY
   alignas(64) uint32_t reach[kStretch];       // bit per block
   uint32_t hit[kStretch];
   alignas(64) int32_t list[kStretch + 16];

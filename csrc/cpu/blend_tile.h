@@ -1,4 +1,4 @@
-// What forward and backward blending share: the packed splat record, the pixels of a tile, and the walk over a
+// Common parts of forward and backward blending: the packed splat record, the pixels of a tile, and the walk over a
 // tile's list that finds, for every splat, the 4x4 blocks of pixels it can reach.
 //
 // A tile is 16 blocks of 4x4 pixels. A block is one AVX-512 register of floats (or two AVX2, four SSE/NEON ones), so
@@ -175,7 +175,7 @@ SR_INLINE int list_of_block(const uint32_t* reach, int n, int block, int32_t* li
 }
 
 // log2 of the response at the pixels (lx, ly) of block b. Forward and backward must agree to the last bit on which
-// pixels lie above the cut-off, hence the fixed order of operations.
+// pixels are above the cut-off, hence the fixed order of operations.
 template <class S, class T>
 SR_INLINE S bracket_of(const Record<T>& r, S lx, S ly) {
   return multiply_add(multiply_add(S(r.xx), lx, S(r.xy) * ly), lx, multiply_add(S(r.yy) * ly, ly, S(r.log2_peak)));

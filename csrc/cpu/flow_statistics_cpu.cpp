@@ -1,4 +1,4 @@
-// What births and deaths would change: a walk over the tile lists that hold splats and probes in one depth order. The
+// Changes of the error by births and deaths: a walk over the tile lists that hold splats and probes in one depth order. The
 // formulas are in math/flow_statistics.h.
 //
 // A tile is blended front to back first, for the residual, and then walked back to front as blend_backward does. A
@@ -26,7 +26,7 @@ FlowScratch<T>& flow_scratch() {
   return s;
 }
 
-// Where the sums of a pair go: one number for a splat, `stride` for a probe.
+// Places of the sums of a pair: one number for a splat, `stride` for a probe.
 template <class T>
 struct FlowSlots {
   T *removals, *insertions;
@@ -138,7 +138,7 @@ double turn(FlowTile<T>& t) {
   return 0.5 * sum;
 }
 
-// One splat: what its removal costs; then the walk goes on in front of it.
+// One splat: the cost of its removal; moves the state of the pixels in front of it.
 template <Response R, class T>
 SR_INLINE T remove(FlowTile<T>& t, int64_t k, const Record<T>& r, const BlockExpansion<T>& block,
                    const Lattice<T>& lattice) {
@@ -224,7 +224,7 @@ void walk_backward(FlowTile<T>& t, const Lattice<T>& lattice, const FlowSlots<T>
   }
 }
 
-// Row i of camera c: adds up its pairs, which lie side by side.
+// Row i of camera c: adds up its pairs, which are side by side.
 template <class T>
 void gather(const FlowArgs<T>& f, const FlowSlots<T>& slots, int64_t i) {
   const auto& a = f.list;

@@ -5,7 +5,7 @@
 //   load        rows of u = x + y and v = x - y                      into rings of the last rows
 //   down        windows of u, v, u², v² along columns                from the rings
 //   across      the same along rows, then 1 - S and its three slopes per pixel, then the slopes' windows along rows
-//   down again  the slopes' windows along columns, and with them the gradient of rows that lie kSsimRadius higher
+//   down again  the slopes' windows along columns, and with them the gradient of rows that are kSsimRadius higher
 //
 // Colours stay interleaved: the neighbour of a number is 3 numbers away, and a row has no seams. Pixels outside the
 // image are 0. Sums are per row of a tile and in double, so nothing depends on the number of threads.
@@ -49,7 +49,7 @@ struct Tile {
   T* mean(int k, int g) const { return row(5 * kRing + k * kGroup + g); }  // k < 4, windows along columns
   T* pixel(int k) const { return row(5 * kRing + 4 * kGroup + k); }  // k < 3 slopes, 3: 1 - S
   bool inside(int y) const { return y >= 0 && y < a.height; }
-  // numbers of the image among those that lie at most `reach` outside the tile
+  // numbers of the image that are at most `reach` outside the tile
   int64_t first(int64_t reach) const { return 3 * int64_t(c0) < reach ? -3 * int64_t(c0) : -reach; }
   int64_t last(int64_t reach) const {
     const int64_t rest = 3 * int64_t(a.width - c1);

@@ -28,7 +28,7 @@ void project_chunk(const ProjectArgs<T>& a, int64_t c, int64_t begin, int64_t en
   for (int64_t i = begin; i < end; i += lanes_of<T>) {
     const int n = int(end - i < lanes_of<T> ? end - i : lanes_of<T>);
     const Vec3<S> mean = load_vec3<S>(a.means, 3, i, n);
-    // what lies behind or beyond is neither computed nor stored: one dot product decides for a whole pack
+    // splats behind or beyond are neither computed nor stored: one dot product decides for a whole pack
     const S z = dot(view.W.r[2], mean) + view.t.z;
     auto keep = (z > near_plane) & (z < far_plane);
     const int64_t at = c * a.N + i;

@@ -88,7 +88,7 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
       const T* m = a.viewmats + 16 * c;
       const Mat3<S> W = broadcast_rotation<S>(m);
       const Vec3<S> t{S(m[3]), S(m[7]), S(m[11])};
-      // Lanes that are not seen look ahead: a direction that is not defined would outlive its zero gradient.
+      // Lanes that are not seen get a direction along z: one that is not defined would outlive its zero gradient.
       const Vec3<S> path = load_vec3<S>(a.means, 3, i, n) + transposed_times(W, t);
       const Vec3<S> d{mask_or_zero(seen, path.x), mask_or_zero(seen, path.y), select(seen, path.z, S(T(1)))};
       const S inv = S(T(1)) / square_root(dot(d, d));

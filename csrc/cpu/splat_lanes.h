@@ -60,7 +60,7 @@ SR_INLINE void transpose4(const T* in, int64_t in_stride, T* out, int64_t out_st
   r[2] = __builtin_shufflevector(c, d, 0, 1, 4, 5), r[3] = __builtin_shufflevector(c, d, 2, 3, 6, 7);
   for (int i = 0; i < 4; ++i) std::memcpy(out + i * out_stride, &r[i], sizeof(V));
 }
-// Asks for the rows of the next pack while this one is worked on: lanes are filled column by column, which the
+// Prefetches the rows of the next pack while this one is worked on: lanes are filled column by column, which the
 // hardware does not recognise as a walk through memory.
 template <int WRITE, class T>
 SR_INLINE void prefetch_rows(const T* rows, int64_t stride) {

@@ -1,4 +1,4 @@
-// What each loop file of one instruction set contributes to that set's table.
+// Entries that each loop file of one instruction set contributes to that set's table.
 #pragma once
 #include "../math/pack.h"
 #include "kernels.h"

@@ -4,7 +4,7 @@
 //  2. a prefix sum numbers the pairs by splat: these are the slots;
 //  3. one sort of the splats by depth, over all cameras at once, stable, so that equal depths keep their numbers'
 //  order;
-//  4. a second prefix sum, in depth order, says where each splat writes its pairs;
+//  4. a second prefix sum, in depth order, gives the place where each splat writes its pairs;
 //  5. emit_kernel: the pairs in depth order, keyed by tile alone (cameras count on); a stable sort by the few bits of a
 //     tile's number then leaves every tile's list in depth order;
 //  6. list_kernel: unpacks the lists, and finds where each tile's begins.
@@ -13,7 +13,7 @@
 // and depth at once would move them six times. The host reads the number of pairs back between 4 and 5, to size the
 // lists: the one hidden synchronisation of the library.
 //
-// A thread goes through the tiles of its own splat; where these are many, as those of a splat that fills the picture,
+// A thread goes through the tiles of its own splat; where these are many, as those of a splat that fills the image,
 // the whole warp does: with rows of tiles side by side to count, and with the tiles of a row to emit. The pairs and
 // their order are the same.
 //
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(256)
   if (i < a.C * a.N) by_depth[i] = counts[order[i]];
 }
 
-// What emit_kernel knows of one splat: where its pairs go, and which slots they have.
+// One splat as emit_kernel has it: the place of its pairs, and their slots.
 struct Emission {
   int64_t place = 0;
   int32_t id = 0, slot = 0, end = 0;

@@ -1,6 +1,6 @@
 // The parts of blend_backward_kernel.
 //
-// Backward. The list back to front, 32 entries at a time; `hits` names those that a quadrant has to look at. Everything
+// Backward. The list back to front, 32 entries at a time; `hits` marks those that a quadrant has to visit. Everything
 // that a splat needs from a pixel is two numbers: dE = ∂L/∂ln a and w = T α. The nine sums over pixels (dE times 1, dx,
 // dy, dx², dx dy, dy²; w times the pixel's gradient) are linear in them. So a warp first goes pixel-parallel over a few
 // splats and leaves (dE, w) in shared memory, then splat-parallel: a lane sums a share of the pixels of one splat. That

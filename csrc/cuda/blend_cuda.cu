@@ -1,4 +1,4 @@
-// Blending front to back, forward and backward. See blend_tile.cuh for who owns what.
+// Blending front to back, forward and backward. See blend_tile.cuh for the layout.
 //
 // Forward. 128 entries of the tile's list at a time: each thread fetches one splat and tests its ellipse exactly
 // against the four quadrants; then each warp walks the entries that meet its own. Which 4x4 blocks a splat changed is
@@ -6,7 +6,7 @@
 //
 // Backward: see blend_backward.cuh.
 //
-// More than four channels are blended in passes of four. Backward is linear in the gradient of the picture, so the
+// More than four channels are blended in passes of four. Backward is linear in the gradient of the image, so the
 // passes simply add up.
 #include <type_traits>
 

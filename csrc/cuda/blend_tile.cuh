@@ -1,9 +1,9 @@
-// What all walks over the tile lists share: a splat as the inner loops read it, the pixels of a thread, the exponent at
-// a pixel, and which quadrants a splat meets.
+// Common parts of all walks over the tile lists: a splat as the inner loops read it, the pixels of a thread, the
+// exponent at a pixel, and the quadrants that a splat meets.
 //
 // A block of 128 threads blends one 16x16 tile. Each of its four warps owns a quadrant of 8x8 pixels and walks only the
-// splats that meet it; a lane owns two pixels of one column, (x, y) and (x, y + 4), so that what depends on a splat
-// alone, or on its column, is read and computed once for both. A quadrant is four of the sixteen 4x4 blocks whose bits
+// splats that meet it; a lane owns two pixels of one column, (x, y) and (x, y + 4): what depends on a splat alone, or
+// on its column, is read and computed once for both. A quadrant is four of the sixteen 4x4 blocks whose bits
 // make up `hits`.
 #pragma once
 #include "../math/ellipse.h"
@@ -34,13 +34,13 @@ struct alignas(32) Footprint {
   Quad<T> tail;  // yy, log2_peak, unused, unused
 };
 
-// Where a block, a warp and a lane work.
+// Place of a block, a warp and a lane.
 template <class T>
 struct Place {
   int64_t tile, camera;
   int x0, y0;  // first pixel of the tile
   int warp, lane;
-  int x, y;  // first pixel of the lane; its second lies four rows below
+  int x, y;  // first pixel of the lane; its second is four rows below
   T px, py;  // and the centre of the first
   int begin, end;  // the tile's list
   int64_t pixel[kSlots];
@@ -69,7 +69,7 @@ struct Place {
 };
 constexpr unsigned kQuadrantHits = 0x33;  // blocks (0,0), (0,1), (1,0), (1,1) of a quadrant, unshifted
 
-// Entries of the lists. They come from the caller unread: a wrong one gives a wrong picture, but stays in bounds.
+// Entries of the lists. They come from the caller unread: a wrong one gives a wrong image, but stays in bounds.
 template <class T>
 __device__ __forceinline__ int64_t id_at(const BlendArgs<T>& a, int k) {
   return min(unsigned(a.splat_ids[k]), unsigned(a.C * a.N) - 1u);
@@ -86,7 +86,7 @@ __device__ __forceinline__ void load_channels(const T* row, int64_t channels, in
   for (int c = 0; c < D; ++c) out[c] = first + c < channels ? row[first + c] : T(0);
 }
 
-// The exponent along a column of pixels. Forward and backward must agree to the last bit on which pixels lie above the
+// The exponent along a column of pixels. Forward and backward must agree to the last bit on which pixels are above the
 // cut-off, hence the explicit order of operations.
 template <class T>
 struct Column {
@@ -105,7 +105,7 @@ struct Column {
   }
 };
 
-// Which quadrants of the tile the ellipse of the cut-off meets: bit 2·row + column.
+// The quadrants of the tile that the ellipse of the cut-off meets: bit 2·row + column.
 template <class T>
 __device__ __forceinline__ unsigned quadrants_met(const Footprint<T>& f, int x0, int y0) {
   // in units of log2, and with the sign turned: -xx dx² - xy dx dy - yy dy² <= level
@@ -128,7 +128,7 @@ __device__ __forceinline__ unsigned quadrants_met(const Footprint<T>& f, int x0,
   return met;
 }
 
-// What every walk over the lists needs before it starts.
+// Inputs of every walk over the lists.
 template <class T>
 struct Prepared {
   const Footprint<T>* footprints;

@@ -1,4 +1,4 @@
-// What births and deaths would change; the formulas are in math/flow_statistics.h, the layout in blend_tile.cuh.
+// Changes of the error by births and deaths; the formulas are in math/flow_statistics.h, the layout in blend_tile.cuh.
 //
 // A block takes a tile, a warp a quadrant, a lane two pixels, whose state stays in registers: first the list front to
 // back, as in blending, to the residual; then back to front, where a splat sums one number over the pixels and a probe
@@ -13,7 +13,7 @@ namespace splatrender::cuda {
 constexpr int kFlowBatch = 16;   // entries that are fetched at once
 constexpr int kFlowSums = kMassesMost * kQuadratic;
 
-// Where the sums of a pair go: one number for a splat, `stride` for a probe.
+// Places of the sums of a pair: one number for a splat, `stride` for a probe.
 template <class T>
 struct FlowSlots {
   T *removals, *insertions;

@@ -37,7 +37,7 @@ constexpr int kColumns = sizeof(T) == 4 ? 2 : 1;  // of a thread: pixels side by
 template <class T>
 constexpr int kLossBlocks = sizeof(T) == 4 ? 2 : 1;  // of a multiprocessor at a time, as registers allow
 template <class T>
-constexpr int kBlockPixels = kLossThreads / 3 * kColumns<T>;  // of a row that a block looks at
+constexpr int kBlockPixels = kLossThreads / 3 * kColumns<T>;  // pixels of a row that a block reads
 template <class T>
 constexpr int kStripPixels = kBlockPixels<T> - 4 * kSsimRadius;  // of which it finds the gradient
 constexpr int kExtraRows = 4 * kSsimRadius + 1;  // rows that a block goes through beside those of its band
@@ -73,7 +73,7 @@ struct alignas(2 * sizeof(T)) Pair {
 };
 
 // One row in shared memory: pixels of even and of odd columns apart, so that neighbouring threads read neighbouring
-// places. The padding is read by the outermost threads, for slopes that none asks for.
+// places. The padding is read by the outermost threads, for slopes that no thread uses.
 template <class T>
 struct SharedRow {
   static constexpr int kPadding = 3, kPlaces = kLossThreads + 2 * kPadding;
@@ -130,7 +130,7 @@ __device__ __forceinline__ T part_of_255(T held) {
   return multiply_add(multiply_add(-near, T(255), number), kInverse, near);
 }
 
-// A number of the two images as it comes from memory. It is not looked at before the next row, so that nothing waits.
+// A number of the two images as it comes from memory. It is first used with the next row: nothing waits for it.
 template <class T>
 struct Fetched {
   T x, other;
@@ -143,9 +143,9 @@ struct LossColumns {
   static constexpr int C = kColumns<T>;
   static constexpr unsigned kAll = (1u << C) - 1;
   int pixel;  // the first, of those of the block
-  unsigned number;  // of it in the row of the image; of the last pixel where it lies outside
-  unsigned in_row;  // bit c: column c lies in the image; the second not without the first: strips begin at even pixels
-  unsigned kept = 0;  // bit C k + c: row y - k of column c lies in the image, and the mask keeps it
+  unsigned number;  // number of the pixel in the row; of the last pixel where it is outside
+  unsigned in_row;  // bit c: column c is in the image; the second not without the first: strips begin at even pixels
+  unsigned kept = 0;  // bit C k + c: row y - k of column c is in the image, and the mask keeps it
   Fetched<T> next[C];
 
   __device__ __forceinline__ LossColumns(const LossArgs<T>& a, int strip) : in_row(0) {
@@ -158,7 +158,7 @@ struct LossColumns {
     }
     number = 3 * unsigned(in_row ? wanted : a.width - 1) + threadIdx.x % 3;
   }
-  // Whether some of its pixels lie at least so far from the block's edges.
+  // True where some of its pixels are at least so far from the block's edges.
   __device__ __forceinline__ bool has(int margin) const {
     return pixel + C - 1 >= margin && pixel <= kBlockPixels<T> - 1 - margin;
   }

@@ -16,7 +16,7 @@ __global__ void __launch_bounds__(256) footprint_kernel(BlendArgs<T> a, Footprin
 
 // The tiles of all cameras by falling length of their lists, in classes of powers of two: the heaviest start first, so
 // that none is left alone at the end. One block; the order within a class does not matter to any result. Lanes of one
-// class take their places together: most tiles of a picture are in two or three classes.
+// class take their places together: most tiles of an image are in two or three classes.
 template <class T>
 __global__ void __launch_bounds__(1024) tile_order_kernel(BlendArgs<T> a, int64_t tiles, int32_t* order) {
   constexpr int kClasses = 33;

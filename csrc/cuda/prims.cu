@@ -39,7 +39,7 @@ template Status sort_pairs(const uint32_t*, uint32_t*, const uint64_t*, uint64_t
 
 Status sticky_error() {
   const Status status = status_of("cudaDeviceSynchronize", cudaDeviceSynchronize());
-  cudaGetLastError();  // CUB looks at the last error: one that is not sticky is reported once
+  cudaGetLastError();  // CUB reads the last error: one that is not sticky is reported once
   return status;
 }
 

@@ -1,7 +1,7 @@
 // Projection, forward and backward.
 //
 // Forward: a thread is one splat in one camera, a block 256 splats in the same camera. Rows of 2, 3 or 4 numbers are
-// read and written as they lie: a warp's rows are one stretch of memory, whose lines the first access brings into L1
+// read and written in place: a warp's rows are one stretch of memory, whose lines the first access brings into L1
 // and the others find there.
 //
 // Backward: a thread takes a splat through all cameras, so that its gradients are summed in registers and stored once;
@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kProjectThreads) project_kernel(ProjectArgs<T>
   const T z = dot(view.W.r[2], mean) + view.t.z, zero(0);
   T x = zero, y = zero, depth = zero, peak = zero, ex = zero, ey = zero;
   Sym2<T> conic{zero, zero, zero};
-  if (z > T(a.near_plane) && z < T(a.far_plane)) {  // what lies behind or beyond is not even read
+  if (z > T(a.near_plane) && z < T(a.far_plane)) {  // a splat behind or beyond is not even read
     const auto o = project(view, mean, factor(a, i), a.amplitudes[i], T(a.eps2d), a.antialiased, Response(a.response));
     const auto extent = extent_of(o, true, T(a.width), T(a.height));
     ex = extent.x, ey = extent.y;

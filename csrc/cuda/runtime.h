@@ -1,5 +1,5 @@
-// What a kernel file needs of CUDA, and nothing of torch: the words of device code, launches that return a Status,
-// and the two copies that the stages make. With SPLATRENDER_EMULATED the same words come from tools/emulation/simt.h, and
+// The parts of CUDA that a kernel file needs, and nothing of torch: the keywords of device code, launches that return a Status,
+// and the two copies that the stages make. With SPLATRENDER_EMULATED the same keywords come from tools/emulation/simt.h (an include path of its build), and
 // the kernels run as plain C++ on the CPU.
 //
 // Rules that keep a kernel provable without a GPU: __syncthreads and its _count, _and, _or forms; warp intrinsics with

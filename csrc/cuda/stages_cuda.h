@@ -20,7 +20,7 @@ Status shade(const ShadeArgs<T>&, Context&);
 template <class T>
 Status shade_backward(const ShadeArgs<T>&, const ShadeGrads<T>&, Context&);
 
-// What bin_count leaves for bin_fill, in scratch memory of the context.
+// Results of bin_count for bin_fill, in scratch memory of the context.
 struct BinState {
   int64_t pairs = 0;
   const int32_t* order = nullptr;   // [C*N] splats by depth

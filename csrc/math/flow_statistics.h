@@ -1,4 +1,4 @@
-// What removing a splat and inserting a probe change, at one pixel.
+// Changes of the squared error by the removal of a splat and the insertion of a probe, at one pixel.
 //
 // Let T be the transmittance in front of an entry of the list, α its opacity, c its colour, S̃ the light from behind it
 // with the transmittance in front of it, and r = radiance - photo. Then, exactly and for every response,
@@ -25,7 +25,7 @@ SR_INLINE S removal_change(S odds, S after, S color, S behind, S residual) {
   return dC * (residual + S(0.5) * dC);
 }
 
-// What an insertion needs of a pixel at every mass.
+// Terms of an insertion that are the same at every mass.
 template <class S>
 struct InsertionTerms {
   S rD, DD;                                        // ⟨r, D⟩, |D|²

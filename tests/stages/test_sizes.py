@@ -30,7 +30,7 @@ def test_too_many_pairs(kernel: Backend) -> None:
 def test_too_many_tiles(kernel: Backend) -> None:
     none = [torch.zeros(200, 0, n) for n in (2, 3)] + [torch.zeros(200, 0)] * 2
     args = [*none, torch.zeros(200, 0, 2), SIDE, SIDE]
-    assert_refuses(kernel.bin_splats, args, {}, "2^31 tiles", "200 pictures of 65535 x 65535")
+    assert_refuses(kernel.bin_splats, args, {}, "2^31 tiles", "200 images of 65535 x 65535")
 
 
 def test_too_many_rows(kernel: Backend) -> None:

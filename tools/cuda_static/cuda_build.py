@@ -1,4 +1,4 @@
-"""nvcc on one source at a time: a cubin, and what the assembler says of its kernels, without a GPU.
+"""nvcc on one source at a time: a cubin, and the assembler's report on its kernels.
 
 Results stay in build/cuda_static, by a hash of sources, flags and compiler: a second run is free.
 """
@@ -31,7 +31,7 @@ _NAMESPACE = re.compile(r"(?:\(anonymous namespace\)::|\b[A-Za-z_]\w*::)+")
 
 @dataclass(frozen=True)
 class Resources:
-    """What a kernel takes, per thread (registers, stack, spills) and per block (shared memory).
+    """Resources of a kernel: per thread registers, stack and spills, per block shared memory.
 
     Attributes:
         kernel: its short name, such as blend_kernel<float, 3, 0>.
@@ -56,7 +56,7 @@ class Compiled:
 
 
 def find_tool(name: str) -> str | None:
-    """A tool of CUDA's on the PATH, in CUDA_HOME, at the usual place or from PyPI.
+    """Find a tool of CUDA's on the PATH, in CUDA_HOME, at the usual place or from PyPI.
 
     Args:
         name: nvcc, cuobjdump or nvdisasm.
@@ -72,7 +72,7 @@ def find_tool(name: str) -> str | None:
 
 @cache
 def disassemble(cubin: Path, *options: str) -> str:
-    """What cuobjdump prints of a cubin: its machine code with -sass, its tables with -elf."""
+    """Return what cuobjdump prints of a cubin: machine code with -sass, tables with -elf."""
     found = {name: find_tool(name) for name in ("cuobjdump", "nvdisasm")}
     for name, path in found.items():
         if path is None:
@@ -94,19 +94,19 @@ def disassemble(cubin: Path, *options: str) -> str:
 
 
 def threads_per_block(cubin: Path) -> dict[str, int]:
-    """The largest block that each kernel was compiled for (__launch_bounds__), by mangled name."""
+    """Read the largest block that each kernel was compiled for (__launch_bounds__)."""
     pieces = re.split(r"^\.nv\.info\.(\S+)", disassemble(cubin, "-elf"), flags=re.MULTILINE)[1:]
     found = {}
     for name, text in zip(pieces[::2], pieces[1::2], strict=True):
-        said = re.search(r"EIATTR_(?:MAX_THREADS|REQNTID)\s+Format:\s+\S+\s+Value:\s+(.+)", text)
-        if said:
-            found[name] = math.prod(int(word, 16) for word in said[1].split())
+        match = re.search(r"EIATTR_(?:MAX_THREADS|REQNTID)\s+Format:\s+\S+\s+Value:\s+(.+)", text)
+        if match:
+            found[name] = math.prod(int(word, 16) for word in match[1].split())
     return found
 
 
 @cache
 def nvcc_release() -> str:
-    """Such as 13.0.88."""
+    """Return the release of nvcc, such as 13.0.88."""
     words = subprocess.run(
         [_nvcc(), "--version"], capture_output=True, text=True, check=True
     ).stdout
@@ -115,13 +115,13 @@ def nvcc_release() -> str:
 
 
 def cuda_sources(*, libraries: bool = False) -> list[Path]:
-    """The kernel files, with those that only instantiate library kernels if asked for."""
+    """List the kernel files; with `libraries` also those that only instantiate library kernels."""
     found = sorted((ROOT / "csrc/cuda").glob("*.cu"))
     return [p for p in found if libraries or p.name not in LIBRARY_SOURCES]
 
 
 def flags_of(source: Path) -> list[str]:
-    """nvcc's flags for a kernel file, the same that setup.py uses."""
+    """Return nvcc's flags for a kernel file, the same that setup.py uses."""
     return [*FLAGS["flags"], *FLAGS["flags_of_file"].get(source.name, [])]
 
 
@@ -133,7 +133,7 @@ def compile_all(
     jobs: int = 2,
     cache: Path = CACHE,
 ) -> list[Compiled]:
-    """Compile every source for every architecture, or take what an earlier run has compiled.
+    """Compile every source for every architecture, or reuse what an earlier run has compiled.
 
     Args:
         sources: kernel files.
@@ -146,16 +146,16 @@ def compile_all(
         In the order of sources, then archs.
 
     Raises:
-        SystemExit: where a source does not compile, with nvcc's words.
+        SystemExit: a source does not compile; the message is nvcc's.
     """
     pairs = [(source, arch) for source in sources for arch in tuple(archs)]
     headers = _headers_hash()
     with ThreadPoolExecutor(jobs) as pool:
-        return list(pool.map(lambda p: _compile(*p, extra, headers, cache), pairs))
+        return list(pool.map(lambda p: _compile(p[0], p[1], extra, headers, cache), pairs))
 
 
 def short_names(mangled: Iterable[str]) -> dict[str, str]:
-    """Names without return type, namespaces and arguments, by mangled name."""
+    """Return the names without return type, namespaces and arguments, by mangled name."""
     names = list(mangled)
     done = subprocess.run(
         ["c++filt"], input="\n".join(names), capture_output=True, text=True, check=True
@@ -164,7 +164,7 @@ def short_names(mangled: Iterable[str]) -> dict[str, str]:
 
 
 def parse_report(words: str) -> dict[str, tuple[int, int, int, int]]:
-    """Registers, static shared memory, stack and spills by mangled name, of `ptxas -v`.
+    """Read registers, static shared memory, stack and spills from `ptxas -v`, by mangled name.
 
     Example:
         >>> parse_report('''ptxas info : Compiling entry function 'k' for 'sm_90'
@@ -206,7 +206,7 @@ def _compile(
 
 
 def _headers_hash() -> str:
-    """Of everything that a kernel file may include."""
+    """Return a hash of everything that a kernel file may include."""
     digest = hashlib.sha256()
     headers = [p for p in (ROOT / "csrc").rglob("*") if p.suffix in (".h", ".cuh")]
     for path in sorted(headers):
@@ -222,7 +222,7 @@ def _nvcc() -> str:
 
 
 def _short_name(demangled: str) -> str:
-    """void a::k<a::F, 3>(float*) -> k<F, 3>"""
+    """Shorten a name: void a::k<a::F, 3>(float*) -> k<F, 3>."""
     plain = _NAMESPACE.sub("", demangled)
     depth = 0
     for place, letter in enumerate(plain):

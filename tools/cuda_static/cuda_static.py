@@ -1,4 +1,4 @@
-"""What the compiler shows of the CUDA kernels, without a GPU.
+"""Report on the compiled CUDA kernels, without a GPU.
 
 Registers, memory, occupancy, machine instructions per pair of splat and pixel, and bytes per pair
 of splat and tile; for other rasterizers too, compiled by the same nvcc with the same flags from
@@ -16,14 +16,13 @@ import argparse
 import json
 import re
 import tempfile
-from collections import Counter
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 from tools.cuda_static.cuda_build import (
     ROOT,
     Compiled,
-    Resources,
     compile_all,
     cuda_sources,
     disassemble,
@@ -32,9 +31,10 @@ from tools.cuda_static.cuda_build import (
 )
 from tools.cuda_static.gsplat_kernels import DESIGNS as GSPLAT
 from tools.cuda_static.gsplat_kernels import prepare, version
-from tools.cuda_static.kernel_loops import OURS, Count, Design, count, find_kernel
-from tools.cuda_static.occupancy import Occupancy, Request, occupancies
-from tools.cuda_static.sass import CLASSES, parse
+from tools.cuda_static.kernel_loops import OURS, Design, count, find_kernel
+from tools.cuda_static.occupancy import Request, occupancies
+from tools.cuda_static.records import Loops, Row
+from tools.cuda_static.sass import parse
 from tools.cuda_static.static_tables import markdown
 
 ARCHS = ("sm_80", "sm_90")
@@ -42,67 +42,19 @@ THREADS = 256  # of a block, where a kernel was compiled for any number: launch_
 LIMITS = ROOT / "tests" / "cuda" / "cuda_resources.json"
 
 
-@dataclass(frozen=True)
-class Row:
-    """One kernel on one architecture: what it takes, its block, how much of the GPU it fills."""
-
-    arch: str
-    resources: Resources
-    threads: int
-    dynamic_shared: int
-    occupancy: Occupancy
-
-
-@dataclass(frozen=True)
-class Loops:
-    """The loops of one rasterizer in one direction on one architecture."""
-
-    rasterizer: str
-    direction: str
-    arch: str
-    counts: tuple[Count, ...]
-
-    def per_pixel(self) -> dict[str, float]:
-        """Thread instructions per pair of splat and pixel, by class."""
-        return self._sum("pixel")
-
-    def per_entry(self) -> dict[str, float]:
-        """And those that a pair of splat and tile costs beside, whatever its pixels."""
-        return self._sum("entry")
-
-    def flops(self, unit: str) -> float:
-        """Floating-point operations per pair of splat and pixel, or per 'entry'."""
-        return sum(c.flops for c in self.counts if c.unit == unit)
-
-    def missed(self) -> float:
-        """Thread instructions per pair of a warp none of whose pixels is changed."""
-        return sum(c.missed for c in self.counts if c.unit == "pixel")
-
-    def bytes(self) -> float:
-        """Asked of global memory per pair of splat and tile."""
-        return sum(c.bytes for c in self.counts)
-
-    def _sum(self, unit: str) -> dict[str, float]:
-        total: Counter[str] = Counter()
-        for c in self.counts:
-            if c.unit == unit:
-                total.update(c.classes)
-        return {name: total[name] for name in CLASSES if total[name]}
-
-
 def our_kernels(archs: tuple[str, ...] = ARCHS) -> list[Compiled]:
-    """Every kernel of csrc/cuda but those of libraries, compiled."""
+    """Compile every kernel of csrc/cuda but those of libraries."""
     return compile_all(cuda_sources(), archs)
 
 
 def loops_of(
-    name: str, designs: dict[str, tuple[Design, ...]], compiled: list[Compiled]
+    name: str, designs: Mapping[str, tuple[Design, ...]], compiled: list[Compiled]
 ) -> list[Loops]:
     """Count the blend loops of a rasterizer.
 
     Args:
-        name: of the rasterizer.
-        designs: by direction.
+        name: name of the rasterizer.
+        designs: designs of its kernels by direction.
         compiled: its kernels.
 
     Returns:
@@ -125,12 +77,12 @@ def loops_of(
     return found
 
 
-def rows_of(compiled: list[Compiled], designs: dict[str, tuple[Design, ...]]) -> list[Row]:
-    """Resources and occupancy of every kernel.
+def rows_of(compiled: list[Compiled], designs: Mapping[str, tuple[Design, ...]]) -> list[Row]:
+    """Collect resources and occupancy of every kernel.
 
     Args:
         compiled: the kernels.
-        designs: where dynamic shared memory is taken from.
+        designs: source of the dynamic shared memory.
 
     Returns:
         A row per kernel and architecture.
@@ -148,10 +100,10 @@ def rows_of(compiled: list[Compiled], designs: dict[str, tuple[Design, ...]]) ->
 
 
 def limits_of(compiled: list[Compiled]) -> dict[str, dict[str, dict[str, int]]]:
-    """Registers and static shared memory by architecture and kernel, as the limits file has them.
+    """Return registers and static shared memory by architecture and kernel, as in the limits file.
 
     Raises:
-        ValueError: where two kernels have one name.
+        ValueError: two kernels have one name.
     """
     found: dict[str, dict[str, dict[str, int]]] = {}
     for one in compiled:
@@ -166,7 +118,7 @@ def limits_of(compiled: list[Compiled]) -> dict[str, dict[str, dict[str, int]]]:
 
 
 def write_limits(compiled: list[Compiled]) -> None:
-    """Rewrite the limits file, a kernel a line; what it says of instructions is kept."""
+    """Rewrite the limits file, a kernel a line; its limits of instructions are kept."""
     kept = json.loads(LIMITS.read_text())
     lines = [f'  "instructions_per_pair": {json.dumps(kept["instructions_per_pair"])}']
     lines.append(f'  "nvcc": {json.dumps(nvcc_release())}')
@@ -224,14 +176,17 @@ def _has(compiled: Compiled, pattern: str) -> bool:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="What the compiler shows of the CUDA kernels: no GPU is needed."
+        description="Report on the compiled CUDA kernels; no GPU is needed."
     )
-    parser.add_argument("--arch", nargs="+", default=list(ARCHS), help="such as sm_80 sm_90")
     parser.add_argument(
-        "--gsplat", type=Path, help="a folder with gsplat's sources, to compare with"
+        "--arch",
+        nargs="+",
+        default=list(ARCHS),
+        help="architectures to compile for, such as sm_80 sm_90",
     )
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
-    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--gsplat", type=Path, help="folder with gsplat's sources, for comparison")
+    parser.add_argument("--markdown", type=Path, help="file to which the tables are also written")
+    parser.add_argument("--json", type=Path, help="file to which all figures are written")
     parser.add_argument(
         "--update-limits", action="store_true", help="rewrite tests/cuda/cuda_resources.json"
     )

@@ -3,7 +3,7 @@
 Nothing of gsplat is part of this repository. Its kernel files include torch for their launch
 functions; those headers are replaced by stand-ins written here, which have just what the two files
 name, so that neither a CUDA build of torch nor minutes of compilation are needed. The kernels stay
-as they are, but for two questions that they ask in the innermost loop and that our own do not have:
+as they are, apart from two questions that they ask in the innermost loop and that ours do not have:
 whether gradients of absolute means are wanted (no), and whether there is a background (backward:
 no). Answered at compile time, gsplat is counted without them.
 """
@@ -34,7 +34,7 @@ _FORWARD, _BACKWARD = (
 _FETCH = Phase(
     "fetch", "256 threads fetch 256 entries, one each", around="blend", entries=256, threads=256
 )
-# Dynamic shared memory as its launch functions ask for: id, mean and opacity, conic of a splat per
+# Dynamic shared memory as its launch functions request: id, mean and opacity, conic of a splat per
 # thread; backward the colour too.
 DESIGNS = {
     "forward": (
@@ -89,7 +89,7 @@ def prepare(path: Path, folder: Path) -> tuple[list[Path], tuple[str, ...]]:
         The kernel files, and nvcc's flags for them.
 
     Raises:
-        SystemExit: where the sources are not found.
+        SystemExit: the sources are not found.
     """
     found = next(iter(sorted(path.rglob(FORWARD_FILE))), None) if path.is_dir() else None
     if found is None or not found.with_name(BACKWARD_FILE).exists():
@@ -121,16 +121,16 @@ def prepare(path: Path, folder: Path) -> tuple[list[Path], tuple[str, ...]]:
 
 
 def version(path: Path) -> str:
-    """Of the gsplat at this path, if its package says so."""
+    """Read the version of the gsplat at this path, if its package has one."""
     for file in sorted(path.rglob("version.py")):
-        said = re.search(r"__version__\s*=\s*[\"']([^\"']+)", file.read_text())
-        if said:
-            return said[1]
+        match = re.search(r"__version__\s*=\s*[\"']([^\"']+)", file.read_text())
+        if match:
+            return match[1]
     return "unknown version"
 
 
 def _only_channels(text: str, channels: int) -> str:
-    """Leaves out the instances for other numbers of channels."""
+    """Leave out the instances for other numbers of channels."""
     return re.sub(
         r"^__INS__\((\d+)\)$",
         lambda m: m[0] if int(m[1]) == channels else "",
@@ -140,7 +140,7 @@ def _only_channels(text: str, channels: int) -> str:
 
 
 def _in_kernel(text: str, question: str, answer: str) -> str:
-    """Answers a question in the kernel, behind its masks, and not in the launch function."""
+    """Answer a question in the kernel, behind its masks, and not in the launch function."""
     begin, end = text.index("for (uint32_t b = 0; b < num_batches"), text.index("void launch_")
     if question not in text[begin:end]:
         raise SystemExit(

@@ -1,7 +1,7 @@
-"""What an iteration of each loop of the blend kernels covers, which machine code does not tell.
+"""Work that an iteration of each loop of the blend kernels covers, which machine code lacks.
 
-Everything else in the tables of `cuda_static.py` is counted in the machine code. So that a changed
-kernel cannot be counted by an old design, each phase names an opcode and how often one iteration
+Everything else in the tables of `cuda_static.py` is counted in the machine code. A changed kernel
+must not be counted by an old design: each phase names an opcode and how often one iteration
 has it; a body with so many of them is one iteration, with twice as many an unrolled pair, and with
 any other number the count ends with an error, as it does when a loop is found that the table lacks.
 """
@@ -32,16 +32,17 @@ class Phase:
     """A loop, found as the innermost that has `marker`, or as the one around another phase.
 
     Attributes:
-        name: what it does.
+        name: its work.
         marker: an opcode of the loop's own code; '' for a loop that is found as the one around.
         markers: how many of them one iteration has.
-        around: the phase whose loop lies directly within this one; '' where the marker is enough.
-        pairs: of splat and pixel that one lane handles in an iteration; 0 for bookkeeping.
-        entries: of a tile's list that one iteration of the whole block handles, for bookkeeping.
-        threads: that go through it, of a block.
+        around: the phase whose loop is directly within this one; '' where the marker is enough.
+        pairs: pairs of splat and pixel that one lane handles in an iteration; 0 for bookkeeping.
+        entries: entries of a tile's list that one iteration of the whole block handles, for
+            bookkeeping.
+        threads: threads of a block that execute it.
         uses: how often one of its loads, stores or atomics is run for an entry, by opcode; once if
             absent. All lanes of a warp that name one address count as one.
-        passes: of a warp through shared memory, of one load or store, by opcode; 1 if absent.
+        passes: passes of a warp through shared memory per load or store, by opcode; 1 if absent.
         contributes: an opcode that an iteration only meets where some pixel of the warp is changed,
             in loops that branch around it.
         why: how the numbers follow from the kernel.
@@ -74,11 +75,12 @@ class Count:
     """Thread instructions by class and bytes, of one phase.
 
     Attributes:
-        phase: which.
-        unit: what the counts are per: 'pixel' for a pair of splat and pixel, 'entry' for a pair of
+        phase: the phase.
+        unit: unit of the counts: 'pixel' for a pair of splat and pixel, 'entry' for a pair of
             splat and tile.
         classes: instructions per unit.
-        bytes: that loads, stores and atomics of global memory ask for, per pair of splat and tile.
+        bytes: bytes of global memory that loads, stores and atomics move, per pair of splat and
+            tile.
         flops, alu, wavefronts: floating-point operations, instructions for the unit of integers,
             and passes through shared memory, per unit.
         missed: instructions per pair of a warp none of whose pixels is changed.
@@ -95,7 +97,7 @@ class Count:
 
     @property
     def total(self) -> float:
-        """Instructions of all classes."""
+        """Number of instructions of all classes."""
         return sum(self.classes.values())
 
 
@@ -187,7 +189,7 @@ def count(function: Function, design: Design) -> list[Count]:
         A count per phase, in order.
 
     Raises:
-        ValueError: where machine code and design do not fit.
+        ValueError: machine code and design do not fit.
     """
     loops = _match(function, design)
     known = {id(loop) for loop in loops.values()}
@@ -203,7 +205,7 @@ def count(function: Function, design: Design) -> list[Count]:
 
 
 def _match(function: Function, design: Design) -> dict[str, Loop]:
-    """The loop of each phase."""
+    """Find the loop of each phase."""
     every = function.all_loops()
     loops: dict[str, Loop] = {}
     for phase in design.phases:
@@ -223,7 +225,7 @@ def _match(function: Function, design: Design) -> dict[str, Loop]:
 
 
 def _count(function: Function, loop: Loop, phase: Phase, design: Design) -> Count:
-    """One phase's instructions, over what the body covers."""
+    """Count one phase's instructions, divided by what the body covers."""
     times = 1.0
     if phase.marker:
         found = count_opcode(loop.own, phase.marker)
@@ -252,7 +254,7 @@ def _count(function: Function, loop: Loop, phase: Phase, design: Design) -> Coun
 
 
 def _bytes(instruction: Instruction, uses: dict[str, int]) -> int:
-    """That an instruction asks of global memory for an entry."""
+    """Return the bytes of global memory that an instruction moves for an entry."""
     if instruction.kind not in MEMORY:
         return 0
     times = [n for word, n in uses.items() if count_opcode((instruction,), word)]
@@ -260,7 +262,7 @@ def _bytes(instruction: Instruction, uses: dict[str, int]) -> int:
 
 
 def find_kernel(names: dict[str, str], pattern: str) -> str:
-    """The mangled name of the one kernel whose short name fits.
+    """Return the mangled name of the one kernel whose short name fits.
 
     Args:
         names: short names by mangled name.

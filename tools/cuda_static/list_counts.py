@@ -1,4 +1,4 @@
-"""How much work a picture's tile lists are for the CUDA kernels, counted on the CPU backend."""
+"""Work of the CUDA kernels for the tile lists of an image, counted on the CPU backend."""
 
 from __future__ import annotations
 
@@ -21,16 +21,17 @@ CHUNK = 1 << 20  # pairs at a time
 
 @dataclass(frozen=True)
 class ListCounts:
-    """Counts of one picture.
+    """Counts of one image.
 
     Attributes:
-        size: of the picture [px]. splats, visible, pixels, pairs: how many.
-        tile_passes: of a radix sort by tile, 8 bits each.
+        size: width and height [px].
+        splats, visible, pixels, pairs: numbers of them.
+        tile_passes: passes of a radix sort by tile, 8 bits each.
         forward_entries, backward_entries: pairs of splat and tile that a block fetches.
-        pairs_hit: those that changed a pixel.
+        pairs_hit: pairs of splat and tile that changed a pixel.
         forward_pixels, backward_pixels: pairs of splat and pixel that warps go through.
         chunk_pixels: backward_pixels, every 8 splats that a warp sums up together counted in full.
-        block_pixels: those in 4x4 blocks that were changed.
+        block_pixels: backward_pixels in 4x4 blocks that were changed.
     """
 
     size: tuple[int, int]
@@ -49,9 +50,9 @@ class ListCounts:
 
 
 def count_lists(workload: Workload) -> ListCounts:
-    """Render the workload on the CPU and count what the CUDA kernels would go through.
+    """Render the workload on the CPU and count the entries that the CUDA kernels would walk.
 
-    Forward, a warp goes through the entries whose ellipse meets its quadrant of 8x8 pixels, 32
+    Forward, a warp walks the entries whose ellipse meets its quadrant of 8x8 pixels, 32
     entries of the list at a time until its pixels are opaque. Backward through those that changed
     one.
 
@@ -61,51 +62,25 @@ def count_lists(workload: Workload) -> ListCounts:
     Returns:
         The counts.
     """
-    w, size = workload, (workload.width, workload.height)
-    splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
-    means2d, conics, depths, peaks, extents = project(
-        *splats, *size, near=0.01, far=math.inf, eps2d=0.3, antialiased=False, response=0
-    )
-    emission = shade(w.means, w.sh, w.viewmats, extents, 3)
-    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
-    tile_offsets, splat_ids = bins[:2]
-    shape = (means2d, conics, peaks, emission, torch.zeros(1, 3))
-    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False, False)
-    lengths = tile_offsets.diff()
+    lists = _blend(workload)
+    size, bits = (workload.width, workload.height), lists.hits.int() & 0xFFFF
+    lengths = lists.tile_offsets.diff()
     columns, rows = -(-size[0] // TILE), -(-size[1] // TILE)
-    reach = _furthest(last[0], rows, columns)  # [tiles,4]
+    reach = _furthest(lists.last, rows, columns)  # [tiles,4]
     furthest = reach.amax(dim=1)
     forward = torch.minimum(_round_up(furthest, STRETCH), lengths)
     backward = torch.minimum(_round_up(furthest, WARP), lengths)
-    bits = hits.int() & 0xFFFF
     quadrants = torch.stack([bits & (0x33 << s) != 0 for s in (0, 2, 8, 10)], dim=1)
     blocks = sum(int((bits >> b & 1).sum()) for b in range(16))
-    batches = _ceil(furthest, WARP)
-    in_batch = torch.zeros(int(batches.sum()), 4, dtype=torch.int64)  # hits of each quadrant
-    first_batch = batches.cumsum(0) - batches
-    met = missed = 0
-    for begin in range(0, len(splat_ids), CHUNK):
-        k = torch.arange(begin, min(begin + CHUNK, len(splat_ids)))
-        tile = torch.searchsorted(tile_offsets.long(), k, right=True) - 1
-        before = _round_up(reach[tile], WARP) > (k - tile_offsets[tile])[:, None]
-        splat = splat_ids[k].long()
-        corner = torch.stack([tile % columns, tile // columns], dim=1) * TILE + 0.5
-        offset = corner - means2d[0, splat]
-        here = _meets(offset, conics[0, splat], peaks[0, splat]) & before
-        met += int(here.sum())
-        missed += int((quadrants[k] & ~here).sum())
-        from_behind = furthest[tile] - 1 - (k - tile_offsets[tile])
-        seen = from_behind >= 0
-        batch = (first_batch[tile] + from_behind // WARP)[seen]
-        in_batch.index_add_(0, batch, quadrants[k][seen].long())
-    if missed > 1e-4 * met:  # a few lie on the edge to within rounding
+    met, missed, in_batch = _walk(lists, quadrants, reach)
+    if missed > 1e-4 * met:  # a few are on the edge to within rounding
         raise AssertionError(f"{missed} quadrants were changed by splats that do not meet them")
     return ListCounts(
         size=size,
-        splats=len(w),
-        visible=int((extents[0, :, 0] > 0).sum()),
+        splats=len(workload),
+        visible=lists.visible,
         pixels=size[0] * size[1],
-        pairs=len(splat_ids),
+        pairs=len(lists.splat_ids),
         tile_passes=-(-(rows * columns - 1).bit_length() // 8),
         forward_entries=int(forward.sum()),
         backward_entries=int(backward.sum()),
@@ -117,6 +92,73 @@ def count_lists(workload: Workload) -> ListCounts:
     )
 
 
+@dataclass(frozen=True)
+class _Lists:
+    """Tile lists of one camera, and results of blending over them."""
+
+    tile_offsets: Tensor
+    splat_ids: Tensor
+    hits: Tensor
+    last: Tensor
+    means2d: Tensor
+    conics: Tensor
+    peaks: Tensor
+    columns: int
+    visible: int
+
+
+def _blend(workload: Workload) -> _Lists:
+    """Render the workload."""
+    w, size = workload, (workload.width, workload.height)
+    splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
+    means2d, conics, depths, peaks, extents = project(
+        *splats, *size, near=0.01, far=math.inf, eps2d=0.3, antialiased=False, response=0
+    )
+    emission = shade(w.means, w.sh, w.viewmats, extents, 3)
+    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
+    tile_offsets, splat_ids = bins[:2]
+    shape = (means2d, conics, peaks, emission, torch.zeros(1, 3))
+    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False, False)
+    columns, visible = -(-size[0] // TILE), int((extents[0, :, 0] > 0).sum())
+    footprints = (means2d[0], conics[0], peaks[0])
+    return _Lists(tile_offsets, splat_ids, hits, last[0], *footprints, columns, visible)
+
+
+def _walk(lists: _Lists, quadrants: Tensor, reach: Tensor) -> tuple[int, int, Tensor]:
+    """Count pairs of entry and quadrant.
+
+    Args:
+        lists: the tile lists.
+        quadrants: [P,4] quadrants that each pair has changed.
+        reach: [tiles,4] entries that the pixels of a quadrant reached.
+
+    Returns:
+        Pairs whose ellipse meets the quadrant before it is opaque, changed pairs that do not,
+        and changed pairs by batch of 32 entries from behind and quadrant.
+    """
+    tile_offsets, splat_ids, columns = lists.tile_offsets, lists.splat_ids, lists.columns
+    furthest = reach.amax(dim=1)
+    batches = _ceil(furthest, WARP)
+    in_batch = torch.zeros(int(batches.sum()), 4, dtype=torch.int64)  # hits of each quadrant
+    first_batch = batches.cumsum(0) - batches
+    met = missed = 0
+    for begin in range(0, len(splat_ids), CHUNK):
+        k = torch.arange(begin, min(begin + CHUNK, len(splat_ids)))
+        tile = torch.searchsorted(tile_offsets.long(), k, right=True) - 1
+        before = _round_up(reach[tile], WARP) > (k - tile_offsets[tile])[:, None]
+        splat = splat_ids[k].long()
+        corner = torch.stack([tile % columns, tile // columns], dim=1) * TILE + 0.5
+        offset = corner - lists.means2d[splat]
+        here = _meets(offset, lists.conics[splat], lists.peaks[splat]) & before
+        met += int(here.sum())
+        missed += int((quadrants[k] & ~here).sum())
+        from_behind = furthest[tile] - 1 - (k - tile_offsets[tile])
+        seen = from_behind >= 0
+        batch = (first_batch[tile] + from_behind // WARP)[seen]
+        in_batch.index_add_(0, batch, quadrants[k][seen].long())
+    return met, missed, in_batch
+
+
 def _ceil(x: Tensor, step: int) -> Tensor:
     return (x + step - 1) // step
 
@@ -126,7 +168,7 @@ def _round_up(x: Tensor, step: int) -> Tensor:
 
 
 def _furthest(last: Tensor, rows: int, columns: int) -> Tensor:
-    """The most entries that a pixel of each quadrant went through: [H,W] -> [tiles,4]."""
+    """Return the most entries that a pixel of each quadrant reached: [H,W] -> [tiles,4]."""
     padded = torch.zeros(rows * TILE, columns * TILE, dtype=torch.int64)
     padded[: last.shape[0], : last.shape[1]] = last
     cut = padded.reshape(rows, 2, QUADRANT, columns, 2, QUADRANT).amax(dim=(2, 5))
@@ -134,7 +176,7 @@ def _furthest(last: Tensor, rows: int, columns: int) -> Tensor:
 
 
 def _meets(offset: Tensor, conics: Tensor, peaks: Tensor) -> Tensor:
-    """Whether the ellipse of the cut-off meets each quadrant's pixel centres' rectangle.
+    """Check that the ellipse of the cut-off meets the rectangle of each quadrant's pixel centres.
 
     Args:
         offset: [P,2] from the splat's centre to the tile's first pixel centre [px].

@@ -12,7 +12,7 @@ namespace {
 
 struct Architecture {
   int number, threads;               // per multiprocessor
-  size_t shared, shared_opt_in;      // [bytes] per multiprocessor, and that one block may ask for
+  size_t shared, shared_opt_in;      // [bytes] per multiprocessor, and at most for one block
   size_t reserved;                   // [bytes] the system takes of every block's shared memory
 };
 // CUDA C++ Programming Guide, "Compute Capabilities", technical specifications

@@ -1,4 +1,4 @@
-"""How many blocks of a kernel fit a multiprocessor, by NVIDIA's calculator in CUDA's headers."""
+"""Blocks of a kernel that fit a multiprocessor, by NVIDIA's calculator in CUDA's headers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LIMITS = {1: "warps", 2: "registers", 4: "shared memory", 8: "blocks"}
 
 @dataclass(frozen=True)
 class Request:
-    """What a block takes: threads, registers per thread, bytes of shared memory."""
+    """Resources of a block: threads, registers per thread, bytes of shared memory."""
 
     arch: str
     threads: int
@@ -26,7 +26,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Occupancy:
-    """Blocks on one multiprocessor, which share of its threads they are, and what limits them."""
+    """Blocks on one multiprocessor, the share of its threads that they fill, and their limit."""
 
     blocks: int
     share: float
@@ -34,7 +34,7 @@ class Occupancy:
 
 
 def occupancies(requests: list[Request]) -> list[Occupancy]:
-    """Ask the calculator.
+    """Compute the occupancy of kernels with the calculator.
 
     Args:
         requests: kernels on architectures.
@@ -55,7 +55,7 @@ def occupancies(requests: list[Request]) -> list[Occupancy]:
 
 
 def _build() -> str:
-    """Compiles the calculator, once per version of its source."""
+    """Compile the calculator, once per version of its source."""
     nvcc = find_tool("nvcc")
     if nvcc is None:
         raise SystemExit("occupancy: expected nvcc on the PATH or in CUDA_HOME, got none")

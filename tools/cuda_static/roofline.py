@@ -1,4 +1,4 @@
-"""What a step costs at least on an A100 and an H100: bytes and instructions of each stage, counted.
+"""Lower bounds on the time of a step on an A100 and an H100, from counted work of each stage.
 
 Pairs are counted on the CPU backend, which makes the same lists; instructions come from the machine
 code (`cuda_static.py`), bytes from the arrays that a stage has to read and write. No GPU is
@@ -6,7 +6,7 @@ involved: these are bounds on time, not measurements.
 
     python -m tools.cuda_static.roofline  # 1M splats at 1920x1080: minutes
     python -m tools.cuda_static.roofline --markdown docs/results/cuda_roofline.md
-    python -m tools.cuda_static.roofline --splats 10000 --size 320 180  # a look
+    python -m tools.cuda_static.roofline --splats 10000 --size 320 180  # a quick run
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import math
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 
@@ -38,6 +39,8 @@ from tools.cuda_static.sass import (
 )
 
 SPLATS, LOG_SCALE, SIZE = SIZES["W3"]
+Costs: TypeAlias = dict[str, dict[str, Counter[str]]]
+"""Thread instructions by kernel or loop, architecture and class."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,8 @@ class Gpu:
     """A GPU's rates, by NVIDIA's data sheets.
 
     Attributes:
-        multiprocessors, clock: how many, and the boost clock [1/s].
-        bandwidth: of its memory [bytes/s].
+        multiprocessors, clock: number of multiprocessors, and boost clock [1/s].
+        bandwidth: bandwidth of its memory [bytes/s].
     """
 
     name: str
@@ -67,7 +70,7 @@ ISSUED = 128  # thread instructions per clock and multiprocessor, of any kind: f
 SHARED = 32  # loads and stores of shared memory, 4 bytes each, shuffles and votes
 SPECIAL = 16  # powers of two, reciprocals, conversions, searches for bits
 INTEGERS = 64  # integers, comparisons, selections, minima
-# loss_cuda.cu: the rows of an iteration, and the columns of a thread; how plan_of cuts the picture
+# loss_cuda.cu: the rows of an iteration, and the columns of a thread; how plan_of cuts the image
 LOSS = "loss_kernel<float>"
 LOSS_ROWS, LOSS_COLUMNS, LOSS_THREADS, LOSS_BLOCKS = 11, 2, 192, 2
 LOSS_STRIP, LOSS_SUM_ROWS, LOSS_EXTRA_ROWS, LOSS_FETCHED_ROWS = 108, 8, 21, 11
@@ -76,13 +79,13 @@ LOSS_PASSES = {"LDS.128": 4, "LDS.64": 2, "STS.128": 4, "STS.64": 2}  # all lane
 
 @dataclass(frozen=True)
 class Stage:
-    """What one stage does for a picture.
+    """Work of one stage for an image.
 
     Attributes:
-        bytes: read and written, if every array passes once.
-        formula: of the bytes, in words.
-        instructions: of threads, by architecture and class, and FLOPS, ALU and WAVEFRONTS; empty
-            where not counted.
+        bytes: bytes read and written, if every array passes once.
+        formula: formula of the bytes, in words.
+        instructions: thread instructions, by architecture and class, and FLOPS, ALU and
+            WAVEFRONTS; empty where not counted.
     """
 
     name: str
@@ -91,7 +94,7 @@ class Stage:
     instructions: dict[str, Counter[str]]
 
     def limits(self, gpu: Gpu) -> dict[str, float]:
-        """Seconds that each resource of a GPU is busy at least."""
+        """Return the seconds that each resource of a GPU is busy at least."""
         found = {"memory": self.bytes / gpu.bandwidth}
         if not self.instructions:
             return found
@@ -103,40 +106,22 @@ class Stage:
         return found
 
 
-def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Stage]:
-    """All stages of a training step with harmonics of degree 3, from the counts of one picture.
+def stages(c: ListCounts, costs: Costs) -> list[Stage]:
+    """List the stages of a training step with harmonics of degree 3, from the counts of one image.
 
     Args:
-        c: of the picture.
-        costs: of `kernel_costs`.
+        c: counts of the image.
+        costs: result of `kernel_costs`.
 
     Returns:
         In the order in which they run.
     """
     n, seen, pairs, pixels = c.splats, c.visible, c.pairs, c.pixels
-
-    def per(*parts: tuple[str, float]) -> dict[str, Counter[str]]:
-        archs = costs[parts[0][0]]
-        return {
-            arch: sum(
-                (_times(costs[name][arch], count) for name, count in parts), start=Counter[str]()
-            )
-            for arch in archs
-        }
-
-    forward = per(
-        ("forward blend", c.forward_pixels),
-        ("forward vote", c.forward_entries),
-        ("forward fetch", c.forward_entries),
-    )
-    backward = per(
-        ("backward pixels", c.backward_pixels),
-        ("backward sums", c.chunk_pixels),
-        ("backward fetch and write", c.backward_entries),
-        ("backward gather", c.pairs_hit),
-    )
+    blend, blend_backward = _blend_stages(c, costs)
     return [
-        Stage("project", "44 + 36 a splat", 80 * n, per(("project_kernel<float>", n))),
+        Stage(
+            "project", "44 + 36 a splat", 80 * n, _sum_costs(costs, ("project_kernel<float>", n))
+        ),
         Stage("shade", "212 a visible splat, 20 a splat", 212 * seen + 20 * n, {}),
         Stage(
             "bin",
@@ -144,24 +129,14 @@ def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Sta
             (48 + 4 * 16 + 44 + 56) * n + (12 + 24 * c.tile_passes + 20) * pairs,
             {},
         ),
-        Stage(
-            "blend",
-            "56 a splat; 48 an entry looked at, 2 a pair; 20 a pixel",
-            56 * n + 48 * c.forward_entries + 2 * pairs + 20 * pixels,
-            forward,
-        ),
+        blend,
         Stage(
             "loss",
             "12 + 3 + 12 a pixel",
             27 * pixels,
             {g.arch: _times(costs[LOSS][g.arch], loss_numbers(c.size, g)) for g in GPUS},
         ),
-        Stage(
-            "blend backward",
-            "56 + 56 a splat; 55 an entry looked at, 49 + 49 a pair hit, 2 a pair; 24 a pixel",
-            112 * n + 55 * c.backward_entries + 98 * c.pairs_hit + 2 * pairs + 24 * pixels,
-            backward,
-        ),
+        blend_backward,
         Stage(
             "shade backward",
             "236 + 204 a visible splat, 8 + 204 a splat not seen",
@@ -172,15 +147,57 @@ def stages(c: ListCounts, costs: dict[str, dict[str, Counter[str]]]) -> list[Sta
             "project backward",
             "80 + 44 a splat",
             124 * n,
-            per(("project_backward_kernel<float>", n)),
+            _sum_costs(costs, ("project_backward_kernel<float>", n)),
         ),
         Stage("Adam", "59 numbers, 28 each, a visible splat", 59 * 28 * seen, {}),
     ]
 
 
-def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
-    """Thread instructions: of the blend loops per pair, of the loss per number that a block goes
-    through, of `STRAIGHT` kernels all of their code.
+def _blend_stages(c: ListCounts, costs: Costs) -> tuple[Stage, Stage]:
+    """Return blending and its backward pass."""
+    forward = _sum_costs(
+        costs,
+        ("forward blend", c.forward_pixels),
+        ("forward vote", c.forward_entries),
+        ("forward fetch", c.forward_entries),
+    )
+    backward = _sum_costs(
+        costs,
+        ("backward pixels", c.backward_pixels),
+        ("backward sums", c.chunk_pixels),
+        ("backward fetch and write", c.backward_entries),
+        ("backward gather", c.pairs_hit),
+    )
+    n, pairs, pixels = c.splats, c.pairs, c.pixels
+    return (
+        Stage(
+            "blend",
+            "56 a splat; 48 an entry looked at, 2 a pair; 20 a pixel",
+            56 * n + 48 * c.forward_entries + 2 * pairs + 20 * pixels,
+            forward,
+        ),
+        Stage(
+            "blend backward",
+            "56 + 56 a splat; 55 an entry looked at, 49 + 49 a pair hit, 2 a pair; 24 a pixel",
+            112 * n + 55 * c.backward_entries + 98 * c.pairs_hit + 2 * pairs + 24 * pixels,
+            backward,
+        ),
+    )
+
+
+def _sum_costs(costs: Costs, *parts: tuple[str, float]) -> dict[str, Counter[str]]:
+    """Add the costs of kernels or loops, each run a number of times, by architecture."""
+    return {
+        arch: sum((_times(costs[name][arch], count) for name, count in parts), start=Counter[str]())
+        for arch in costs[parts[0][0]]
+    }
+
+
+def kernel_costs(archs: tuple[str, ...]) -> Costs:
+    """Count the thread instructions of kernels and loops.
+
+    Those of the blend loops are per pair, those of the loss per number that a block reads, and
+    those of `STRAIGHT` kernels all of their code.
 
     Args:
         archs: architectures.
@@ -189,7 +206,7 @@ def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
         By kernel or loop, then architecture.
     """
     compiled = our_kernels(archs)
-    found: dict[str, dict[str, Counter[str]]] = {}
+    found: Costs = {}
     for loops in loops_of("ours", OURS, compiled):
         for one in loops.counts:
             extra = {FLOPS: one.flops, ALU: one.alu, WAVEFRONTS: one.wavefronts}
@@ -211,11 +228,11 @@ def kernel_costs(archs: tuple[str, ...]) -> dict[str, dict[str, Counter[str]]]:
 
 
 def loss_numbers(size: tuple[int, int], gpu: Gpu) -> int:
-    """Numbers of a picture that the blocks of the loss go through, those for their neighbours too.
+    """Count the numbers of an image that the blocks of the loss read, for their neighbours too.
 
     Args:
-        size: width and height of the picture.
-        gpu: how many blocks it runs at a time says how the picture is cut (`plan_of`).
+        size: width and height of the image.
+        gpu: the number of blocks it runs at a time determines how the image is cut (`plan_of`).
 
     Returns:
         Numbers of all threads, for rows of which more is done than to fetch them.
@@ -234,7 +251,7 @@ def loss_numbers(size: tuple[int, int], gpu: Gpu) -> int:
 
 
 def _loss_rows(function: Function) -> tuple[Instruction, ...]:
-    """What a thread of the loss does for the rows of an iteration, without the sums every 8 rows.
+    """Return a thread's code of the loss for the rows of an iteration, without sums every 8 rows.
 
     A photo of bytes or of floats, a mask or none: the longest way.
     """
@@ -252,7 +269,7 @@ def _costs(instructions: tuple[Instruction, ...], passes: dict[str, int]) -> Cou
 
 
 def issued(counts: Counter[str]) -> float:
-    """Instructions of all classes."""
+    """Count the instructions of all classes."""
     return sum(counts[name] for name in CLASSES)
 
 
@@ -261,7 +278,7 @@ def _times(counts: Counter[str], factor: float) -> Counter[str]:
 
 
 def report(c: ListCounts, found: list[Stage]) -> str:
-    """Two tables in Markdown."""
+    """Write two tables in Markdown."""
     text = _HEAD.format(
         nvcc=nvcc_release(), log_scale=LOG_SCALE, **vars(c), width=c.size[0], height=c.size[1]
     )
@@ -327,8 +344,10 @@ def _line(cells: list[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Bounds on the time of a step on two GPUs.")
     parser.add_argument("--splats", type=int, default=SPLATS)
-    parser.add_argument("--size", type=int, nargs=2, default=SIZE, help="of the picture")
-    parser.add_argument("--markdown", type=Path, help="write the tables to this file too")
+    parser.add_argument(
+        "--size", type=int, nargs=2, default=SIZE, help="width and height of the image"
+    )
+    parser.add_argument("--markdown", type=Path, help="file to which the tables are also written")
     options = parser.parse_args()
     torch.manual_seed(0)
     workload = scatter("roofline", options.splats, LOG_SCALE, tuple(options.size))

@@ -64,18 +64,18 @@ class Instruction:
 
     @property
     def width(self) -> int:
-        """Bytes that one thread moves, of a load, store or atomic."""
+        """Number of bytes that one thread of a load, store or atomic moves."""
         return next((_WIDTHS[m] for m in self.opcode.split(".") if m in _WIDTHS), 4)
 
     @property
     def target(self) -> int | None:
-        """Where a branch goes."""
+        """Target address of a branch."""
         found = re.search(r"0x([0-9a-f]+)\s*$", self.operands)
         return int(found[1], 16) if self.word in ("BRA", "JMP", "CALL") and found else None
 
     @property
     def conditional(self) -> bool:
-        """Whether some thread may go on behind it: a guard, or a branch that tests operands."""
+        """Possibility that some thread continues behind it: a guard, or a test of operands."""
         return bool(self.guard) or (self.word == "BRA" and "," in self.operands)
 
 
@@ -107,7 +107,7 @@ class Loop:
         return self.own + tuple(i for child in self.children for i in child.all)
 
     def walk(self) -> list[Loop]:
-        """This loop and all within, outer ones first."""
+        """List this loop and all within, outer ones first."""
         return [self, *(inner for child in self.children for inner in child.walk())]
 
 
@@ -129,7 +129,7 @@ class Function:
         return _loops(self.blocks, self.instructions[0].address)
 
     def all_loops(self) -> list[Loop]:
-        """All loops, outer ones before those within them."""
+        """List all loops, outer ones before those within them."""
         return [inner for loop in self.loops for inner in loop.walk()]
 
 
@@ -173,29 +173,29 @@ def _class_of(word: str) -> str:
 
 
 def count_by_class(instructions: tuple[Instruction, ...]) -> dict[str, int]:
-    """How many instructions of each class, in the order of `CLASSES`, absent ones left out."""
+    """Count the instructions of each class, in the order of `CLASSES`, without absent ones."""
     counts = Counter(i.kind for i in instructions)
     return {name: counts[name] for name in CLASSES if counts[name]}
 
 
 def flops(instructions: tuple[Instruction, ...]) -> int:
-    """Floating-point operations of a thread: two for a fused multiply-add, one for others."""
+    """Count the floating-point operations of a thread: two for a fused multiply-add."""
     one = ("FADD", "FMUL", "MUFU", "DADD", "DMUL")
     return sum(2 * (i.word in ("FFMA", "DFMA")) + (i.word in one) for i in instructions)
 
 
 def alu(instructions: tuple[Instruction, ...]) -> int:
-    """Instructions for the unit of comparisons, selections and integers, half as wide as FP32's."""
+    """Count instructions of the unit of comparisons and integers, half as wide as FP32's."""
     return sum(_ALU.match(i.word) is not None for i in instructions)
 
 
 def wavefronts(instructions: tuple[Instruction, ...], passes: Mapping[str, int]) -> int:
-    """Passes of a warp through shared memory, shuffles and votes among them.
+    """Count the passes of a warp through shared memory, shuffles and votes among them.
 
     Args:
-        instructions: of one thread.
-        passes: of one load or store, by the beginning of its opcode; 1 if absent, which is right
-            where all lanes read one place, or each 4 bytes.
+        instructions: instructions of one thread.
+        passes: passes of one load or store, by the beginning of its opcode; 1 if absent, which is
+            right where all lanes read one place, or each 4 bytes.
     """
     shared = [i for i in instructions if i.kind in ("LDS/STS", "SHFL/VOTE")]
     return sum(
@@ -204,12 +204,12 @@ def wavefronts(instructions: tuple[Instruction, ...], passes: Mapping[str, int])
 
 
 def count_opcode(instructions: tuple[Instruction, ...], prefix: str) -> int:
-    """How many opcodes are `prefix` or begin with it and a dot, such as MUFU.EX2."""
+    """Count the opcodes that are `prefix` or begin with it and a dot, such as MUFU.EX2."""
     return sum(i.opcode == prefix or i.opcode.startswith(prefix + ".") for i in instructions)
 
 
 def longest_without(function: Function, loop: Loop, opcode: str) -> tuple[Instruction, ...] | None:
-    """The instructions on the longest way through an innermost loop that avoids an opcode.
+    """Return the longest way through an innermost loop that avoids an opcode.
 
     Args:
         function: the kernel.
@@ -217,7 +217,7 @@ def longest_without(function: Function, loop: Loop, opcode: str) -> tuple[Instru
         opcode: as for `count_opcode`.
 
     Returns:
-        In order; None where every way meets the opcode.
+        Instructions in order; None where every way meets the opcode.
     """
     following: dict[int, int | None] = {}  # the next block on the way from a block, None at its end
     lengths: dict[int, int] = {}  # from a block on; absent where every way meets the opcode
@@ -248,16 +248,16 @@ def longest_without(function: Function, loop: Loop, opcode: str) -> tuple[Instru
 
 
 def _returns(instructions: tuple[Instruction, ...], start: int) -> bool:
-    """Whether a RET comes before anything else ends the straight line from an address."""
+    """Check that a RET comes before anything else ends the straight line from an address."""
     from_there = (i for i in instructions if i.address >= start)
     last = next((i for i in from_there if i.word in ("RET", "EXIT", "CALL")), None)
     return last is not None and last.word == "RET"
 
 
 def _blocks(instructions: tuple[Instruction, ...]) -> dict[int, Block]:
-    """Cuts the code at branches and at their targets. BSYNC waits and goes on behind itself.
+    """Cut the code at branches and at their targets. BSYNC waits and continues behind itself.
 
-    A CALL goes on behind itself too, unless the code it calls does not return: so the assembler
+    A CALL continues behind itself too, unless the code it calls does not return: so the assembler
     writes a jump out of a loop.
     """
     ends = {"BRA", "JMP", "EXIT", "RET", "BRX", "KILL"}
@@ -267,7 +267,8 @@ def _blocks(instructions: tuple[Instruction, ...]) -> dict[int, Block]:
     starts = {instructions[0].address}
     for now, after in zip(instructions, (*instructions[1:], None), strict=True):
         if now.word in ends or now in jumps:
-            starts |= {a for a in (now.target, after and after.address) if a is not None}
+            following = (now.target, after.address if after else None)
+            starts |= {a for a in following if a is not None}
     blocks, run = {}, []
     for now, after in zip(instructions, (*instructions[1:], None), strict=True):
         run.append(now)
@@ -275,17 +276,17 @@ def _blocks(instructions: tuple[Instruction, ...]) -> dict[int, Block]:
             continue
         if now.word == "BRX":
             raise ValueError(f"{now.address:#x}: a branch over a table; loops would be missed")
-        goes_on = now.conditional or not (now.word in ends or now in jumps)
+        continues = now.conditional or not (now.word in ends or now in jumps)
         target = None if now.word == "CALL" and now not in jumps else now.target
-        following = [target, after.address if after and goes_on else None]
-        successors = tuple(dict.fromkeys(a for a in following if a is not None))
+        nexts = (target, after.address if after and continues else None)
+        successors = tuple(dict.fromkeys(a for a in nexts if a is not None))
         blocks[run[0].address] = Block(run[0].address, tuple(run), successors)
         run = []
     return blocks
 
 
 def _dominators(blocks: dict[int, Block], entry: int) -> dict[int, set[int]]:
-    """For every block that can be reached, the blocks that every way to it passes."""
+    """Return, for every block that can be reached, the blocks that every way to it passes."""
     order, stack, seen = [], [(entry, iter(blocks[entry].successors))], {entry}
     while stack:  # depth first, without recursion
         block, following = stack[-1]
@@ -314,7 +315,7 @@ def _dominators(blocks: dict[int, Block], entry: int) -> dict[int, set[int]]:
 
 
 def _loops(blocks: dict[int, Block], entry: int) -> list[Loop]:
-    """The forest of natural loops; edges back to the same head make one loop."""
+    """Return the forest of natural loops; edges back to the same head make one loop."""
     dominators = _dominators(blocks, entry)
     before: dict[int, set[int]] = {b: set() for b in dominators}
     for b in dominators:

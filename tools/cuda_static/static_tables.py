@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
+from tools.cuda_static.records import Loops, Row
 from tools.cuda_static.sass import CLASSES
-
-if TYPE_CHECKING:
-    from tools.cuda_static.cuda_static import Loops, Row
 
 TILE_PIXELS, QUADRANT_PIXELS = 256, 64
 ATOMICS = "RED/ATOM"
@@ -16,7 +13,7 @@ _HEAD = """# What the compiler shows of the CUDA kernels
 
 Written by `python -m tools.cuda_static.cuda_static`, with nvcc {nvcc}; no GPU was involved, and
 no time measured. float, three channels, Gaussian response. Other rasterizers are compiled by the
-same nvcc with the same flags, from sources that the user points at.
+same nvcc with the same flags, from sources that the user names.
 
 """
 _PIXELS = """## Instructions per pair of splat and pixel
@@ -48,12 +45,12 @@ which tests use, are left out.
 
 
 def markdown(loops: list[Loops], rows: list[Row], peers: list[Row], nvcc: str) -> str:
-    """All tables.
+    """Write all tables.
 
     Args:
-        loops: of all rasterizers.
-        rows, peers: the kernels of ours, and those of others.
-        nvcc: its version.
+        loops: loops of all rasterizers.
+        rows, peers: our kernels, and those of others.
+        nvcc: release of nvcc.
 
     Returns:
         The text.
@@ -156,7 +153,7 @@ def _ordered(loops: list[Loops]) -> list[Loops]:
 
 
 def _same(cells: Iterable[str]) -> str:
-    """One cell for several architectures: a number, or all of them where they differ."""
+    """Return one cell for several architectures: a number, or all of them where they differ."""
     return " / ".join(dict.fromkeys(cells))
 
 

@@ -55,7 +55,7 @@ SANITIZERS = {
     "ubsan": ("-fsanitize=undefined,bounds-strict", "-fno-sanitize-recover=all"),
     "tsan": ("-fsanitize=thread",),
 }
-# How the runtime, which is compiled without instrumentation, works with each of them.
+# Settings of the runtime, which is compiled without instrumentation, for each of them.
 SANITIZER_MACROS = {
     "asan": ("-DSIMT_ASAN", "-DSIMT_PLAIN_SHARED"),
     "ubsan": ("-DSIMT_PLAIN_SHARED",),
@@ -65,7 +65,7 @@ RUNTIME = ("simt.cpp", "fiber.cpp", "settings.cpp", "symbols.cpp")
 
 
 class BuildError(RuntimeError):
-    """A compiler refused; the message is its output."""
+    """Error of a compiler; the message is its output."""
 
 
 @dataclass(frozen=True)
@@ -77,13 +77,13 @@ class Job:
 
 
 def build(kind: str) -> Path:
-    """Compiles what is out of date for `kind`, one of those listed above.
+    """Compile what is out of date for `kind`, one of those listed above.
 
     Returns:
         The library, module or program.
 
     Raises:
-        BuildError: if a compiler refuses; the message is its output.
+        BuildError: a compiler fails; the message is its output.
 
     Example:
         >>> torch.ops.load_library(build("emulated"))
@@ -107,12 +107,12 @@ def _build(kind: str) -> Path:
 
 
 def has_nvcc() -> bool:
-    """Whether PTX can be made here."""
+    """Check that nvcc is there, which makes PTX."""
     return shutil.which("nvcc") is not None
 
 
 def kernel_sources() -> list[Path]:
-    """The kernel files; the one with CUB in it has a counterpart here, prims.cpp."""
+    """List the kernel files, without prims.cu: prims.cpp replaces CUB here."""
     return sorted(p for p in CUDA.glob("*.cu") if p.name != "prims.cu")
 
 
@@ -188,18 +188,18 @@ def _kernel_jobs(sources: list[Path], by_ptx: bool) -> list[Job]:
 
 
 def _nvcc_flags(source: Path) -> list[str]:
-    """Those of csrc/cuda/flags.json, which the wheel is built with too."""
+    """Return the flags of csrc/cuda/flags.json, which the wheel is built with too."""
     settings = json.loads((CUDA / "flags.json").read_text())
     return [*settings["flags"], *settings["flags_of_file"].get(source.name, [])]
 
 
 def _contraction(source: Path) -> tuple[str, ...]:
-    """Multiplications and additions are fused where nvcc fuses them."""
+    """Return the flags that fuse multiplications and additions where nvcc fuses them."""
     return ("-ffp-contract=off",) if "--fmad=false" in _nvcc_flags(source) else ()
 
 
 def _translate(source: Path) -> Path:
-    """The C++ that the PTX of a kernel file becomes."""
+    """Translate the PTX of a kernel file to C++."""
     command = ["nvcc", *_nvcc_flags(source), "-arch=compute_90", "-ptx", "-diag-suppress=177,550"]
     key = _key(source, (*command, _version("nvcc")))
     ptx = OUTPUT / f"ptx/{source.stem}-{key}.ptx"
@@ -235,7 +235,7 @@ def _compile(job: Job) -> Path:
 
 
 def _run(command: list[str], target: Path) -> None:
-    """Runs a command that ends with `-o`; its output appears whole or not at all."""
+    """Run a command that ends with `-o`; its output appears whole or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     draft = target.with_name(f".{os.getpid()}-{target.name}")
     done = subprocess.run([*command, str(draft)], capture_output=True, text=True)
@@ -261,7 +261,7 @@ def _key(source: Path, flags: tuple[str, ...]) -> str:
 
 
 def _with_headers(source: Path) -> set[Path]:
-    """The file and all that it includes in quotes, directly or not."""
+    """Return the file and all that it includes in quotes, directly or not."""
     found: set[Path] = set()
     todo = [source]
     while todo:
@@ -289,7 +289,7 @@ def _workers() -> int:
 
 @cache
 def _cpu_flags() -> tuple[str, ...]:
-    """Fused multiply-add where the CPU has it: the library's fma is slow."""
+    """Return the flags for fused multiply-add where the CPU has it: the library's fma is slow."""
     info = Path("/proc/cpuinfo")
     words = set(info.read_text().split()) if info.exists() else set()
     capable = platform.machine() == "x86_64" and {"fma", "avx2", "bmi2", "movbe"} <= words

@@ -1,5 +1,5 @@
 // Every stage, forward and backward, on a small random scene, through csrc/cuda/stages_cuda.h and raw pointers: what
-// the sanitizer builds run. Every array is an allocation of its own, exactly as long as its shape says, and full of NaN
+// the sanitizer builds run. Every array is an allocation of its own, exactly as long as its shape, and full of NaN
 // before it is written. Prints the sum of each output; fails when one is not finite.
 #include <cmath>
 #include <cstdio>
@@ -28,7 +28,7 @@ struct Free {
   void operator()(void* memory) const { std::free(memory); }
 };
 using Memory = std::unique_ptr<void, Free>;
-// As aligned as CUDA's, as long as asked for, and full of NaN, or of -1.
+// Memory aligned as CUDA's, exactly as long as requested, and full of NaN, or of -1.
 Memory allocate(int64_t bytes) {
   void* memory = nullptr;
   if (posix_memalign(&memory, 256, size_t(bytes)) != 0) std::abort();

@@ -47,7 +47,7 @@ void change(Stack& from, Stack& to) { swapcontext(&from.context, &to.context); }
 #else
 
 struct Stack {
-  void* top = nullptr;  // where the six saved registers and the return address lie
+  void* top = nullptr;  // the six saved registers and the return address
 };
 // Saves what a function must keep, changes stacks, and returns into the other one.
 __attribute__((naked, noinline)) void change_stack(void** /*save*/, void* /*load*/) {

@@ -50,14 +50,14 @@ inline char* at(Shared s, uint32_t address, unsigned bytes) {
   return aligned(s.memory + address, bytes);
 }
 inline char* at(uint64_t address, unsigned bytes) { return aligned(reinterpret_cast<char*>(address), bytes); }
-// Parameters are read by parts and copied whole; the compiler chose where they lie.
+// Parameters are read by parts and copied whole; the compiler chose their places.
 template <class T>
 inline T load(const void* address) {
   T value;
   __builtin_memcpy(&value, address, sizeof(T));
   return value;
 }
-// One machine access, which is what ThreadSanitizer looks at.
+// One machine access, which is what ThreadSanitizer checks.
 template <class T>
 inline T fetch(const char* address) {
   return *reinterpret_cast<const T*>(address);
@@ -248,7 +248,7 @@ inline int barrier(uint32_t number, bool predicate, simt::Site site) {
   return simt::block_barrier(predicate, site);
 }
 
-// One of these per translated kernel says under which name it is to be found.
+// One of these per translated kernel registers its name.
 struct Translation {
   Translation(const char* name, simt::TranslatedBody body) { simt::add_translation(name, body); }
 };

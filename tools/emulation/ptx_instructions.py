@@ -35,7 +35,7 @@ TO_INTEGRAL = {
 
 
 def statement(text: str, line: int, operands: Operands) -> str:
-    """The C++ statement of one instruction.
+    """Return the C++ statement of one instruction.
 
     Raises:
         PtxError: if it is unknown or uses an unknown modifier; the message has line and text.
@@ -55,7 +55,7 @@ def statement(text: str, line: int, operands: Operands) -> str:
 
 
 def _arithmetic(i: Instruction, formula: str, operands: int) -> str:
-    """A floating-point formula in {0}, {1}, {2}, with its rounding, flushing and saturation."""
+    """Return a formula in {0}, {1}, {2}, with its rounding, flushing and saturation."""
     i.only("rn", "ftz", "sat", "approx", "full", *ROUNDING)
     kind = cpp_type(i.type)
     values = [i.argument(k + 1) for k in range(operands)]
@@ -78,7 +78,7 @@ def _float_or(i: Instruction, formula: str, operands: int, integer: Callable[[],
 
 
 def _integer(i: Instruction, formula: str, operands: int) -> str:
-    """A formula on unsigned integers, which wrap around."""
+    """Return a formula on unsigned integers, which wrap around."""
     i.only("lo")
     kind = unsigned(i.type)
     values = [i.argument(k + 1, kind) for k in range(operands)]
@@ -345,7 +345,7 @@ def _move(i: Instruction) -> str:
 
 
 def _generic_address(i: Instruction) -> str:
-    """Shared memory has addresses of its own; those of all other spaces are plain ones."""
+    """Convert between generic addresses and those of a space; only shared memory has its own."""
     if "shared" not in i.modifiers:
         return i.put(i.argument(1))
     if "to" in i.modifiers:

@@ -35,30 +35,30 @@ HINTS = {
 
 
 class PtxError(ValueError):
-    """PTX that this translator does not understand."""
+    """Error: PTX that this translator does not know."""
 
 
 def cpp_type(ptx_type: str) -> str:
-    """The C++ type of values and registers of a PTX type."""
+    """Return the C++ type of values and registers of a PTX type."""
     if ptx_type not in CPP_TYPES:
         raise PtxError(f"type .{ptx_type} is not supported")
     return CPP_TYPES[ptx_type]
 
 
 def size_of(ptx_type: str) -> int:
-    """Bytes of a PTX type."""
+    """Return the size of a PTX type in bytes."""
     cpp_type(ptx_type)
     return int(ptx_type[1:]) // 8
 
 
 def identifier(name: str) -> str:
-    """A C++ name for a register, label or symbol."""
+    """Return a C++ name for a register, label or symbol."""
     return ("r_" if name.startswith("%") else "") + re.sub(r"\W", "_", name.lstrip("%"))
 
 
 @dataclass
 class Operands:
-    """What the names in one function mean."""
+    """Meaning of the names in one function."""
 
     source: str
     symbols: dict[str, str]  # to the C++ expression of its address
@@ -68,7 +68,7 @@ class Operands:
     label: str = ""
 
     def value(self, text: str, ptx_type: str) -> str:
-        """An operand as a C++ expression of the type."""
+        """Return an operand as a C++ expression of the type."""
         kind = cpp_type(ptx_type)
         if text.startswith("!"):
             return f"!{self.value(text[1:], ptx_type)}"
@@ -92,7 +92,7 @@ class Operands:
         raise PtxError(f"operand {text!r} is not understood")
 
     def address(self, text: str, space: str, size: int) -> str:
-        """The C++ address of an operand in brackets."""
+        """Return the C++ address of an operand in brackets."""
         found = re.fullmatch(r"\[\s*([^\]+\s]+)\s*(?:\+\s*(-?\w+)\s*)?\]", text)
         if not found:
             raise PtxError(f"address {text!r} is not understood")
@@ -121,23 +121,23 @@ class Instruction:
         return self.modifiers[-1]
 
     def argument(self, index: int, ptx_type: str | None = None) -> str:
-        """An argument as a C++ expression, of the instruction's type if no other is said."""
+        """Return an argument as a C++ expression, by default of the instruction's type."""
         if index >= len(self.arguments):
             raise PtxError("an operand is missing")
         return self.operands.value(self.arguments[index], ptx_type or self.type)
 
     def choose(self, choices: Collection[str]) -> str:
-        """The one modifier that is among the choices, or the empty string."""
+        """Return the one modifier that is among the choices, or the empty string."""
         return next((m for m in self.modifiers if m in choices), "")
 
     def only(self, *known: str) -> None:
-        """Refuses a modifier that is not among those known."""
+        """Refuse a modifier that is not among those known."""
         for modifier in self.modifiers[:-1]:
             if modifier not in (*known, *HINTS, *SPACES) and modifier[:4] not in ("L1::", "L2::"):
                 raise PtxError(f"modifier .{modifier} is not supported")
 
     def put(self, value: str, index: int = 0) -> str:
-        """The statement that gives the value to a target register."""
+        """Return the statement that assigns the value to a target register."""
         target = self.arguments[index]
         return f"(void)({value});" if target == "_" else f"ptx::put({identifier(target)}, {value});"
 
@@ -149,7 +149,7 @@ class Instruction:
 
 
 def split_operands(text: str) -> list[str]:
-    """Splits at the commas that stand outside of brackets."""
+    """Split at the commas that are outside of brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "([{") - (character in ")]}")
@@ -161,15 +161,15 @@ def split_operands(text: str) -> list[str]:
 
 
 def is_float(ptx_type: str) -> bool:
-    """Whether values of the type are floating-point numbers."""
+    """Check that values of the type are floating-point numbers."""
     return ptx_type in ("f32", "f64")
 
 
 def unsigned(ptx_type: str) -> str:
-    """The unsigned type of the same size."""
+    """Return the unsigned type of the same size."""
     return "u" + ptx_type[1:]
 
 
 def wide(ptx_type: str) -> str:
-    """The type of twice the size."""
+    """Return the type of twice the size."""
     return f"{ptx_type[0]}{16 * size_of(ptx_type)}"

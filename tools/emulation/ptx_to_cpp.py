@@ -1,4 +1,4 @@
-"""Translates PTX as nvcc writes it to C++: `python ptx_to_cpp.py kernels.ptx > kernels.cpp`.
+"""Translate PTX as nvcc writes it to C++: `python ptx_to_cpp.py kernels.ptx > kernels.cpp`.
 
 Every kernel becomes a function that takes the addresses of its parameters; the runtime calls it in
 place of the body that g++ made of the same kernel, which it knows by its mangled name. A register
@@ -29,20 +29,20 @@ IGNORED = (".pragma", ".loc ", ".file ", ".noreturn")
 
 @dataclass
 class Layout:
-    """Where the shared arrays of one kernel lie."""
+    """Places of the shared arrays of one kernel."""
 
     offsets: dict[str, int] = field(default_factory=dict)
     bytes: int = 0
 
     def add(self, name: str, align: int, size: int) -> None:
-        """Places one more array behind the others."""
+        """Place one more array behind the others."""
         self.offsets[name] = -(-self.bytes // align) * align
         self.bytes = self.offsets[name] + size
 
 
 @dataclass(frozen=True)
 class Function:
-    """One .entry or .func as it stands in the file."""
+    """One .entry or .func as the file has it."""
 
     kind: str
     name: str
@@ -53,7 +53,7 @@ class Function:
 
 
 def translate(ptx: str, source: str) -> str:
-    """C++ for a whole PTX file.
+    """Translate a whole PTX file to C++.
 
     Args:
         ptx: the text of the file.
@@ -90,7 +90,7 @@ def translate(ptx: str, source: str) -> str:
 
 
 def _functions(text: str) -> tuple[list[Function], str]:
-    """The functions that have a body, and what stands between them."""
+    """Split into the functions that have a body and the text between them."""
     found: list[Function] = []
     between: list[str] = []
     at = 0
@@ -105,9 +105,12 @@ def _functions(text: str) -> tuple[list[Function], str]:
         while depth:
             depth += {"{": 1, "}": -1}.get(text[at], 0)
             at += 1
-        names = [[p[1] for p in re.findall(PARAMETER, header[k] or "")] for k in (2, 4)]
+        results, parameters = (
+            [p[1] for p in re.findall(PARAMETER, header[k] or "")] for k in (2, 4)
+        )
         line = text.count("\n", 0, header.end()) + 1
-        found.append(Function(header[1], header[3], *names, text[header.end() : at - 1], line))
+        body = text[header.end() : at - 1]
+        found.append(Function(header[1], header[3], results, parameters, body, line))
     return found, "".join([*between, text[at:]])
 
 
@@ -146,7 +149,7 @@ def _signature(f: Function) -> str:
 
 
 def _statements(f: Function) -> list[tuple[str, int]]:
-    """The statements of a body with their lines; braces of scopes and labels stand alone."""
+    """Split a body into statements with their lines; braces of scopes and labels are alone."""
     found: list[tuple[str, int]] = []
     text, line, start = "", f.line, f.line
     for character in f.body:
@@ -199,7 +202,7 @@ def _statement(text: str, line: int, operands: Operands, shared: Layout) -> str:
 
 
 def _count(dimensions: str) -> int:
-    """Elements of an array declared as [4][8]; 1 for none."""
+    """Count the elements of an array declared as [4][8]; 1 for none."""
     count = 1
     for number in re.findall(r"\[(\d*)\]", dimensions):
         count *= int(number or 0)
@@ -215,7 +218,7 @@ def _initial(values: str, name: str) -> str:
 
 
 def _host_name(name: str) -> str:
-    """nvcc numbers a file's unnamed namespace; g++ calls it the same everywhere."""
+    """Return the name that g++ gives: nvcc numbers a file's unnamed namespace, g++ does not."""
     while found := re.search(r"(\d+)_GLOBAL__N__", name):
         end = found.end(1) + int(found[1])
         name = f"{name[: found.start()]}12_GLOBAL__N_1{name[end:]}"

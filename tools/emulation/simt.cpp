@@ -4,7 +4,7 @@
 // on is chosen in the set order. When none can, the kernel hangs on a GPU, and the launch ends with a message: control
 // goes back to the launching stack, and the other fibers are never entered again.
 //
-// This file is compiled without instrumentation in the sanitizer builds; it tells them about the switches of stacks,
+// This file is compiled without instrumentation in the sanitizer builds; it reports the switches of stacks to them,
 // and ThreadSanitizer what is ordered: memory before a barrier or __syncwarp and after it. Shuffles and votes order
 // nothing, as CUDA has it, and neither do blocks among each other.
 #include "simt.h"
@@ -178,7 +178,7 @@ int Worker::pick(unsigned lanes) {
   return __builtin_ctz(lanes);
 }
 
-// The fiber that goes on: of the same warp while one can, else of the next warp; -1 when all wait.
+// The fiber that continues: of the same warp while one can, else of the next warp; -1 when all wait.
 int Worker::next_fiber() {
   const int warps = int(warps_.size());
   const int begin = order_ == Order::random ? int(random_.below(unsigned(warps))) : current_ / kWarp;
@@ -195,7 +195,7 @@ void Worker::wait() {
   if (next != me) switch_to(next);
 }
 
-// Why nothing can go on.
+// The reason why nothing can continue.
 std::string Worker::stuck() const {
   std::string lanes;
   bool barrier = false, meeting = false;
@@ -213,7 +213,7 @@ std::string Worker::stuck() const {
     }
   }
   const char* kind = meeting && !barrier ? "divergent collective: " : "deadlock: ";
-  return kind + (lanes.empty() ? "no thread can go on" : lanes.substr(2));
+  return kind + (lanes.empty() ? "no thread can continue" : lanes.substr(2));
 }
 
 void Worker::stop(const std::string& message) {

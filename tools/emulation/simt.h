@@ -186,7 +186,7 @@ inline unsigned __match_any_sync(unsigned mask, T value, SIMT_CALLER) {
       simt::warp_exchange(simt::Exchange::match, mask, simt::widen(value), 0, {"__match_any_sync", file, line}));
 }
 
-// A lane whose source lies outside its segment of `width` lanes gets its own value, as on the GPU.
+// A lane whose source is outside its segment of `width` lanes gets its own value, as on the GPU.
 template <class T>
 inline T __shfl_sync(unsigned mask, T value, int source, int width = 32, SIMT_CALLER) {
   const int lane = simt::position->lane, first = lane & ~(width - 1);

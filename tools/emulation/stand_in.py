@@ -1,4 +1,4 @@
-"""The CUDA kernels run on the CPU, in place of the CPU's own.
+"""CUDA kernels that run on the CPU, in place of the CPU's own.
 
 `build.py` compiles them for the CPU, with the host code that calls them on a GPU, into a library
 that registers the operators in a namespace of its own. Within `in_place_of_cpu_kernels` the CPU
@@ -38,7 +38,7 @@ OPERATORS = (
 
 @dataclass(frozen=True)
 class Emulation:
-    """A library that is loaded.
+    """A loaded library.
 
     Attributes:
         namespace: of its operators.
@@ -49,25 +49,25 @@ class Emulation:
     library: ctypes.CDLL
 
     def set_order(self, order: str) -> None:
-        """In which order the threads of a block run: a key of `ORDERS`."""
+        """Set the order in which the threads of a block run: a key of `ORDERS`."""
         wrong = self.library.simt_set_order(ORDERS[order])
         if wrong is not None:
             raise ValueError(wrong.decode())
 
     def set_multiprocessors(self, count: int) -> None:
-        """How many multiprocessors the emulated GPU has: some kernels cut their work by it."""
+        """Set the number of multiprocessors: some kernels cut their work by it."""
         wrong = self.library.simt_set_multiprocessors(count)
         if wrong is not None:
             raise ValueError(wrong.decode())
 
     def launches(self) -> int:
-        """How many kernels were launched so far."""
-        return self.library.simt_launches()
+        """Return the number of kernels launched so far."""
+        return int(self.library.simt_launches())
 
 
 @cache
 def load(kind: str) -> Emulation:
-    """The library of that kind, "emulated" or "ptx", built if it is not up to date."""
+    """Load the library of a kind, "emulated" or "ptx"; build it if it is not up to date."""
     path = str(build(kind))
     torch.ops.load_library(path)
     library = ctypes.CDLL(path)
@@ -79,7 +79,7 @@ def load(kind: str) -> Emulation:
 
 @contextmanager
 def in_place_of_cpu_kernels(kind: str, order: str = "forward") -> Iterator[Emulation]:
-    """Within, the operators of splatrender run emulated CUDA kernels for tensors on the CPU.
+    """Run emulated CUDA kernels for tensors on the CPU, within the context.
 
     Args:
         kind: "emulated", the kernels' sources; or "ptx", what nvcc makes of them.

@@ -17,7 +17,7 @@
 
 #include "simt.h"
 
-// Known things whose addresses tell where the library and its thread-local block begin.
+// Known objects whose addresses reveal where the library and its thread-local block begin.
 extern "C" {
 __attribute__((visibility("hidden"))) char simt_anchor = 1;
 __attribute__((visibility("hidden"))) thread_local char simt_thread_anchor = 1;

@@ -1,4 +1,4 @@
-// What the symbol table of this very library tells of a kernel: its name and its __shared__ arrays.
+// A kernel in the symbol table of this very library: its name and its __shared__ arrays.
 #pragma once
 #include <cstddef>
 #include <string>
@@ -15,7 +15,7 @@ struct SharedArray {
 std::vector<SharedArray> shared_arrays(const void* kernel);
 // The mangled names of the function at this address.
 std::vector<std::string> names_of(const void* kernel);
-// Why there is no table to look them up in, or empty.
+// The reason why there is no table, or empty.
 std::string symbols_error();
 // Every byte becomes 0xff, which is NaN as a float and as a double, in the calling thread's copy.
 void poison(const std::vector<SharedArray>&);

@@ -1,4 +1,4 @@
-// Small kernels for tests of the emulation: what each primitive does, and what each mistake looks like.
+// Small kernels for tests of the emulation: each primitive, and each kind of mistake.
 #pragma once
 #include <cstdint>
 

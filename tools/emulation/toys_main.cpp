@@ -1,4 +1,4 @@
-// One toy under a sanitizer: `toys-tsan NAME`. Prints the kernel's sum, or what the runtime has to say.
+// One toy under a sanitizer: `toys-tsan NAME`. Prints the kernel's sum, or the runtime's message.
 #include <cstdio>
 #include <cstring>
 #include <string>

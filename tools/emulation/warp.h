@@ -1,4 +1,4 @@
-// The lanes of one warp, and what they tell each other.
+// The lanes of one warp, and the values that they exchange.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -30,7 +30,7 @@ struct Warp {
       if (meeting[__builtin_ctz(rest)].mask == mask) return __builtin_ctz(rest);
     return open >> lowest & 1 ? __builtin_ctz(~open) : lowest;
   }
-  // All lanes have come: works out what each of them gets, and lets them go on.
+  // All lanes have come: computes the result of each of them, and lets them continue.
   void complete(Rendezvous& at);
 
  private:
