@@ -133,16 +133,17 @@ SR_INLINE bool blend_block(const ForwardTile<T>& t, const Lattice<T>& lattice, i
   return lives;
 }
 
-template <class T>
-void write_pixels(const ForwardTile<T>& t) {
+template <int D, class T>
+SR_INLINE void write_pixels(const ForwardTile<T>& t) {
+  constexpr int64_t plane = ForwardTile<T>::kPlane;
+  const int64_t channels = D > 0 ? D : t.channels;
   const auto& a = t.a;
-  const T* background = a.backgrounds + t.place.camera * t.channels;
+  const T *Ts = t.Ts, *last = t.last, *Cs = t.Cs, *background = a.backgrounds + t.place.camera * channels;
   for_pixels(a, t.place, [&](int p, int64_t offset) {
     const int64_t pixel = t.place.first_pixel + offset;
-    a.transmittance[pixel] = t.Ts[p];
-    a.last[pixel] = int32_t(t.last[p]);
-    for (int64_t c = 0; c < t.channels; ++c)
-      a.radiance[pixel * t.channels + c] = t.Cs[c * t.kPlane + p] + t.Ts[p] * background[c];
+    a.transmittance[pixel] = Ts[p];
+    a.last[pixel] = int32_t(last[p]);
+    for (int64_t c = 0; c < channels; ++c) a.radiance[pixel * channels + c] = Cs[c * plane + p] + Ts[p] * background[c];
   });
 }
 
@@ -174,7 +175,7 @@ void forward_tile(const BlendArgs<T>& a, const Record<T>* records, int64_t tile,
     a.hits[k] = 0;
     if constexpr (VISIBILITY) seen[a.slots[k]] = 0;
   }
-  write_pixels(t);
+  write_pixels<D>(t);
 }
 
 // Sums that a (splat, tile) pair collects: ∂L/∂ln a times 1, dx, dy, dx², dx dy, dy², then one per channel, then, with
@@ -211,89 +212,65 @@ struct BackwardTile {
         sums(gs + channels * kPlane) {}
 };
 
-template <class T>
-void read_pixels(const BackwardTile<T>& t, const BlendGrads<T>& g) {
-  const T* background = t.a.backgrounds + t.place.camera * t.channels;
-  for (int64_t i = 0; i < (3 + t.channels) * t.kPlane; ++i) t.Ts[i] = 0;
-  for_pixels(t.a, t.place, [&](int p, int64_t offset) {
-    const int64_t pixel = t.place.first_pixel + offset;
-    t.Ts[p] = t.a.transmittance[pixel];
-    t.last[p] = T(t.a.last[pixel]);
-    T beyond = g.transmittance[pixel];
-    for (int64_t c = 0; c < t.channels; ++c) {
-      const T d = g.radiance[pixel * t.channels + c];
-      t.gs[c * t.kPlane + p] = d;
-      beyond += background[c] * d;
-    }
-    t.behind[p] = t.Ts[p] * beyond;
-  });
-}
-
-// One splat of the list in one tile.
-template <class T>
-struct BackwardEntry {
-  const Record<T>& r;
-  const T* color;
-  uint32_t hit;    // blocks that it changed
-  T ox, oy;        // the tile's first pixel - splat
-  T before;        // entries in front of it
-  BlockExpansion<T> block;
-};
-
-// Adds to `total` the sums of pixels v .. v + L - 1 of every block that the splat changed, and moves their state in
-// front of it.
+// Adds to `total` the sums over the pixels of the blocks in `hit` for entry k of the list, a splat whose record is r, and
+// moves the pixels' state in front of it.
 template <int D, Response R, bool ABSGRAD, class T, class S>
-SR_INLINE void add_pixels(const BackwardTile<T>& t, const Lattice<T>& lattice, const BackwardEntry<T>& entry, int v,
-                          S* total) {
+SR_INLINE void add_pixels(const BackwardTile<T>& t, const Lattice<T>& lattice, int64_t k, const Record<T>& r,
+                          const T* color, const BlockExpansion<T>& block, uint32_t hit, S* total) {
   constexpr int L = lanes_of<T>;
   constexpr int64_t plane = BackwardTile<T>::kPlane;
   const int64_t channels = D > 0 ? D : t.channels;
-  const S cutoff{T(kLog2Cutoff)}, zero(T(0)), before(entry.before);
-  const Record<T>& r = entry.r;
-  const S lx = S::load(lattice.lx + v), ly = S::load(lattice.ly + v), bracket = bracket_of(r, lx, ly);
-  [[maybe_unused]] const S along_x = S(2 * r.xx) * lx + S(r.xy) * ly;  // slope of the bracket
-  [[maybe_unused]] const S along_y = S(2 * r.yy) * ly + S(r.xy) * lx;
-  // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
-  S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero, *total_color = total + kMoments;
-  [[maybe_unused]] S B1 = zero, B2 = zero;  // Σ |dE| times the absolute slopes
-  for (uint32_t todo = entry.hit; todo; todo &= todo - 1) {
-    const int b = __builtin_ctz(todo), at = b * kPixels + v;
-    const S e = log2_response(entry.block, b, bracket, lx, ly);
-    const auto ok = (S::load(t.last + at) > before) & (e >= cutoff);
-    if (kPixels != L && !any(ok)) continue;
-    const S response = power_of_two(e);
-    const Opacity<S> o = opacity_of<R>(response);
-    const S inverse = reciprocal(o.passes), after = S::load(t.Ts + at), Tr = after * inverse;
-    const S w = mask_or_zero(ok, o.alpha * Tr);
-    S f = zero;
-    for (int64_t c = 0; c < channels; ++c) {
-      const S gc = S::load(t.gs + c * plane + at);
-      f += gc * S(entry.color[c]);
-      if constexpr (D > 0)
-        total_color[c] += w * gc;
-      else
-        (S::load(t.sums + c * L) + w * gc).store(t.sums + c * L);
+  T *Ts = t.Ts, *behind = t.behind, *last = t.last, *gs = t.gs, *sums = t.sums;
+  const T ox = T(t.place.x0) - r.x, oy = T(t.place.y0) - r.y;
+  const S cutoff{T(kLog2Cutoff)}, zero(T(0));
+  S* total_color = total + kMoments;
+  for (int v = 0; v < kPixels / L; ++v) {
+    const S lx = S::load(lattice.lx + v * L), ly = S::load(lattice.ly + v * L);
+    const S bracket = bracket_of(r, lx, ly), before(T(k - t.begin));
+    [[maybe_unused]] const S along_x = S(2 * r.xx) * lx + S(r.xy) * ly;  // slope of the bracket
+    [[maybe_unused]] const S along_y = S(2 * r.yy) * ly + S(r.xy) * lx;
+    // moments about the block's centre: A = Σ_blocks dE · (1, X, Y, X², XY, Y²), shifted by (lx, ly) at the end
+    S A0 = zero, A1 = zero, A2 = zero, A3 = zero, A4 = zero, A5 = zero;
+    [[maybe_unused]] S B1 = zero, B2 = zero;  // Σ |dE| times the absolute slopes
+    for (uint32_t todo = hit; todo; todo &= todo - 1) {
+      const int b = __builtin_ctz(todo), at = b * kPixels + v * L;
+      const S e = log2_response(block, b, bracket, lx, ly);
+      const auto ok = (S::load(last + at) > before) & (e >= cutoff);
+      if (kPixels != L && !any(ok)) continue;
+      const S response = power_of_two(e);
+      const Opacity<S> o = opacity_of<R>(response);
+      const S inverse = reciprocal(o.passes), after = S::load(Ts + at), Tr = after * inverse;
+      const S w = mask_or_zero(ok, o.alpha * Tr);
+      S f = zero;
+      for (int64_t c = 0; c < channels; ++c) {
+        const S gc = S::load(gs + c * plane + at);
+        f += gc * S(color[c]);
+        if constexpr (D > 0)
+          total_color[c] += w * gc;
+        else
+          (S::load(sums + c * L) + w * gc).store(sums + c * L);
+      }
+      const S rest = S::load(behind + at);
+      (rest + w * f).store(behind + at);
+      select(ok, Tr, after).store(Ts + at);
+      const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
+      const S X(lattice.bx[b] + ox), Y(lattice.by[b] + oy);  // block centre - splat
+      const S dX = dE * X, dY = dE * Y;
+      A0 += dE, A1 += dX, A2 += dY;
+      A3 += dX * X, A4 += dX * Y, A5 += dY * Y;
+      if constexpr (ABSGRAD) {
+        B1 += magnitude(dE * (S(block.e10[b]) + along_x));
+        B2 += magnitude(dE * (S(block.e01[b]) + along_y));
+      }
     }
-    const S rest = S::load(t.behind + at);
-    (rest + w * f).store(t.behind + at);
-    select(ok, Tr, after).store(t.Ts + at);
-    const S dE = mask_or_zero(ok, log_response_vjp<R>(response, o, inverse, Tr, f, rest));
-    const S X(lattice.bx[b] + entry.ox), Y(lattice.by[b] + entry.oy);  // block centre - splat
-    const S dX = dE * X, dY = dE * Y;
-    A0 += dE, A1 += dX, A2 += dY;
-    A3 += dX * X, A4 += dX * Y, A5 += dY * Y;
-    if constexpr (ABSGRAD) {
-      B1 += magnitude(dE * (S(entry.block.e10[b]) + along_x));
-      B2 += magnitude(dE * (S(entry.block.e01[b]) + along_y));
-    }
+    total[0] += A0;
+    total[1] += A1 + lx * A0;
+    total[2] += A2 + ly * A0;
+    total[3] += A3 + lx * (A1 + A1 + lx * A0);
+    total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
+    total[5] += A5 + ly * (A2 + A2 + ly * A0);
+    if constexpr (ABSGRAD) total[kMoments + D] += B1, total[kMoments + D + 1] += B2;
   }
-  total[0] += A0;
-  total[1] += A1 + lx * A0;
-  total[2] += A2 + ly * A0;
-  total[3] += A3 + lx * (A1 + A1 + lx * A0);
-  total[4] += A4 + lx * A2 + ly * (A1 + lx * A0);
-  total[5] += A5 + ly * (A2 + A2 + ly * A0);
-  if constexpr (ABSGRAD) total[kMoments + D] += B1, total[kMoments + D + 1] += B2;
 }
 
 template <int D, Response R, bool ABSGRAD, class T>
@@ -306,8 +283,24 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
   const int64_t channels = D > 0 ? D : a.D, stride = kMoments + channels + kSlopes<ABSGRAD>;
   const Lattice<T> lattice = make_lattice<T>();
   if (t.begin == t.end) return;
-  read_pixels(t, g);
+  constexpr int64_t plane = kBlocks * kPixels;
+  T *Ts = t.Ts, *behind = t.behind, *last = t.last, *gs = t.gs;
+  const T* background = a.backgrounds + t.place.camera * channels;
+  for (int64_t i = 0; i < (3 + channels) * plane; ++i) state[i] = 0;
+  for_pixels(a, t.place, [&](int p, int64_t offset) {
+    const int64_t pixel = t.place.first_pixel + offset;
+    Ts[p] = a.transmittance[pixel];
+    last[p] = T(a.last[pixel]);
+    T beyond = g.transmittance[pixel];
+    for (int64_t c = 0; c < channels; ++c) {
+      const T d = g.radiance[pixel * channels + c];
+      gs[c * plane + p] = d;
+      beyond += background[c] * d;
+    }
+    behind[p] = Ts[p] * beyond;
+  });
   const S zero(T(0));
+  BlockExpansion<T> block;
   for (int64_t k = t.end - 1; k >= t.begin; --k) {
     const int64_t next = k - 12;
     if (next >= t.begin && a.hits[next]) {  // records and slots are all over memory
@@ -321,14 +314,13 @@ void backward_tile(const BlendArgs<T>& a, const BlendGrads<T>& g, const Record<T
     T* slot = slots + int64_t(a.slots[k]) * stride;
     const int64_t id = a.splat_ids[k];
     const Record<T>& r = records[id];
-    BackwardEntry<T> entry{
-        r, colors_of<D>(a, r, id), hit, T(t.place.x0) - r.x, T(t.place.y0) - r.y, T(k - t.begin), {}};
-    expand(r, lattice, T(t.place.x0), T(t.place.y0), entry.block);
+    const T* color = colors_of<D>(a, r, id);
+    expand(r, lattice, T(t.place.x0), T(t.place.y0), block);
     S total[numbers];
     for (int m = 0; m < numbers; ++m) total[m] = zero;
     if constexpr (D == 0)
       for (int64_t c = 0; c < channels; ++c) zero.store(t.sums + c * L);
-    for (int v = 0; v < kPixels; v += L) add_pixels<D, R, ABSGRAD>(t, lattice, entry, v, total);
+    add_pixels<D, R, ABSGRAD>(t, lattice, k, r, color, block, hit, total);
     if constexpr (D > 0) {
       horizontal_sums(total, numbers, slot);
     } else {
