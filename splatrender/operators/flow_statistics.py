@@ -116,12 +116,11 @@ def flow_statistics(
     )  # fmt: skip
     kept = masks.to(torch.uint8) if masks is not None and masks.dtype == torch.bool else masks
     with torch.no_grad():
-        return FlowStatistics(
-            *torch.ops.splatrender.flow_statistics(
-                p.means2d, p.conics, p.peaks, p.emission, p.backgrounds, *bins, photos, kept,
-                levels, p.probes, width, height, response,
-            )
+        sums = torch.ops.splatrender.flow_statistics(
+            p.means2d, p.conics, p.peaks, p.emission, p.backgrounds, *bins, photos, kept,
+            levels, p.probes, width, height, response,
         )  # fmt: skip
+    return FlowStatistics(*sums[:3])  # an extension built before this version returns one more
 
 
 def levels_of(masses: Sequence[float], response: str) -> list[float]:
