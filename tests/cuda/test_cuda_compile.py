@@ -34,7 +34,7 @@ Function : kernel
 
 @pytest.fixture(scope="module")
 def static() -> SimpleNamespace:
-    """The modules of `cuda_static.py`, which import each other as scripts of one folder do."""
+    """Return the modules of tools.cuda_static."""
     from tools.cuda_static import (
         cuda_build,
         cuda_static,
@@ -56,7 +56,7 @@ def static() -> SimpleNamespace:
 
 @pytest.fixture(scope="module")
 def compiled(static: SimpleNamespace) -> list[Any]:
-    """Every kernel file for both architectures, compiled once per version of the sources."""
+    """Compile every kernel file for both architectures, once per version of the sources."""
     if static.build.find_tool("nvcc") is None:
         pytest.skip("no nvcc on the PATH or in CUDA_HOME: the CUDA kernels are not compiled")
     return static.main.our_kernels(ARCHS)
@@ -64,7 +64,7 @@ def compiled(static: SimpleNamespace) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def disassembler(static: SimpleNamespace, compiled: list[Any]) -> None:
-    """Skips where machine code cannot be read."""
+    """Skip where machine code cannot be read."""
     for tool in ("cuobjdump", "nvdisasm"):
         if static.build.find_tool(tool) is None:
             pytest.skip(f"no {tool} (pip install nvidia-cuda-{tool}): instructions are not counted")

@@ -44,7 +44,7 @@ def test_number_of_multiprocessors_is_checked() -> None:
 
 
 def everything(name: str, response: int) -> list[Tensor]:
-    """All outputs and all gradients of the four stages, float32."""
+    """Return all outputs and all gradients of the four stages, float32."""
     results = []
     with opened_backend(name) as kernel:
         project_args = random_world(150, cameras=2, seed=3).to(torch.float32)
@@ -75,7 +75,7 @@ def test_same_bits_for_any_order_of_threads(response: int) -> None:
 
 
 def squashed(splats: Splats) -> Splats:
-    """Splats of other shapes than round."""
+    """Return splats of other shapes than round."""
     make = torch.Generator().manual_seed(0)
     splats.log_scales.add_(0.5 * torch.randn(splats.log_scales.shape, generator=make))
     splats.quats.add_(torch.randn(splats.quats.shape, generator=make))
@@ -86,7 +86,7 @@ def squashed(splats: Splats) -> Splats:
 def test_training_goes_as_on_the_cpu(
     tmp_path: Path, strategy: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A few steps, births among them."""
+    """Train a few steps, births among them."""
     # Round splats have no gradient of rotation but rounding, whose sign Adam would follow.
     monkeypatch.setattr(run_module, "initial_splats", lambda *a: squashed(initial_splats(*a)))
     scene = ring_scene()

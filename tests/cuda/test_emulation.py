@@ -1,4 +1,4 @@
-"""What each primitive of the emulated CUDA does: as C++ and by way of PTX, in every order."""
+"""Each primitive of the emulated CUDA: as C++ and by way of PTX, in every order."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ def test_instructions_of_ptx() -> None:
 
 
 def instructions_in_python(a: int, b: int, c: int) -> Iterator[int]:
-    """What the kernel `instructions` computes, after the definitions in the PTX manual."""
+    """Compute the kernel `instructions` by the definitions in the PTX manual."""
     full = 0xFFFFFFFF
 
     def signed(x: int) -> int:

@@ -71,7 +71,7 @@ def test_stream_is_found_in_a_library_that_torch_loads_for_itself(tmp_path: Path
 
 @pytest.fixture(scope="module")
 def allocation_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    """`allocation_failure` for an allocation of 3 MiB on cuda:1."""
+    """Build `allocation_failure` for an allocation of 3 MiB on cuda:1."""
     return ctypes.CDLL(str(library(tmp_path_factory.mktemp("allocation"), "a.so", MESSAGE)))
 
 

@@ -1,4 +1,4 @@
-"""What `tools/cuda_static/roofline.py` counts in tile lists."""
+"""Counts of `tools/cuda_static/roofline.py` in tile lists."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from helpers.backends import require_extension
 
 @pytest.fixture
 def counting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The benchmark's modules, which import each other as scripts of one folder do."""
+    """Return the modules of tools.cuda_static that count."""
     require_extension()
     from benchmarks.render import workloads
     from tools.cuda_static import list_counts
@@ -21,7 +21,7 @@ def counting(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 
 
 def test_quadrants_that_an_ellipse_meets(counting: SimpleNamespace) -> None:
-    """Against a fine grid of points in each quadrant."""
+    """Compare with a fine grid of points in each quadrant."""
     count = 400
     factors = torch.randn(count, 2, 2, dtype=torch.float64) * 3
     covariances = factors @ factors.mT + 0.3 * torch.eye(2, dtype=torch.float64)
@@ -57,7 +57,7 @@ def test_counts_of_a_picture(counting: SimpleNamespace) -> None:
 
 
 def test_a_lone_splat(counting: SimpleNamespace) -> None:
-    """One opaque splat of three pixels' standard deviation in the middle of the fourth tile."""
+    """Count one opaque splat, of standard deviation 3 pixels, in the middle of the fourth tile."""
     workload = counting.workloads.scatter("test", 1, -4.0, (32, 32))
     workload.means.copy_(torch.tensor([[0.5, 0.5, 0.0]]))  # z = 2 m, 16 px a metre: pixel 24
     workload.quats.copy_(torch.tensor([[1.0, 0.0, 0.0, 0.0]]))

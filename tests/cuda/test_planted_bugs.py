@@ -1,4 +1,4 @@
-"""Each net catches the mistakes that it is for, and lets the kernel without a mistake pass."""
+"""Each check catches the mistakes that it is for, and passes the kernel without a mistake."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def any_order(toys: Toys, request: pytest.FixtureRequest) -> Iterator[Toys]:
 
 
 def true_sum() -> float:
-    """What `tile_sums` adds up to, whatever the blocks: integers, so exact in any order."""
+    """Return the sum of `tile_sums` for any blocks: of integers, therefore exact in any order."""
     tiles = VALUES.reshape(-1, TILE)
     weights = np.arange(1, TILE + 1)
     return float((np.roll(tiles, -1, 1) * weights + np.roll(tiles, 1, 1)).sum())
 
 
 def sums(toys: Toys, name: str) -> list[float]:
-    """The kernel's sum in each order of threads."""
+    """Return the kernel's sum in each order of threads."""
     found = []
     for order in ORDERS:
         with toys.order(order):
