@@ -25,6 +25,7 @@ from splatrender.regression.linearise import NormalEquations, moved, normal_equa
 from splatrender.regression.prior import Prior
 
 LONGEST_STEP = 1.0  # of shifts [standard deviations] and strains [e-folds]: the model is local
+LEAST_DAMPING = 1e-12  # λ of a step
 REJECTIONS = 8  # in a row; after them the place counts as a minimum
 
 
@@ -131,7 +132,7 @@ def _damped_steps(place: _Place, conditions: Sequence[Condition], prior: Prior) 
     damping = place.damping
     for _ in range(REJECTIONS):
         step = _damped_step(system, damping, prior, place.measure)
-        less = max(damping / 5, 1e-12)
+        less = max(damping / 5, LEAST_DAMPING)
         yield _placed(moved(place.measure, step), conditions, prior, less)
         damping *= 4
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,19 @@ from splatrender.errors import InputError
 from splatrender.model import SplatMeasure
 from splatrender.operators.differential import identity, operator_rows
 from splatrender.regression.problems import evolving, solution, steady
+from splatrender.regression.problems.collocation import stratified
 from splatrender.regression.problems.evolving import Marching, fit_evolving
 from splatrender.regression.problems.solution import PdeFit
 from splatrender.regression.problems.steady import fit_steady
-from splatrender.regression.problems.tasks import task
+from splatrender.regression.problems.tasks import steady_profile, task
 from splatrender.regression.report import Round
 
+F64 = torch.float64
 QUICK = Marching(windows=10, rounds=5, iterations=15, polish=10, until=0.1)
+
+
+def profile_of(x: np.ndarray) -> torch.Tensor:
+    return torch.from_numpy(steady_profile(x))
 
 
 def relative(predicted: np.ndarray, truth: np.ndarray) -> float:
@@ -42,6 +49,27 @@ def test_steady_equation_is_solved() -> None:
     assert fitted.splats <= 14 and fitted.parameters == 6 * fitted.splats
     assert relative(fitted.predict(grid.x), grid.y) < 5e-3
     assert fitted.history[-1][1].loss < fitted.history[0][1].loss
+
+
+@pytest.mark.usefixtures("few_points")
+def test_a_run_does_not_depend_on_the_last_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points and boundary values are changed by 1e-13 of themselves."""
+    grid, generator = task("allen-cahn-steady").grid(), torch.Generator()
+    monkeypatch.setattr(steady, "CELLS", (14, 14))
+
+    def changed(values: torch.Tensor, size: float) -> torch.Tensor:
+        return values * (1 + size * torch.randn(values.shape, generator=generator, dtype=F64))
+
+    errors = []
+    for size in (0.0, 1e-13, 1e-13):
+        profile = partial(lambda size, x: changed(profile_of(x), size).numpy(), size)
+        points = partial(lambda size, *grid: changed(stratified(*grid), size), size)
+        monkeypatch.setattr(steady, "steady_profile", profile)
+        monkeypatch.setattr(steady, "stratified", points)
+        fitted = fit_steady(12, seed=0, rounds=1)
+        errors.append(relative(fitted.predict(grid.x), grid.y))
+    assert len(set(errors)) == 3  # the changes arrived
+    assert max(errors) < 2 * errors[0] and min(errors) > 0.5 * errors[0]
 
 
 @pytest.mark.usefixtures("few_points")
