@@ -13,13 +13,16 @@ static void check_absgrad(const Checker& check) {
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
-    bool with_visibility, bool with_absgrad) {
+    bool with_visibility, OptionalTensor means2d_abs) {
   Checker check("blend");
   const ScalarType type = float_type(means2d, "blend", "means2d");
   const ListInputs in = checked_lists(
       check, type, {means2d, conics, peaks, emission, backgrounds, tile_offsets, splat_ids, slots, splat_offsets},
       width, height, response);
-  if (with_absgrad) check_absgrad(check);  // else it would fail only in backward
+  if (means2d_abs) {  // zeros; the gradient of their own is the sum of absolute values that backward makes
+    check_absgrad(check);
+    check(*means2d_abs, "means2d_abs", type, {"C", "N", 2});
+  }
   const int64_t C = check.size("C");
   Tensor radiance = make(means2d, {C, height, width, check.size("D")}, type),
          transmittance = make(means2d, {C, height, width}, type),

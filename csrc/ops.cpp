@@ -28,7 +28,7 @@ STABLE_TORCH_LIBRARY(SPLATRENDER_NAMESPACE, m) {
   m.def(
       "blend(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets, "
       "Tensor splat_ids, Tensor slots, Tensor splat_offsets, int width, int height, int response, "
-      "bool with_visibility, bool with_absgrad) -> (Tensor radiance, Tensor transmittance, Tensor visibility, "
+      "bool with_visibility, Tensor? means2d_abs) -> (Tensor radiance, Tensor transmittance, Tensor visibility, "
       "Tensor hits, Tensor last)");
   m.def(
       "blend_backward(Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, "

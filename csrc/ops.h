@@ -29,7 +29,7 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> bin_op(Tensor means2d, Tensor conics,
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, int64_t width, int64_t height, int64_t response,
-    bool with_visibility, bool with_absgrad);
+    bool with_visibility, OptionalTensor means2d_abs);
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> blend_backward_op(
     Tensor means2d, Tensor conics, Tensor peaks, Tensor emission, Tensor backgrounds, Tensor tile_offsets,
     Tensor splat_ids, Tensor slots, Tensor splat_offsets, Tensor transmittance, Tensor hits, Tensor last,

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import math
 import os
 
 import torch
 from torch import Tensor
 
-import splatrender.operators  # noqa: F401  (loads the kernels)
 from benchmarks.render.timing import Laps
 from benchmarks.render.workloads import EPS2D, NEAR, Workload
+from splatrender.operators.bin import bin
+from splatrender.operators.blend import blend
+from splatrender.operators.project import project
+from splatrender.operators.shade import shade
+from splatrender.operators.stages import Footprints, Lens, SplatTensors
 
 DEGREE = 3
-GAUSSIAN = 0  # the response
 BLOCK_PIXELS = 16  # the kernels blend blocks of 4x4 pixels
 ops = torch.ops.splatrender
 
@@ -44,33 +46,39 @@ class Kernels:
         self._grad_transmittance = zeros(1, workload.height, workload.width)
         self._grad_depths = zeros(1, len(workload))
 
+    @torch.no_grad()
     def run(self, laps: Laps) -> None:
         """Run one forward and one backward pass, timed by stage."""
         w, stage = self.workload, laps.measure
-        splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
-        size = (w.width, w.height)
-        options = (*size, NEAR, math.inf, EPS2D, False, GAUSSIAN)
-        means2d, conics, depths, peaks, extents = stage("project", ops.project, *splats, *options)
-        direction = (w.means, w.sh, w.viewmats, extents)
-        emission = stage("shade", ops.shade, *direction, DEGREE)
-        bins = stage("bin", ops.bin, means2d, conics, depths, peaks, extents, *size)
-        shape = (means2d, conics, peaks, emission, self._background, *bins)
-        radiance, transmittance, _, hits, last = stage(
-            "blend", ops.blend, *shape, *size, GAUSSIAN, False, False
-        )
+        lens = Lens(w.viewmats, w.intrinsics, w.width, w.height, near=NEAR, eps2d=EPS2D)
+        splats = SplatTensors(w.means, w.opacities, w.quats, w.scales)
+        projected = stage("project", project, splats, lens)
+        direction = (w.means, w.sh, w.viewmats, projected.extents)
+        emission = stage("shade", shade, *direction, DEGREE)
+        footprints = Footprints(projected, emission, self._background)
+        lists = stage("bin", bin, projected, lens)
+        images = stage("blend", blend, footprints, lists, lens)
+        shape = (*footprints.arguments, *lists.arguments)
         incoming = (w.grad_radiance, self._grad_transmittance)
-        seen = (transmittance, hits, last, *incoming)
+        seen = (images.transmittance, images.hits, images.last, *incoming)
+        size = (w.width, w.height, lens.response)
         to_means2d, to_conics, to_peaks, to_emission, _ = stage(
-            "blend_backward", ops.blend_backward, *shape, *seen, *size, GAUSSIAN, False
+            "blend_backward", ops.blend_backward, *shape, *seen, *size, False
         )
         by_color, to_sh, _ = stage(
             "shade_backward", ops.shade_backward, *direction, emission, to_emission, DEGREE
         )
-        grads = (extents, to_means2d, to_conics, self._grad_depths, to_peaks)
+        grads = (projected.extents, to_means2d, to_conics, self._grad_depths, to_peaks)
+        cameras, optics = lens.arguments[:2], lens.arguments[2:]
         to_means, to_quats, to_scales, _, to_opacities, *_ = stage(
-            "project_backward", ops.project_backward, *splats, *grads, *options
+            "project_backward",
+            ops.project_backward,
+            *splats.arguments,
+            *cameras,
+            *grads,
+            *optics,
         )
-        self.radiance = radiance[0]
+        self.radiance = images.radiance[0]
         self.gradients = {
             "means": to_means + by_color,
             "quats": to_quats,
@@ -78,7 +86,7 @@ class Kernels:
             "opacities": to_opacities,
             "sh": to_sh,
         }
-        self._pairs, self._hits = len(bins[1]), hits
+        self._pairs, self._hits = len(lists.splat_ids), images.hits
 
     def counts(self) -> dict[str, int]:
         """Count the pairs of the last pass: splat and tile; splat and pixel of changed blocks."""

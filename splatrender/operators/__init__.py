@@ -1,4 +1,4 @@
-"""The forward operators: differentiable torch ops over the compiled kernels, one module a stage."""
+"""The forward operators: differentiable torch ops over compiled kernels, one module per stage."""
 
 from splatrender import _extension
 

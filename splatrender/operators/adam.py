@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_number, require_tensors
-from splatrender.operators.derivatives import refuse_tangents
+from splatrender.operators.derivatives import refuse_tangents, register_fake
 from splatrender.operators.inputs import input_errors
 
 
@@ -75,6 +75,6 @@ def adam_step(
     torch.autograd.graph.increment_version([param, exp_avg, exp_avg_sq, steps])
 
 
-@torch.library.register_fake("splatrender::adam_step")
+@register_fake("adam_step")
 def _adam_fake(*args: Any) -> None:
     return None

@@ -1,4 +1,4 @@
-"""Stage 4: blend the splats of every pixel front to back."""
+"""Stage `blend`: the splats of every pixel, front to back."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.arguments import require_tensors
-from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
+from splatrender.arguments import require_tensors, require_type
+from splatrender.operators import old_forms
+from splatrender.operators.derivatives import (
+    refuse_second_derivative,
+    register_derivative,
+    register_fake,
+)
 from splatrender.operators.inputs import input_errors
+from splatrender.operators.old_forms import accepts_old_form
+from splatrender.operators.stages import Blended, Footprints, Lens, TileLists
 
 ABSGRAD_CHANNELS = 4
-"""Channels for which absolute gradients can be asked, at most."""
+"""Maximum number of channels with absolute gradients."""
 
 
+@accepts_old_form("conics", old_forms.blend)
 @input_errors
 def blend(
-    means2d: Tensor,
-    conics: Tensor,
-    peaks: Tensor,
-    emission: Tensor,
-    backgrounds: Tensor,
-    tile_offsets: Tensor,
-    splat_ids: Tensor,
-    slots: Tensor,
-    splat_offsets: Tensor,
-    width: int,
-    height: int,
-    response: int,
-    with_visibility: bool,
-    with_absgrad: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    footprints: Footprints,
+    lists: TileLists,
+    lens: Lens,
+    *,
+    visibility: bool = False,
+    absgrad: bool = False,
+) -> Blended:
     """Blend front to back: radiance = Σ_i T_i α_i emission_i + T_N background.
 
     T_i = Π_{j<i} (1 - α_j). With a = peak · exp(-½ dᵀ conic d), d = pixel centre - mean2d:
@@ -39,46 +39,71 @@ def blend(
     a < 1/255 are left out, and a pixel is finished once T <= 1e-4.
 
     Args:
-        means2d, conics, peaks: see `project`; float32 or float64.
-        emission: [C,N,D], any D >= 1 (3 and 4 have kernels of their own).
-        backgrounds: [C,D].
-        tile_offsets, splat_ids, slots, splat_offsets: see `bin_splats`; the same sizes.
-        width, height: size of the picture [px].
-        response: 0 gaussian, 1 beer_lambert.
-        with_visibility: also sum what each splat contributes.
-        with_absgrad: also sum, in the backward pass, the absolute values of what each pixel adds to
-            the gradient of means2d, for D <= 4. They are added to the attribute
-            means2d.absgrad [C,N,2], (Σ_p |∂L_p/∂x|, Σ_p |∂L_p/∂y|), which is made if it is not
-            there: like .grad, not cleared by this function. torch.compile drops it.
+        footprints: projected splats with colours; float32 or float64.
+        lists: tile lists of `bin`.
+        lens: size of the image, and the response.
+        visibility: also sum the contribution of each splat.
+        absgrad: also sum, in the backward pass, the absolute values of what each pixel adds to the
+            gradient of means2d, for D <= 4: the gradient of `Blended.means2d_abs`.
 
     Returns:
-        radiance [C,H,W,D]; transmittance T_N [C,H,W]; visibility [C,N] = Σ_pixels T_i α_i, or
-        [0,N] when not asked for (no gradient); hits int16 [P], which of the sixteen 4x4 blocks of
-        a tile each pair changed (bit 4·row + column), for the backward pass. (The operator itself
-        returns one more, last int32 [C,H,W]: how far down its tile's list each pixel got.)
-        Gradients flow to means2d, conics, peaks, emission and backgrounds.
+        Images, see `Blended`. Gradients flow to means2d, conics, peaks, emission and backgrounds.
 
     Raises:
         InputError: an argument has another type, shape, dtype or device than expected, or there are
-            more than four channels with_absgrad.
+            more than four channels with absgrad.
 
     Source: Kerbl et al. 2023, "3D Gaussian Splatting"; the bound by opacity and exact tile test
         follow Hanson et al. 2025, "Speedy-Splat"; absolute gradients Ye et al. 2024, "AbsGS".
 
-    Example: see `splatrender.operators.render.rasterize`, which calls the four stages in order.
+    Example: see `splatrender.operators.render.rasterize`, which calls the stages in order.
     """
+    p = require_type("footprints", footprints, Footprints).projected
+    lists, lens = require_type("lists", lists, TileLists), require_type("lens", lens, Lens)
     require_tensors(
-        means2d=means2d, conics=conics, peaks=peaks, emission=emission, backgrounds=backgrounds,
-        tile_offsets=tile_offsets, splat_ids=splat_ids, slots=slots, splat_offsets=splat_offsets,
-    )  # fmt: skip
-    radiance, transmittance, visibility, hits, _ = torch.ops.splatrender.blend(
-        means2d, conics, peaks, emission, backgrounds, tile_offsets, splat_ids, slots,
-        splat_offsets, width, height, response, with_visibility, with_absgrad,
-    )  # fmt: skip
-    return radiance, transmittance, visibility, hits
+        means2d=p.means2d,
+        conics=p.conics,
+        peaks=p.peaks,
+        emission=footprints.emission,
+        backgrounds=footprints.backgrounds,
+        tile_offsets=lists.tile_offsets,
+        splat_ids=lists.splat_ids,
+        slots=lists.slots,
+        splat_offsets=lists.splat_offsets,
+    )
+    means2d_abs = absolute_gradient_of(p.means2d) if absgrad else None
+    radiance, transmittance, seen, hits, last = torch.ops.splatrender.blend(
+        *footprints.arguments,
+        *lists.arguments,
+        lens.width,
+        lens.height,
+        lens.response,
+        visibility,
+        means2d_abs,
+    )
+    return Blended(radiance, transmittance, seen, hits, last, means2d_abs)
 
 
-@torch.library.register_fake("splatrender::blend")
+def absolute_gradient_of(means2d: Tensor) -> Tensor:
+    """Return zeros [C,N,2] whose gradient `blend` defines as Σ over pixels of |∂L_p/∂means2d|.
+
+    The gradient is also added to `means2d.absgrad`, the name in gsplat. Under torch.compile the
+    zeros get no gradient.
+    """
+    zeros = torch.zeros_like(means2d, requires_grad=False)
+    if not torch.compiler.is_compiling():
+        zeros.requires_grad_()
+
+        def publish(gradient: Tensor) -> None:
+            before = getattr(means2d, "absgrad", None)
+            total = gradient if before is None else before + gradient
+            means2d.absgrad = total  # type: ignore[attr-defined]
+
+        zeros.register_hook(publish)
+    return zeros
+
+
+@register_fake("blend")
 def _blend_fake(
     means2d: Tensor, conics: Tensor, peaks: Tensor, emission: Tensor, *args: Any
 ) -> tuple[Tensor, ...]:
@@ -93,7 +118,7 @@ def _blend_fake(
     )
 
 
-@torch.library.register_fake("splatrender::blend_backward")
+@register_fake("blend_backward")
 def _blend_backward_fake(
     means2d: Tensor, conics: Tensor, peaks: Tensor, emission: Tensor, *args: Any
 ) -> tuple[Tensor, ...]:
@@ -104,8 +129,8 @@ def _blend_backward_fake(
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     _, transmittance, visibility, hits, last = output
     ctx.save_for_backward(*inputs[:9], transmittance, hits, last)
-    ctx.options = (*inputs[9:12], inputs[13])
-    ctx.means2d = inputs[0] if inputs[13] else None  # the caller's own: it gets an attribute
+    ctx.options = inputs[9:12]
+    ctx.with_absgrad = inputs[13] is not None
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(visibility, hits, last)
 
@@ -120,17 +145,17 @@ def _backward(
     if grad_transmittance is None:
         grad_transmittance = torch.zeros_like(transmittance)
     *out, absgrad = torch.ops.splatrender.blend_backward(
-        *saved, grad_radiance.contiguous(), grad_transmittance.contiguous(), *ctx.options
+        *saved,
+        grad_radiance.contiguous(),
+        grad_transmittance.contiguous(),
+        *ctx.options,
+        ctx.with_absgrad,
     )
-    if ctx.means2d is not None:
-        before = getattr(ctx.means2d, "absgrad", None)
-        absgrad = absgrad.detach()
-        ctx.means2d.absgrad = absgrad if before is None else before + absgrad
     grad_backgrounds = None
     if ctx.needs_input_grad[4]:
         # torch's sum adds in a tree: einsum's matrix product loses a digit on some processors.
         grad_backgrounds = (grad_radiance * transmittance[..., None]).sum(dim=(1, 2))
-    return (*out, grad_backgrounds, *(None,) * 9)
+    return (*out, grad_backgrounds, *(None,) * 8, absgrad if ctx.with_absgrad else None)
 
 
 register_derivative("blend", _backward, _setup_context)

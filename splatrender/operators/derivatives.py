@@ -1,20 +1,24 @@
-"""Derivatives that the operators have: first ones, in reverse. All others are refused.
+"""Derivatives of the operators: first ones, in reverse mode. All others are refused.
 
-torch drops them in silence: a forward-mode tangent (`torch.func.jvp`) ends at an operator that has
-no rule for it, and so does a second derivative at an operator's backward. Both would be wrong
-without a word.
+torch drops the others silently: a forward-mode tangent (`torch.func.jvp`) ends at an operator
+without a rule for it, and a second derivative ends at an operator's backward. Both would give wrong
+results without a message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-FUNCTORCH = "functorch transforms"  # in torch's message that torch.func's grad meets an operator
+F = TypeVar("F", bound=Callable[..., Any])
+
+FUNCTORCH = (
+    "functorch transforms"  # in the message of torch where torch.func differentiates an operator
+)
 
 
 class _Guarded(torch.library.Library):
@@ -45,7 +49,7 @@ def refuse_tangents(name: str, *values: Any) -> None:
     """Refuse forward-mode derivatives.
 
     Args:
-        name: of the operator.
+        name: name of the operator.
         values: its arguments; those that are no tensors are skipped.
 
     Raises:
@@ -58,13 +62,19 @@ def refuse_tangents(name: str, *values: Any) -> None:
         )
 
 
+def register_fake(name: str) -> Callable[[F], F]:
+    """Return a decorator that registers the shapes of splatrender::`name` for fake tensors."""
+    decorator: Callable[[F], F] = torch.library.register_fake(f"splatrender::{name}")
+    return decorator
+
+
 def register_derivative(
     name: str, backward: Callable[..., Any], setup_context: Callable[..., Any]
 ) -> None:
     """Register the first derivative of splatrender::`name`, in reverse mode.
 
     Args:
-        name: of the operator.
+        name: name of the operator.
         backward, setup_context: see `torch.library.register_autograd`.
     """
     torch.library.register_autograd(
@@ -73,7 +83,7 @@ def register_derivative(
 
 
 def refuse_derivative(name: str, what: str) -> None:
-    """Register that splatrender::`name` has no derivative; backward through it raises `what`."""
+    """Register that splatrender::`name` has no derivative: backward raises the sentence `what`."""
 
     def backward(ctx: Any, *grads: Any) -> Any:
         raise NotImplementedError(what)
@@ -90,8 +100,8 @@ def refuse_vmap(name: str, instead: str) -> None:
     """Register that splatrender::`name` does not run under torch.vmap.
 
     Args:
-        name: of the operator.
-        instead: what to do, the end of the sentence.
+        name: name of the operator.
+        instead: alternative, the end of the sentence.
     """
 
     def rule(*args: Any) -> Any:
@@ -101,12 +111,12 @@ def refuse_vmap(name: str, instead: str) -> None:
 
 
 def first_derivative(name: str, gradient: Tensor, *sources: Tensor) -> Tensor:
-    """A gradient made of plain operations, with a refusal where it is differentiated again.
+    """Return a gradient of plain operations, with a refusal where it is differentiated again.
 
     Args:
-        name: of the operator whose gradient it is.
-        gradient: to be returned.
-        sources: what it depends on in ways that its graph does not know.
+        name: name of the operator that the gradient belongs to.
+        gradient: gradient to be returned.
+        sources: tensors on which the gradient depends but its graph does not.
     """
     if not torch.is_grad_enabled():
         return gradient

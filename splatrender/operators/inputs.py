@@ -7,7 +7,7 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, ParamSpec, TypeVar
 
@@ -17,6 +17,7 @@ from torch import Tensor
 from splatrender.arguments import described, dtype_name, require_integer, require_tensors
 from splatrender.errors import InputError
 from splatrender.model.splats import MAX_DEGREE
+from splatrender.operators.stages import Colors, Lens, SplatTensors
 from splatrender.runtime.devices import to_device
 
 P = ParamSpec("P")
@@ -85,35 +86,31 @@ UNSET = Unset.UNSET
 
 @dataclass(frozen=True)
 class SceneTensors:
-    """Splats and cameras as tensors that fit each other, see `rasterize`.
+    """Splats, colours and cameras as tensors that fit each other, see `rasterize`.
 
     Attributes:
-        means, quats, scales, factors, amplitudes, colors, viewmats, intrinsics: of one dtype.
-        width, height: size of the pictures [px].
-        degree: of the harmonics that colors are; None where they are values.
+        splats: N splats.
+        colors: their colours; the degree is that of the stored harmonics.
+        lens: C cameras; all tensors have one dtype.
     """
 
-    means: Tensor
-    quats: Tensor | None
-    scales: Tensor | None
-    factors: Tensor | None
-    amplitudes: Tensor
-    colors: Tensor
-    viewmats: Tensor
-    intrinsics: Tensor
-    width: int
-    height: int
-    degree: int | None
+    splats: SplatTensors
+    colors: Colors
+    lens: Lens
 
     @property
     def channels(self) -> int:
-        """D, of the pictures."""
-        return self.colors.shape[-1]
+        """Number D of channels of the images."""
+        return self.colors.values.shape[-1]
 
     def tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """Names and tensors of those that are given."""
-        values = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return ((name, value) for name, value in values if isinstance(value, Tensor))
+        """Yield names and values of the tensors that are given."""
+        s, lens = self.splats, self.lens
+        named = zip(("means", "quats", "scales", "factors", "amplitudes"), s.arguments, strict=True)
+        yield from ((name, tensor) for name, tensor in named if tensor is not None)
+        yield "colors", self.colors.values
+        yield "viewmats", lens.viewmats
+        yield "intrinsics", lens.intrinsics
 
 
 def require_scene(tensors: Mapping[str, Any]) -> None:
@@ -222,7 +219,8 @@ def require_background(background: Tensor | Sequence[float] | None, scene: Scene
     Raises:
         InputError: it has another type or shape, or counts to 255.
     """
-    means, cameras, channels = scene.means, len(scene.viewmats), scene.channels
+    means, cameras = scene.splats.means, len(scene.lens.viewmats)
+    channels = scene.channels
     if background is None:
         return means.new_zeros(cameras, channels)
     try:

@@ -1,43 +1,28 @@
-"""The photometric loss: how a picture differs from a photo, with its gradient in one sweep."""
+"""The photometric loss of an image against a photo, with its gradient in one sweep."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
-from splatrender.operators.derivatives import first_derivative, register_derivative
+from splatrender.interfaces import PhotometricLoss
+from splatrender.operators.derivatives import first_derivative, register_derivative, register_fake
 from splatrender.operators.inputs import input_errors
-
-
-@dataclass(frozen=True)
-class PhotometricLoss:
-    """What `photometric_loss` returns.
-
-    Attributes:
-        loss: scalar, differentiable.
-        l1: scalar, mean absolute difference; carries no gradient.
-        ssim: scalar, mean structural similarity, 1 for equal pictures; carries no gradient.
-    """
-
-    loss: Tensor
-    l1: Tensor
-    ssim: Tensor
 
 
 def photometric_loss(
     radiance: Tensor, photo: Tensor, mask: Tensor | None = None, ssim_weight: float = 0.2
 ) -> PhotometricLoss:
-    """Compare a rendered picture with a photo.
+    """Compare a rendered image with a photo.
 
     loss = (1-λ) mean |radiance - photo| + λ (1 - mean SSIM), λ = `ssim_weight`. SSIM is taken per
-    channel over Gaussian windows of 11x11 pixels (sigma 1.5), 0 outside the picture, C1 = 0.01²,
+    channel over Gaussian windows of 11x11 pixels (sigma 1.5), 0 outside the image, C1 = 0.01²,
     C2 = 0.03².
 
-    With a mask both pictures are 0 where it is 0, and the means run over the pixels that it
+    With a mask both images are 0 where it is 0, and the means run over the pixels that it
     keeps: pixels left out change nothing, whatever they hold, and get no gradient. A mask that
     keeps nothing gives loss 0.
 
@@ -70,7 +55,7 @@ def photometric_loss(
 def photometric_gradient(
     radiance: Tensor, photo: Tensor, mask: Tensor | None = None, ssim_weight: float = 0.2
 ) -> tuple[Tensor, Tensor]:
-    """`photometric_loss` and its gradient at once, outside of autograd: `radiance.backward(grad)`.
+    """Return `photometric_loss` and its gradient, without autograd, for `radiance.backward(grad)`.
 
     Args:
         radiance, photo, mask, ssim_weight: see `photometric_loss`.
@@ -95,12 +80,13 @@ def _call(
     radiance: Tensor, photo: Tensor, mask: Tensor | None, ssim_weight: float, with_grad: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     kept = mask.to(torch.uint8) if mask is not None and mask.dtype == torch.bool else mask
-    return torch.ops.splatrender.photometric_loss(
+    results: tuple[Tensor, Tensor, Tensor, Tensor] = torch.ops.splatrender.photometric_loss(
         radiance, photo.detach(), kept, ssim_weight, with_grad
     )
+    return results
 
 
-@torch.library.register_fake("splatrender::photometric_loss")
+@register_fake("photometric_loss")
 def _loss_fake(
     radiance: Tensor, photo: Tensor, mask: Tensor | None, ssim_weight: float, with_grad: bool
 ) -> tuple[Tensor, ...]:

@@ -5,8 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from torch import Tensor
+
 from splatrender.arguments import require_flag, require_integer, require_number
 from splatrender.errors import InputError
+from splatrender.interfaces import Lens
 from splatrender.model.splats import MAX_DEGREE
 
 RESPONSES = {"gaussian": 0, "beer_lambert": 1}
@@ -63,6 +66,18 @@ class RenderOptions:
             object.__setattr__(self, name, require_flag(name, getattr(self, name)))
         if self.sh_degree is not None:
             require_integer("sh_degree", self.sh_degree, 0, MAX_DEGREE)
+
+    def lens(self, viewmats: Tensor, intrinsics: Tensor, width: int, height: int) -> Lens:
+        """Return the lens of cameras that are rendered with these options.
+
+        Args:
+            viewmats: [C,4,4] world-to-camera, OpenCV axes.
+            intrinsics: [C,4] fx, fy, cx, cy [px].
+            width, height: size of the image [px].
+        """
+        response = RESPONSES[self.response]
+        optics = (self.near, self.far, self.eps2d, self.antialiased, response)
+        return Lens(viewmats, intrinsics, width, height, *optics)
 
 
 DEFAULTS = RenderOptions()

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from splatrender.errors import InputError, InputWarning
 from splatrender.operators.inputs import SceneTensors, require_cameras
+from splatrender.operators.options import RESPONSES
 
 ARGUMENTS: Mapping[str, str] = MappingProxyType({})
 SPLATS = MappingProxyType(
@@ -75,19 +76,13 @@ def wanted(check: bool) -> bool:
 
 @torch.no_grad()
 def check_numbers(
-    scene: SceneTensors,
-    background: Tensor,
-    response: str,
-    depths: tuple[float, float],
-    names: Mapping[str, str] = ARGUMENTS,
+    scene: SceneTensors, background: Tensor, names: Mapping[str, str] = ARGUMENTS
 ) -> None:
     """Refuse numbers that are impossible, warn of those that are implausible.
 
     Args:
         scene: splats and cameras, of fitting shapes.
         background: [C,D].
-        response: of the splats.
-        depths: near and far.
         names: what arguments are called in messages, where it is not as in `scene`.
 
     Raises:
@@ -98,13 +93,13 @@ def check_numbers(
     """
     for name, tensor in (*scene.tensors(), ("background", background)):
         _require_finite(names.get(name, name), tensor)
-    require_cameras(scene.viewmats, scene.intrinsics)
-    _require_rotations(names.get("viewmats", "viewmats"), scene.viewmats)
-    _require_splats(scene, response, names)
+    require_cameras(scene.lens.viewmats, scene.lens.intrinsics)
+    _require_rotations(names.get("viewmats", "viewmats"), scene.lens.viewmats)
+    _require_splats(scene, names)
     found = (
         *_doubts_of_splats(scene, background, names),
         *_doubts_of_lenses(scene, names),
-        *_doubts_of_poses(scene, depths, names),
+        *_doubts_of_poses(scene, names),
     )
     if found:
         warnings.warn("\n".join(found), InputWarning, stacklevel=4)  # no_grad adds a frame
@@ -118,24 +113,25 @@ def _require_finite(name: str, tensor: Tensor) -> None:
         raise InputError(f"{name}: expected finite numbers, got NaN or infinity in {_rows(bad)}")
 
 
-def _require_splats(scene: SceneTensors, response: str, names: Mapping[str, str]) -> None:
+def _require_splats(scene: SceneTensors, names: Mapping[str, str]) -> None:
     """Refuse splats that cannot be."""
-    if not len(scene.means):
+    if not len(scene.splats.means):
         return
-    if scene.quats is not None:
-        zero = scene.quats.norm(dim=1) == 0
+    if scene.splats.quats is not None:
+        zero = scene.splats.quats.norm(dim=1) == 0
         if bool(zero.any()):
             name = names.get("quats", "quats")
             raise InputError(f"{name}: expected norms > 0, got 0 in {_rows(zero)}")
-    if scene.scales is not None and bool((scene.scales < 0).any()):
+    if scene.splats.scales is not None and bool((scene.splats.scales < 0).any()):
         raise InputError(
             f"{names.get('scales', 'scales')}: expected standard deviations >= 0, got "
-            f"{_range(scene.scales)} (logarithms? scales.exp() makes scales of them)"
+            f"{_range(scene.splats.scales)} (logarithms? scales.exp() makes scales of them)"
         )
-    most = 1.0 if response == "gaussian" else torch.inf
-    peaks = scene.amplitudes
+    is_gaussian = scene.lens.response == RESPONSES["gaussian"]
+    most = 1.0 if is_gaussian else torch.inf
+    peaks = scene.splats.amplitudes
     if bool(((peaks < 0) | (peaks > most)).any()):
-        expected = "opacities in 0..1" if response == "gaussian" else "extinctions >= 0"
+        expected = "opacities in 0..1" if is_gaussian else "extinctions >= 0"
         raise InputError(
             f"{names.get('amplitudes', 'amplitudes')}: expected {expected}, got "
             f"{_range(peaks)} (logits? amplitudes.sigmoid() makes opacities of them)"
@@ -158,31 +154,37 @@ def _doubts_of_splats(
     scene: SceneTensors, background: Tensor, names: Mapping[str, str]
 ) -> Iterator[str]:
     """What is odd about colours and sizes."""
-    count, channels = len(scene.means), background.shape[-1]
-    harmonic = scene.degree is not None
+    count, channels = len(scene.splats.means), background.shape[-1]
+    harmonic = scene.colors.degree is not None
     if count and channels == 3:
-        brightest = float(scene.colors.abs().max())
+        brightest = float(scene.colors.values.abs().max())
         if brightest > (MOST_HARMONIC if harmonic else MOST_COLOR):
             kind = "coefficients of colours" if harmonic else "colours"
             yield (
                 f"{names.get('colors', 'colors')}: expected {kind} in 0..1, got "
-                f"{_range(scene.colors)} (counted to 255? divide by 255)"
+                f"{_range(scene.colors.values)} (counted to 255? divide by 255)"
             )
     if channels == 3 and background.numel() and float(background.max()) > MOST_COLOR:
         yield (
             f"background: expected a colour in 0..1, got up to {float(background.max()):g} "
             "(counted to 255? divide by 255)"
         )
-    if scene.scales is not None and count >= 8:
-        typical = float(scene.scales.amax(dim=1).median())
-        spread = float((scene.means - scene.means.median(dim=0).values).norm(dim=1).median())
+    if scene.splats.scales is not None and count >= 8:
+        typical = float(scene.splats.scales.amax(dim=1).median())
+        spread = float(
+            (scene.splats.means - scene.splats.means.median(dim=0).values).norm(dim=1).median()
+        )
         if 0 < 2 * spread < typical:
             yield (
                 f"{names.get('scales', 'scales')}: expected splats smaller than the scene, got a "
                 f"median scale of {typical:.3g} where means are {spread:.3g} from their middle "
                 "(exp taken once too often? another unit of length?)"
             )
-    logits = torch.logit(scene.amplitudes) if names is SPLATS else scene.amplitudes.new_zeros(0)
+    logits = (
+        torch.logit(scene.splats.amplitudes)
+        if names is SPLATS
+        else scene.splats.amplitudes.new_zeros(0)
+    )
     if count >= 8 and len(logits) and 0 <= float(logits.min()) < float(logits.max()) <= 1:
         yield (
             f"{names['amplitudes']}: expected logits, got {_range(logits)} "
@@ -192,9 +194,9 @@ def _doubts_of_splats(
 
 def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[str]:
     """What is odd about intrinsics; the first camera stands for all of a kind."""
-    name, w, h = names.get("intrinsics", "intrinsics"), scene.width, scene.height
+    name, w, h = names.get("intrinsics", "intrinsics"), scene.lens.width, scene.lens.height
     doubts: dict[str, str] = {}
-    for i, row in enumerate(scene.intrinsics.tolist()):
+    for i, row in enumerate(scene.lens.intrinsics.tolist()):
         fx, fy, cx, cy = row
         what = f"got fx, fy, cx, cy = {row} of camera {i} for a picture of {w}x{h}"
         if min(w, h) > 8 and (fx < max(2, w / 50) or fy < max(2, h / 50)):
@@ -220,16 +222,14 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
     yield from doubts.values()
 
 
-def _doubts_of_poses(
-    scene: SceneTensors, depths: tuple[float, float], names: Mapping[str, str]
-) -> Iterator[str]:
+def _doubts_of_poses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[str]:
     """Cameras that see nothing, and which reading of their matrices would."""
-    if not len(scene.means) or not len(scene.viewmats):
+    if not len(scene.splats.means) or not len(scene.lens.viewmats):
         return
-    name, count = names.get("viewmats", "viewmats"), len(scene.means)
-    points = scene.means[:: -(-count // SAMPLE)].double()
-    matrices = scene.viewmats.double()
-    seen, places = _seen(scene, points, matrices, depths)
+    name, count = names.get("viewmats", "viewmats"), len(scene.splats.means)
+    points = scene.splats.means[:: -(-count // SAMPLE)].double()
+    matrices = scene.lens.viewmats.double()
+    seen, places = _seen(scene, points, matrices)
     blind = seen < BLIND
     if not bool(blind.any()):
         return
@@ -240,7 +240,7 @@ def _doubts_of_poses(
         "axes of OpenGL? diag(1, -1, -1, 1) @ viewmats": flip @ matrices,
         "camera-to-world with axes of OpenGL? diag(1, -1, -1, 1) @ inv(viewmats)": flip @ inverse,
     }
-    shares = {hint: _seen(scene, points, other, depths)[0] for hint, other in others.items()}
+    shares = {hint: _seen(scene, points, other)[0] for hint, other in others.items()}
     hint = max(shares, key=lambda key: float(shares[key].mean()))
     first = int(blind.nonzero()[0])
     told = (
@@ -255,17 +255,17 @@ def _doubts_of_poses(
 
 
 def _seen(
-    scene: SceneTensors, points: Tensor, viewmats: Tensor, depths: tuple[float, float]
+    scene: SceneTensors, points: Tensor, viewmats: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
     """Parts [C] of the points [M,3] that are in the pictures; behind, too near, and beside."""
     local = points @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]
     x, y, z = local.unbind(dim=-1)
-    fx, fy, cx, cy = scene.intrinsics.double()[:, :, None].unbind(dim=1)
-    front = (z > depths[0]) & (z < depths[1])
+    fx, fy, cx, cy = scene.lens.intrinsics.double()[:, :, None].unbind(dim=1)
+    front = (z > scene.lens.near) & (z < scene.lens.far)
     depth = z.clamp(min=torch.finfo(z.dtype).tiny)
     u, v = fx * x / depth + cx, fy * y / depth + cy
-    inside = front & (u >= 0) & (u <= scene.width) & (v >= 0) & (v <= scene.height)
-    parts = (inside, z <= 0, (z > 0) & (z <= depths[0]), front & ~inside)
+    inside = front & (u >= 0) & (u <= scene.lens.width) & (v >= 0) & (v <= scene.lens.height)
+    parts = (inside, z <= 0, (z > 0) & (z <= scene.lens.near), front & ~inside)
     seen, *places = (part.double().mean(dim=1) for part in parts)
     return seen, (places[0], places[1], places[2])
 

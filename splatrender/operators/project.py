@@ -1,4 +1,4 @@
-"""Stage 1: splats in the world to Gaussian footprints in the picture."""
+"""Stage `project`: from splats in the world to Gaussian footprints in the image."""
 
 from __future__ import annotations
 
@@ -7,28 +7,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.arguments import require_tensors
-from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
+from splatrender.arguments import require_tensors, require_type
+from splatrender.operators import old_forms
+from splatrender.operators.derivatives import (
+    refuse_second_derivative,
+    register_derivative,
+    register_fake,
+)
 from splatrender.operators.inputs import input_errors
+from splatrender.operators.old_forms import accepts_old_form
+from splatrender.operators.options import RESPONSES, response_number
+from splatrender.operators.stages import Lens, Projected, SplatTensors
+
+__all__ = ["RESPONSES", "project", "response_number"]
 
 
+@accepts_old_form("viewmats", old_forms.project)
 @input_errors
-def project(
-    means: Tensor,
-    quats: Tensor | None,
-    scales: Tensor | None,
-    factors: Tensor | None,
-    amplitudes: Tensor,
-    viewmats: Tensor,
-    intrinsics: Tensor,
-    width: int,
-    height: int,
-    near: float,
-    far: float,
-    eps2d: float,
-    antialiased: bool,
-    response: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def project(splats: SplatTensors, lens: Lens) -> Projected:
     """Project every splat into every camera (elliptical weighted average).
 
     p = W mean + t,  M = W A,  J = the pinhole Jacobian at p,  S = J M Mᵀ Jᵀ + eps2d I;
@@ -37,24 +33,11 @@ def project(
     `antialiased`, comp = √(det S₀/det S), S₀ = S without eps2d, else 1.
 
     Args:
-        means: [N,3], scene units; float32 or float64, like all tensors here.
-        quats: [N,4] wxyz, any norm > 0; with `scales` [N,3] > 0: A = R(q/|q|) diag(s).
-        scales: see `quats`.
-        factors: [N,3,3] A itself, instead of quats and scales; covariance A Aᵀ.
-        amplitudes: [N] opacity in (0,1), or extinction [1/length] for beer_lambert.
-        viewmats: [C,4,4] world-to-camera, OpenCV axes.
-        intrinsics: [C,4] fx, fy, cx, cy [px].
-        width, height: size of the picture [px].
-        near, far: splats whose centre has z outside (near, far) are culled.
-        eps2d: variance added to the footprint [px²]; 0.3 is the field's habit.
-        antialiased: keep the integral of small footprints (Mip-Splatting's 2D filter).
-        response: 0 gaussian, 1 beer_lambert.
+        splats: N splats; float32 or float64.
+        lens: C cameras and their optics, of the same dtype.
 
     Returns:
-        means2d [C,N,2] px; conics [C,N,3] xx, xy, yy [px⁻²]; depths [C,N] camera z;
-        peaks [C,N]; extents [C,N,2] half-widths [px] of the rectangle outside of which the
-        response is below 1/255, 0 for culled splats (whose other outputs are 0 too).
-        Gradients flow to every input but not from `extents`.
+        Footprints, see `Projected`. Gradients flow to every tensor but not from `extents`.
 
     Raises:
         InputError: an argument has another type, shape, dtype or device than expected.
@@ -62,31 +45,33 @@ def project(
     Source: Zwicker et al. 2001, "EWA volume splatting"; Yu et al. 2024, "Mip-Splatting".
 
     Example:
-        >>> one = torch.ones(1)
-        >>> means2d, conics, *_ = project(
-        ...     torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([[1.0, 0, 0, 0]]),
-        ...     0.1 * torch.ones(1, 3), None, 0.5 * one, torch.eye(4)[None],
-        ...     torch.tensor([[100.0, 100.0, 32.0, 24.0]]), 64, 48, 0.01, 100.0, 0.0, False, 0)
-        >>> means2d[0, 0].tolist(), round(float(1 / conics[0, 0, 0]), 3)  # variance (100·0.1/2)²
+        >>> splats = SplatTensors(
+        ...     torch.tensor([[0.0, 0.0, 2.0]]), torch.tensor([0.5]),
+        ...     torch.tensor([[1.0, 0, 0, 0]]), 0.1 * torch.ones(1, 3))
+        >>> lens = Lens(torch.eye(4)[None], torch.tensor([[100.0, 100, 32, 24]]), 64, 48, eps2d=0.0)
+        >>> out = project(splats, lens)
+        >>> variance = 1 / out.conics[0, 0, 0]  # (100·0.1/2)²
+        >>> out.means2d[0, 0].tolist(), round(float(variance), 3)
         ([32.0, 24.0], 25.0)
     """
+    s, lens = require_type("splats", splats, SplatTensors), require_type("lens", lens, Lens)
     require_tensors(
-        {"quats": quats, "scales": scales, "factors": factors},
-        means=means, amplitudes=amplitudes, viewmats=viewmats, intrinsics=intrinsics,
-    )  # fmt: skip
-    return torch.ops.splatrender.project(
-        means, quats, scales, factors, amplitudes, viewmats, intrinsics,
-        width, height, near, far, eps2d, antialiased, response,
-    )  # fmt: skip
+        {"quats": s.quats, "scales": s.scales, "factors": s.factors},
+        means=s.means,
+        amplitudes=s.amplitudes,
+        viewmats=lens.viewmats,
+        intrinsics=lens.intrinsics,
+    )
+    return Projected(*torch.ops.splatrender.project(*s.arguments, *lens.arguments))
 
 
-@torch.library.register_fake("splatrender::project")
+@register_fake("project")
 def _project_fake(means: Tensor, *args: Any) -> tuple[Tensor, ...]:
     n, c = means.shape[0], args[4].shape[0]
     return tuple(means.new_empty(s) for s in ((c, n, 2), (c, n, 3), (c, n), (c, n), (c, n, 2)))
 
 
-@torch.library.register_fake("splatrender::project_backward")
+@register_fake("project_backward")
 def _project_backward_fake(means: Tensor, *args: Any) -> tuple[Tensor, ...]:
     by_factors = args[2] is not None
     n, c = means.shape[0], args[4].shape[0]

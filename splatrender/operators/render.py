@@ -1,10 +1,10 @@
-"""The stages in a row: splats and cameras to pictures."""
+"""The pipeline: project, shade, bin and blend, from splats and cameras to images."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,8 +18,8 @@ from splatrender.arguments import (
 )
 from splatrender.errors import InputError
 from splatrender.model.camera import Camera
-from splatrender.model.splats import MAX_DEGREE, Splats, optical_depths
-from splatrender.operators.bin import bin_splats
+from splatrender.model.splats import Splats, optical_depths
+from splatrender.operators.bin import bin
 from splatrender.operators.blend import ABSGRAD_CHANNELS, blend
 from splatrender.operators.inputs import (
     UNSET,
@@ -31,10 +31,9 @@ from splatrender.operators.inputs import (
     require_scene,
 )
 from splatrender.operators.options import DEFAULTS, RESPONSES, RenderOptions, response_number
+from splatrender.operators.pipeline import footprints_of
 from splatrender.operators.plausible import SPLATS, check_numbers, wanted
-from splatrender.operators.project import project
-from splatrender.operators.shade import shade
-from splatrender.runtime.devices import to_device
+from splatrender.operators.stages import Colors, Footprints, SplatTensors, lens_of
 
 THINNEST = 1e-30
 """Scales below it [scene units] count as this one in extinctions, which are then finite."""
@@ -42,16 +41,18 @@ THINNEST = 1e-30
 
 @dataclass(frozen=True)
 class Rendering:
-    """What the cameras see.
+    """Images of the cameras.
 
     Attributes:
         radiance: [C,H,W,D] colour (linear in the photos' own encoding), background included.
-        transmittance: [C,H,W] what is left of the light from behind; `alpha` = 1 - transmittance.
-        visible: bool [C,N] whether the camera can see the splat at all.
-        means2d: [C,N,2] where the splats' centres are [px]; part of the graph.
+        transmittance: [C,H,W] share of the light from behind that passes; `alpha` is 1 - it.
+        visible: bool [C,N] True where the camera can see the splat at all.
+        means2d: [C,N,2] the splats' centres [px]; part of the graph.
         extents: [C,N,2] their half-widths [px], 0 where culled; no gradient.
-        depth: [C,H,W] expected camera z, Σ w z / Σ w, 0 where nothing is; None if not asked for.
-        visibility: [C,N] Σ over pixels of T α; None if not asked for.
+        depth: [C,H,W] expected camera z, Σ w z / Σ w, 0 on empty pixels; None if not requested.
+        visibility: [C,N] Σ over pixels of T α; None if not requested.
+        means2d_abs: [C,N,2] zeros whose `.grad` is, after the backward pass, the sum over pixels p
+            of |∂L_p/∂means2d|; None if not requested.
     """
 
     radiance: Tensor
@@ -61,16 +62,17 @@ class Rendering:
     extents: Tensor
     depth: Tensor | None = None
     visibility: Tensor | None = None
+    means2d_abs: Tensor | None = None
 
     @property
     def alpha(self) -> Tensor:
-        """[C,H,W] opacity of the picture, 1 - transmittance."""
+        """Opacity [C,H,W] of the image, 1 - transmittance."""
         return 1 - self.transmittance
 
     @property
     def absgrad(self) -> Tensor | None:
-        """[C,N,2] Σ over pixels p of |∂L_p/∂means2d|; None before backward or if not asked for."""
-        return getattr(self.means2d, "absgrad", None)
+        """Gradient [C,N,2] of `means2d_abs`; None before backward or if not requested."""
+        return None if self.means2d_abs is None else self.means2d_abs.grad
 
 
 def rasterize(
@@ -133,10 +135,9 @@ def rasterize(
         0.5
     """
     require_type("options", options, RenderOptions)
-    require_scene({
-        "means": means, "quats": quats, "scales": scales, "factors": factors,
-        "amplitudes": amplitudes, "viewmats": viewmats, "intrinsics": intrinsics,
-    })  # fmt: skip
+    shape = {"quats": quats, "scales": scales, "factors": factors}
+    cameras = {"viewmats": viewmats, "intrinsics": intrinsics}
+    require_scene({"means": means, **shape, "amplitudes": amplitudes, **cameras})
     degree = require_colors(colors, means, len(viewmats), sh_degree)
     viewmats, intrinsics = viewmats.to(means.dtype), intrinsics.to(means.dtype)
     if not torch.compiler.is_compiling():
@@ -144,14 +145,17 @@ def rasterize(
         height = require_integer("height", height, 1, MOST_PIXELS)
         if viewmats.device.type == "cpu":
             require_cameras(viewmats, intrinsics)
+    if degree is not None and options.sh_degree is not None:
+        degree = min(degree, options.sh_degree)
     scene = SceneTensors(
-        means, quats, scales, factors, amplitudes, colors, viewmats, intrinsics, width, height,
-        degree,
-    )  # fmt: skip
+        SplatTensors(means, amplitudes, quats, scales, factors),
+        Colors(colors, degree),
+        options.lens(viewmats, intrinsics, width, height),
+    )
     behind = require_background(background, scene)
     if wanted(options.check):
-        check_numbers(scene, behind, options.response, (options.near, options.far))
-    return _draw(scene, behind, options, depth, visibility, absgrad)
+        check_numbers(scene, behind)
+    return _draw(scene, behind, depth, visibility, absgrad)
 
 
 def peak_amplitudes(opacity_logits: Tensor, scales: Tensor, response: str) -> Tensor:
@@ -220,20 +224,19 @@ def render(
     """
     require_type("splats", splats, Splats)
     views = _cameras(cameras)
-    device, dtype = splats.device, splats.dtype
-    viewmats = to_device(torch.stack([view.viewmat for view in views]), device, dtype)
-    intrinsics = to_device(torch.stack([view.intrinsics(dtype) for view in views]), device, dtype)
+    lens = lens_of(views, require_type("options", options, RenderOptions), splats.means)
     scales = splats.scales
-    require_type("options", options, RenderOptions)
     amplitudes = peak_amplitudes(splats.opacity_logits, scales, options.response)
+    most = splats.degree if options.sh_degree is None else options.sh_degree
     scene = SceneTensors(
-        splats.means, splats.quats, scales, None, amplitudes, splats.sh, viewmats, intrinsics,
-        views[0].width, views[0].height, splats.degree,
-    )  # fmt: skip
+        SplatTensors(splats.means, amplitudes, splats.quats, scales),
+        Colors(splats.sh, min(splats.degree, most)),
+        lens,
+    )
     behind = require_background(background, scene)
     if wanted(options.check):
-        check_numbers(scene, behind, options.response, (options.near, options.far), SPLATS)
-    return _draw(scene, behind, options, depth, visibility, absgrad)
+        check_numbers(scene, behind, SPLATS)
+    return _draw(scene, behind, depth, visibility, absgrad)
 
 
 def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
@@ -255,15 +258,10 @@ def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
 
 
 def _draw(
-    scene: SceneTensors,
-    backgrounds: Tensor,
-    options: RenderOptions,
-    depth: bool,
-    visibility: bool,
-    absgrad: bool,
+    scene: SceneTensors, backgrounds: Tensor, depth: bool, visibility: bool, absgrad: bool
 ) -> Rendering:
-    """The four stages in a row, on arguments that fit; backgrounds [C,D]."""
-    s, channels = scene, scene.channels
+    """Return the images of the four stages, on arguments that fit; backgrounds [C,D]."""
+    lens, channels = scene.lens, scene.channels
     depth, absgrad = require_flag("depth", depth), require_flag("absgrad", absgrad)
     visibility = require_flag("visibility", visibility)
     if absgrad and channels + depth > ABSGRAD_CHANNELS:
@@ -271,30 +269,35 @@ def _draw(
             f"absgrad: expected at most {ABSGRAD_CHANNELS} channels, depth included, "
             f"got {channels + depth}"
         )
-    response = RESPONSES[options.response]
-    means2d, conics, depths, peaks, extents = project(
-        s.means, s.quats, s.scales, s.factors, s.amplitudes, s.viewmats, s.intrinsics,
-        s.width, s.height, options.near, options.far, options.eps2d, options.antialiased, response,
-    )  # fmt: skip
-    if s.degree is None:
-        emission = s.colors.expand(len(s.viewmats), -1, -1)
-    else:
-        most = MAX_DEGREE if options.sh_degree is None else options.sh_degree
-        emission = shade(s.means, s.colors, s.viewmats, extents, min(s.degree, most))
-    if depth:  # one more channel whose colour is the depth
-        emission = torch.cat([emission, depths[..., None]], -1)
-        backgrounds = torch.cat([backgrounds, backgrounds.new_zeros(len(s.viewmats), 1)], -1)
-    bins = bin_splats(means2d, conics, depths, peaks, extents, s.width, s.height)
-    radiance, transmittance, seen, _ = blend(
-        means2d, conics, peaks, emission, backgrounds, *bins, s.width, s.height, response,
-        visibility, absgrad,
-    )  # fmt: skip
-    expected_depth = None
+    footprints = footprints_of(scene.splats, [scene.colors], backgrounds, lens)
+    projected = footprints.projected
     if depth:
-        alpha = 1 - transmittance
+        footprints = _with_depth(footprints)
+    lists = bin(projected, lens)
+    images = blend(footprints, lists, lens, visibility=visibility, absgrad=absgrad)
+    radiance, expected_depth = images.radiance, None
+    if depth:
+        alpha = 1 - images.transmittance
         expected_depth = torch.where(alpha > 0, radiance[..., channels] / alpha.clamp_min(1e-10), 0)
         radiance = radiance[..., :channels]
     return Rendering(
-        radiance, transmittance, extents[..., 0] > 0, means2d, extents, expected_depth,
-        seen if visibility else None,
-    )  # fmt: skip
+        radiance,
+        images.transmittance,
+        projected.visible,
+        projected.means2d,
+        projected.extents,
+        expected_depth,
+        images.visibility if visibility else None,
+        images.means2d_abs,
+    )
+
+
+def _with_depth(footprints: Footprints) -> Footprints:
+    """Return footprints with one more channel, whose colour is the depth."""
+    emission, backgrounds = footprints.emission, footprints.backgrounds
+    depths = footprints.projected.depths[..., None]
+    return replace(
+        footprints,
+        emission=torch.cat([emission, depths], -1),
+        backgrounds=torch.cat([backgrounds, backgrounds.new_zeros(len(backgrounds), 1)], -1),
+    )

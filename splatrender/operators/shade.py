@@ -1,4 +1,4 @@
-"""Stage 2: spherical harmonics to the colour that each camera sees."""
+"""Stage `shade`: from spherical harmonics to the colour of each splat in each camera."""
 
 from __future__ import annotations
 
@@ -8,13 +8,17 @@ import torch
 from torch import Tensor
 
 from splatrender.arguments import require_tensors
-from splatrender.operators.derivatives import refuse_second_derivative, register_derivative
+from splatrender.operators.derivatives import (
+    refuse_second_derivative,
+    register_derivative,
+    register_fake,
+)
 from splatrender.operators.inputs import input_errors
 
 
 @input_errors
 def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: int) -> Tensor:
-    """Evaluate the emission of every splat in the direction in which each camera sees it.
+    """Evaluate the emission of every splat towards each camera.
 
     emission = max(0, ½ + Σ_k Y_k(ω) sh_k),  ω = unit(mean - camera centre).
 
@@ -40,14 +44,14 @@ def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: 
     return torch.ops.splatrender.shade(means, sh, viewmats, extents, degree)
 
 
-@torch.library.register_fake("splatrender::shade")
+@register_fake("shade")
 def _shade_fake(
     means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: int
 ) -> Tensor:
     return means.new_empty((viewmats.shape[0], means.shape[0], 3))
 
 
-@torch.library.register_fake("splatrender::shade_backward")
+@register_fake("shade_backward")
 def _shade_backward_fake(
     means: Tensor, sh: Tensor, viewmats: Tensor, *args: Any
 ) -> tuple[Tensor, ...]:

@@ -1,4 +1,4 @@
-"""The optimiser's step in pure torch."""
+"""Step of the optimizer Adam in pure torch."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def adam_step(
 
     Args:
         param: [N,...], changed in place.
-        grad: of the shape of param.
-        exp_avg, exp_avg_sq: m and v, of the shape of param, changed in place.
-        steps: int32 [N], the steps that each row has done.
+        grad: gradient, in the shape of param.
+        exp_avg, exp_avg_sq: m and v, in the shape of param, changed in place.
+        steps: int32 [N] number of steps of each row.
         rows: [N], 0 = leave the row alone; None moves all rows.
         lr: step size, or [columns], one for each column.
         betas: β1 and β2.
         eps: ε.
-        columns: only the first so many numbers of each (flattened) row move; None = all.
+        columns: number of leading columns of the (flattened) rows that move; None = all.
         advance: write t back to steps.
 
     Source:

@@ -1,55 +1,44 @@
-"""Stage `bin` in pure torch: which splats each tile has to look at, front to back."""
+"""Stage `bin` in pure torch: the splats that meet each tile, front to back."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from splatrender.reference.project import CUTOFF
-
-TILE = 16
-"""Side of a tile [px]."""
+from splatrender.interfaces import Lens, Projected, TileLists
+from splatrender.reference.thresholds import CUTOFF, TILE
 
 
-def bin_splats(
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    peaks: Tensor,
-    extents: Tensor,
-    width: int,
-    height: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Lists for every tile the splats that reach one of its pixels, by depth.
+def bin(projected: Projected, lens: Lens) -> TileLists:
+    """List, for every tile, the splats that reach one of its pixels, by depth.
 
     A pair exists where min over the box of the tile's pixel centres of dᵀ conic d is at most
     k = 2 ln(255 peak); brute force: every splat against every tile.
 
     Args:
-        means2d, conics, depths, peaks, extents: as `project` returns them, [C,N,...].
-        width, height: size of the picture [px].
+        projected: footprints of `project`.
+        lens: size of the image.
 
     Returns:
-        tile_offsets int32 [C*tiles+1], splat_ids int32 [P] (c*N+n, by tile, then depth, then n),
-        slots int32 [P] (the place of each pair when pairs are ordered by splat, then tile) and
-        splat_offsets int32 [C*N+1].
+        The lists of all cameras.
 
     Example:
         >>> row = torch.ones(1, 1)
         >>> mean, conic = torch.full((1, 1, 2), 8.0), torch.tensor([[[1.0, 0.0, 1.0]]])
-        >>> bin_splats(mean, conic, row, row, torch.full((1, 1, 2), 3.4), 32, 16)[0].tolist()
+        >>> projected = Projected(mean, conic, row, row, torch.full((1, 1, 2), 3.4))
+        >>> bin(projected, Lens(torch.eye(4)[None], torch.ones(1, 4), 32, 16)).tile_offsets.tolist()
         [0, 1, 1]
     """
-    cameras, count = depths.shape
+    cameras, count = projected.depths.shape
     # In double, whatever the input: the lists are exact for the numbers that came in.
-    centers, shapes = means2d.detach().double(), conics.detach().double()
-    levels = 2 * torch.log(peaks.detach().double() / CUTOFF)
-    seen = (extents > 0).any(dim=2)
-    by_depth = torch.argsort(depths.detach(), dim=1, stable=True)
+    means2d, conics = projected.means2d.detach().double(), projected.conics.detach().double()
+    levels = 2 * torch.log(projected.peaks.detach().double() / CUTOFF)
+    seen = (projected.extents > 0).any(dim=2)
+    by_depth = torch.argsort(projected.depths.detach(), dim=1, stable=True)
     offsets, ids = [0], []
     for c in range(cameras):
-        for low, high in tile_boxes(width, height):
-            reached = nearest_form(centers[c], shapes[c], low, high) <= levels[c]
+        for low, high in tile_boxes(lens.width, lens.height):
+            reached = nearest_form(means2d[c], conics[c], low, high) <= levels[c]
             order = by_depth[c]
             ids.append(c * count + order[(reached & seen[c])[order]])
             offsets.append(offsets[-1] + len(ids[-1]))
@@ -59,11 +48,11 @@ def bin_splats(
     pairs = torch.bincount(splat_ids, minlength=cameras * count)
     splat_offsets = torch.cat((pairs.new_zeros(1), pairs.cumsum(0)))
     tile_offsets = torch.tensor(offsets, device=splat_ids.device)
-    return tile_offsets.int(), splat_ids.int(), slots.int(), splat_offsets.int()
+    return TileLists(tile_offsets.int(), splat_ids.int(), slots.int(), splat_offsets.int())
 
 
 def tile_boxes(width: int, height: int) -> list[tuple[tuple[float, float], tuple[float, float]]]:
-    """Corners (x, y) of the box of pixel centres of every tile of one picture, row by row."""
+    """Return corners (x, y) of the box of pixel centres of every tile of an image, row by row."""
     return [
         ((x + 0.5, y + 0.5), (min(x + TILE, width) - 0.5, min(y + TILE, height) - 0.5))
         for y in range(0, height, TILE)
@@ -74,7 +63,7 @@ def tile_boxes(width: int, height: int) -> list[tuple[tuple[float, float], tuple
 def nearest_form(
     means2d: Tensor, conics: Tensor, low: tuple[float, float], high: tuple[float, float]
 ) -> Tensor:
-    """Minimum of dᵀ conic d over a box, d = point - mean: 0 inside, else on one of its edges.
+    """Return the minimum of dᵀ conic d over a box, d = point - mean: 0 inside, else on an edge.
 
     Args:
         means2d, conics: [N,2] and [N,3].

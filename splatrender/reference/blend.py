@@ -1,123 +1,98 @@
-"""Stage `blend` in pure torch: from footprints to a picture, front to back."""
+"""Stage `blend` in pure torch: from footprints to an image, front to back."""
 
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from splatrender.reference.bin import TILE
-from splatrender.reference.project import BEER_LAMBERT, CUTOFF
-
-ALPHA_MAX = 0.99
-"""Largest opacity of a splat in the gaussian response: transmittance never becomes 0."""
-
-T_MIN = 1e-4
-"""Transmittance at which a pixel counts as full."""
+from splatrender.interfaces import Blended, Footprints, Lens, TileLists
+from splatrender.reference.project import BEER_LAMBERT
+from splatrender.reference.thresholds import ALPHA_MAX, CUTOFF, T_MIN, TILE
 
 BLOCK = 4
-"""Side of the blocks of pixels [px] that `hits` tells apart."""
+"""Side of the blocks of pixels [px] that `hits` distinguishes."""
 
 PIXELS_AT_ONCE = 4096
-"""How many pixels `blend_dense` holds against all splats at a time."""
+"""Number of pixels that `blend_dense` evaluates against all splats at a time."""
 
 
 def blend(
-    means2d: Tensor,
-    conics: Tensor,
-    peaks: Tensor,
-    emission: Tensor,
-    backgrounds: Tensor,
-    tile_offsets: Tensor,
-    splat_ids: Tensor,
-    slots: Tensor,
-    splat_offsets: Tensor,
-    width: int,
-    height: int,
-    response: int,
-    with_visibility: bool,
-    with_absgrad: bool = False,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Composites the splats of each tile's list in the order of the list.
+    footprints: Footprints,
+    lists: TileLists,
+    lens: Lens,
+    *,
+    visibility: bool = False,
+    absgrad: bool = False,
+) -> Blended:
+    """Composite the splats of each tile's list in the order of the list.
 
     radiance = Σ_i T_i α_i emission_i + T background,  T_i = Π_{j<i} (1 - α_j).
 
     Args:
-        means2d, conics, peaks: [C,N,2], [C,N,3], [C,N], as `project` returns them.
-        emission: [C,N,D], any D >= 1.
-        backgrounds: [C,D].
-        tile_offsets, splat_ids, slots, splat_offsets: as `bin_splats` returns them; the last two
-            serve the kernels' backward pass and are not read here.
-        width, height: size of the picture [px].
-        response: 0 gaussian, 1 beer_lambert.
-        with_visibility: whether to sum visibility.
-        with_absgrad: whether backward adds Σ over pixels p of |∂L_p/∂means2d| to the attribute
-            means2d.absgrad [C,N,2].
+        footprints: projected splats with colours.
+        lists: tile lists; slots and splat_offsets serve the kernels alone.
+        lens: size of the image, and the response.
+        visibility: also sum the contribution of each splat.
+        absgrad: also return zeros with the gradient Σ over pixels p of |∂L_p/∂means2d|.
 
     Returns:
-        radiance [C,H,W,D], transmittance [C,H,W], visibility [C,N] (Σ over pixels of T α; [0] when
-        not asked for; no gradient) and hits int16 [P] (bit b: the pair contributes to a pixel of
-        block b of its tile's 4 x 4 blocks of 4 x 4 pixels, row by row).
+        Images.
     """
-    cameras, count, channels = emission.shape
-    rows = [values.flatten(0, 1) for values in (means2d, conics, peaks, emission)]
-    offsets, ids = tile_offsets.tolist(), splat_ids.long()
-    tiles = tile_pixels(width, height, means2d)
-    visibility = means2d.new_zeros(cameras * count)
+    cameras, count, channels = footprints.emission.shape
+    p, width, height = footprints.projected, lens.width, lens.height
+    rows = [x.flatten(0, 1) for x in (p.means2d, p.conics, p.peaks, footprints.emission)]
+    offsets, ids = lists.tile_offsets.tolist(), lists.splat_ids.long()
+    tiles = tile_pixels(width, height, p.means2d)
+    seen = p.means2d.new_zeros(cameras * count)
+    means2d_abs = absolute_gradient_of(p.means2d) if absgrad else None
     places, light, through, hits = [], [], [], []
     for tile, (first, last) in enumerate(itertools.pairwise(offsets)):
         camera, within = divmod(tile, len(tiles))
         listed, (place, centers) = ids[first:last], tiles[within]
         splats = [values[listed] for values in rows]
-        if with_absgrad:
-            splats[0] = splats[0].expand(len(centers), -1, -1)
-            collect_absgrad(splats[0], means2d, listed)
-        radiance, transmittance, weights = composite(centers, *splats, response=response)
-        light.append(radiance + transmittance[:, None] * backgrounds[camera])
+        if means2d_abs is not None:
+            splats[0] = with_absolute_gradient(splats[0], means2d_abs, listed, len(centers))
+        radiance, transmittance, weights = composite(centers, *splats, response=lens.response)
+        light.append(radiance + transmittance[:, None] * footprints.backgrounds[camera])
         through.append(transmittance)
         places.append(camera * width * height + place)
-        visibility.index_add_(0, listed, weights.detach().sum(dim=0))
+        seen.index_add_(0, listed, weights.detach().sum(dim=0))
         hits.append(touched_blocks(centers, weights > 0))
     order = torch.argsort(torch.cat(places))
-    return (
+    return Blended(
         torch.cat(light)[order].reshape(cameras, height, width, channels),
         torch.cat(through)[order].reshape(cameras, height, width),
-        visibility.reshape(cameras, count) if with_visibility else visibility.new_zeros(0),
+        seen.reshape(cameras, count) if visibility else seen.new_zeros(0),
         torch.cat(hits),
+        means2d_abs=means2d_abs,
     )
 
 
-def blend_dense(
-    means2d: Tensor,
-    conics: Tensor,
-    depths: Tensor,
-    peaks: Tensor,
-    emission: Tensor,
-    backgrounds: Tensor,
-    width: int,
-    height: int,
-    response: int,
-) -> tuple[Tensor, Tensor]:
-    """Composites every splat at every pixel, with no tiles: what `bin_splats` must not change.
+def blend_dense(footprints: Footprints, lens: Lens) -> tuple[Tensor, Tensor]:
+    """Composite every splat at every pixel, without tiles: the truth that lists must not change.
 
     Args:
-        depths: [C,N], the order; equal depths stay in the order of their index.
-        The others: see `blend`.
+        footprints: projected splats with colours; equal depths keep the order of their index.
+        lens: size of the image, and the response.
 
     Returns:
         radiance [C,H,W,D] and transmittance [C,H,W].
     """
+    p, width, height = footprints.projected, lens.width, lens.height
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    centers = torch.stack((x, y), dim=-1).reshape(-1, 2).to(means2d) + 0.5
+    centers = torch.stack((x, y), dim=-1).reshape(-1, 2).to(p.means2d) + 0.5
     light, through = [], []
-    for camera, order in enumerate(torch.argsort(depths.detach(), dim=1, stable=True)):
-        rows = [values[camera, order] for values in (means2d, conics, peaks, emission)]
+    for camera, order in enumerate(torch.argsort(p.depths.detach(), dim=1, stable=True)):
+        tensors = (p.means2d, p.conics, p.peaks, footprints.emission)
+        rows = [values[camera, order] for values in tensors]
         for chunk in centers.split(PIXELS_AT_ONCE):
-            radiance, transmittance, _ = composite(chunk, *rows, response=response)
-            light.append(radiance + transmittance[:, None] * backgrounds[camera])
+            radiance, transmittance, _ = composite(chunk, *rows, response=lens.response)
+            light.append(radiance + transmittance[:, None] * footprints.backgrounds[camera])
             through.append(transmittance)
-    shape = (len(depths), height, width)
+    shape = (len(p.depths), height, width)
     return torch.cat(light).reshape(*shape, -1), torch.cat(through).reshape(shape)
 
 
@@ -130,7 +105,7 @@ def composite(
     *,
     response: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Composites L splats, in their order, at P pixels, over black.
+    """Composite L splats, in their order, at P pixels, over black.
 
     Args:
         centers: [P,2], pixel centres.
@@ -153,10 +128,10 @@ def composite(
 
 
 def opacity(amount: Tensor, response: int) -> tuple[Tensor, Tensor]:
-    """α of a response and what passes, 1 - α; 0 and 1 below the cut-off.
+    """Return α of a response, and 1 - α; 0 and 1 below the cut-off.
 
-    What passes has a floor of 2⁻⁵⁶ in float32 and 2⁻⁴⁵⁴ in float64, as of the kernels: two such
-    factors and T_MIN are a normal number, so that they can be divided out again.
+    1 - α has a floor of 2⁻⁵⁶ in float32 and 2⁻⁴⁵⁴ in float64, as in the kernels: the product of two
+    such factors and T_MIN is a normal number, and the factors can be divided out again.
     """
     if response == BEER_LAMBERT:
         least = torch.finfo(amount.dtype).tiny ** (4 / 9)
@@ -169,32 +144,58 @@ def opacity(amount: Tensor, response: int) -> tuple[Tensor, Tensor]:
 
 
 def transmittances(passes: Tensor) -> Tensor:
-    """T before each splat and, last, behind all of them: [P,L] -> [P,L+1]."""
+    """Return T before each splat and, last, behind all of them: [P,L] -> [P,L+1]."""
     ones = passes.new_ones(len(passes), 1)
     return torch.cat((ones, passes), dim=1).cumprod(dim=1)
 
 
-def collect_absgrad(places: Tensor, means2d: Tensor, listed: Tensor) -> None:
-    """Let backward add the absolute gradients of `places` to the attribute means2d.absgrad.
+def absolute_gradient_of(means2d: Tensor) -> Tensor:
+    """Return zeros [C,N,2] that receive absolute gradients; also added to `means2d.absgrad`."""
+    zeros = torch.zeros_like(means2d, requires_grad=True)
+
+    def publish(gradient: Tensor) -> None:
+        before = getattr(means2d, "absgrad", None)
+        total = gradient if before is None else before + gradient
+        means2d.absgrad = total  # type: ignore[attr-defined]
+
+    zeros.register_hook(publish)
+    return zeros
+
+
+def with_absolute_gradient(
+    centers: Tensor, means2d_abs: Tensor, listed: Tensor, pixels: int
+) -> Tensor:
+    """Return one copy of centres [L,2] for each pixel, [P,L,2], with a second gradient.
 
     Args:
-        places: [P,L,2], for each pixel a copy of its own of where the splats are.
-        means2d: [C,N,2].
-        listed: [L], which of their C N rows the splats are.
+        centers: [L,2] centres of the splats of a tile.
+        means2d_abs: [C,N,2] zeros; its gradient is the sum of the copies' absolute gradients.
+        listed: [L] rows c·N + n of the splats.
+        pixels: number P of copies.
     """
+    zeros = means2d_abs.flatten(0, 1)[listed]
+    copies: Tensor = _AbsoluteGradient.apply(  # type: ignore[no-untyped-call]
+        centers.expand(pixels, -1, -1), zeros.expand(pixels, -1, -1)
+    )
+    return copies
 
-    def add(gradient: Tensor) -> None:
-        if getattr(means2d, "absgrad", None) is None:
-            means2d.absgrad = torch.zeros_like(means2d)  # type: ignore[attr-defined]
-        sums = means2d.absgrad.flatten(0, 1)  # type: ignore[attr-defined]
-        sums.index_add_(0, listed, gradient.abs().sum(dim=0))
 
-    if places.requires_grad:
-        places.register_hook(add)
+class _AbsoluteGradient(torch.autograd.Function):
+    """The identity of its first argument; the second gets the absolute value of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, zeros: Tensor) -> Tensor:
+        """Return the value."""
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the gradient and its absolute value."""
+        return gradient, gradient.abs()
 
 
 def touched_blocks(centers: Tensor, contributes: Tensor) -> Tensor:
-    """Bits int16 [L]: the blocks where `contributes` [P,L] holds at a pixel of `centers` [P,2]."""
+    """Return bits int16 [L]: blocks where `contributes` [P,L] holds at a pixel of `centers`."""
     column, row = (centers % TILE).div(BLOCK, rounding_mode="floor").long().unbind(dim=1)
     block = row * (TILE // BLOCK) + column
     bits = torch.zeros_like(contributes[0], dtype=torch.int64)
@@ -204,7 +205,7 @@ def touched_blocks(centers: Tensor, contributes: Tensor) -> Tensor:
 
 
 def tile_pixels(width: int, height: int, like: Tensor) -> list[tuple[Tensor, Tensor]]:
-    """For every tile of one picture: flat indices [P] of its pixels and their centres [P,2]."""
+    """Return, for every tile of an image, flat indices [P] of its pixels and centres [P,2]."""
     pixels = torch.arange(width * height, device=like.device)
     x, y = pixels % width, pixels // width
     tile = y // TILE * -(-width // TILE) + x // TILE

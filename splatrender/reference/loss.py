@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from splatrender.operators.loss import PhotometricLoss
+from splatrender.interfaces import PhotometricLoss
 
 RADIUS = 5  # a window of 11x11 pixels
 SIGMA = 1.5
@@ -16,9 +16,9 @@ C1, C2 = 0.01**2, 0.03**2
 def photometric_loss(
     radiance: Tensor, photo: Tensor, mask: Tensor | None = None, ssim_weight: float = 0.2
 ) -> PhotometricLoss:
-    """Compare a rendered picture with a photo.
+    """Compare a rendered image with a photo.
 
-    loss = (1-λ) mean |radiance - photo| + λ (1 - mean SSIM). With a mask both pictures are 0 where
+    loss = (1-λ) mean |radiance - photo| + λ (1 - mean SSIM). With a mask both images are 0 where
     it is 0, and the means run over the pixels that it keeps; loss 0 if it keeps none.
 
     Args:
@@ -49,7 +49,7 @@ def photometric_loss(
 
 
 def similarity(x: Tensor, y: Tensor) -> Tensor:
-    """Structural similarity of the windows around each pixel, per channel.
+    """Return the structural similarity of the windows around each pixel, per channel.
 
     S = (2 μx μy + C1)(2 σxy + C2) / ((μx² + μy² + C1)(σx² + σy² + C2)).
 
@@ -70,7 +70,7 @@ def similarity(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _windows(image: Tensor) -> Tensor:
-    """Gaussian means of the windows around each pixel, [H,W,3]."""
+    """Return Gaussian means of the windows around each pixel, [H,W,3]."""
     offsets = torch.arange(-RADIUS, RADIUS + 1, dtype=image.dtype, device=image.device)
     weights = torch.exp(-offsets.square() / (2 * SIGMA**2))
     weights = weights / weights.sum()

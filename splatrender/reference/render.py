@@ -1,4 +1,4 @@
-"""The stages in a row, in pure torch: project, shade, bin, blend."""
+"""The pipeline in pure torch: project, shade, bin, blend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import math
 
 from torch import Tensor
 
-from splatrender.reference.bin import bin_splats
+from splatrender.interfaces import Footprints, Lens, SplatTensors
+from splatrender.reference.bin import bin
 from splatrender.reference.blend import blend, blend_dense
 from splatrender.reference.project import GAUSSIAN, project
 from splatrender.reference.shade import shade
@@ -33,38 +34,33 @@ def rasterize(
     response: int = GAUSSIAN,
     dense: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Renders splats from every camera; gradients to every tensor.
+    """Render splats from every camera; gradients to every tensor.
 
     Args:
-        means, quats, scales, amplitudes, viewmats, intrinsics, factors: see `project`.
+        means, quats, scales, amplitudes, factors: see `SplatTensors`.
+        viewmats, intrinsics, width, height: see `Lens`.
         colors: values [N,D] or [C,N,D], or harmonics [N,K,3] with a degree.
-        width, height: size of the picture [px].
         sh_degree: None takes colors as they are, a degree evaluates them as harmonics.
         background: [D] or [C,D]; black by default.
-        near, far, eps2d, antialiased, response: see `project`.
-        dense: every splat at every pixel instead of tiles.
+        near, far, eps2d, antialiased, response: see `Lens`.
+        dense: evaluate every splat at every pixel instead of tiles.
 
     Returns:
         radiance [C,H,W,D] and transmittance [C,H,W].
     """
-    lens = (width, height, near, far, eps2d, antialiased, response)
-    means2d, conics, depths, peaks, extents = project(
-        means, quats, scales, factors, amplitudes, viewmats, intrinsics, *lens
-    )
+    optics = (near, far, eps2d, antialiased, response)
+    lens = Lens(viewmats, intrinsics, width, height, *optics)
+    projected = project(SplatTensors(means, amplitudes, quats, scales, factors), lens)
     cameras = len(viewmats)
     if sh_degree is None:
         emission = colors.expand(cameras, len(means), -1)
     else:
-        emission = shade(means, colors, viewmats, extents, sh_degree)
+        emission = shade(means, colors, viewmats, projected.extents, sh_degree)
     if background is None:
         background = colors.new_zeros(colors.shape[-1])
     backgrounds = background.expand(cameras, colors.shape[-1])
+    footprints = Footprints(projected, emission, backgrounds)
     if dense:
-        return blend_dense(
-            means2d, conics, depths, peaks, emission, backgrounds, width, height, response
-        )
-    bins = bin_splats(means2d, conics, depths, peaks, extents, width, height)
-    radiance, transmittance, _, _ = blend(
-        means2d, conics, peaks, emission, backgrounds, *bins, width, height, response, False
-    )
-    return radiance, transmittance
+        return blend_dense(footprints, lens)
+    images = blend(footprints, bin(projected, lens), lens)
+    return images.radiance, images.transmittance

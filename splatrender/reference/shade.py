@@ -1,4 +1,4 @@
-"""Stage `shade` in pure torch: the colour that a splat shows to a camera."""
+"""Stage `shade` in pure torch: the colour of each splat in each camera."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from splatrender.model.harmonics import harmonics
 
 
 def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: int) -> Tensor:
-    """Evaluates spherical harmonics in the direction from each camera to each splat.
+    """Evaluate spherical harmonics in the direction from each camera to each splat.
 
     emission = max(0, 1/2 + Σ_k Y_k(ω) sh_k),  ω = unit(mean + Wᵀ t).
 

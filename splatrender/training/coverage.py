@@ -1,4 +1,4 @@
-"""Which views see the splats: a view that sees none learns nothing, and teaches nothing."""
+"""Views that see no splats: they contribute no gradient."""
 
 from __future__ import annotations
 
@@ -9,43 +9,38 @@ import torch
 
 from splatrender.model import Splats
 from splatrender.model.view import View
-from splatrender.operators.options import RESPONSES, RenderOptions
+from splatrender.operators.options import RenderOptions
 from splatrender.operators.project import project
 from splatrender.operators.render import peak_amplitudes
+from splatrender.operators.stages import SplatTensors, lens_of
 
 logger = logging.getLogger(__name__)
 
 FEW = 10  # splats, or one in a hundred where there are fewer than a thousand
-_MOST_SPLATS = 100_000  # that are looked at: evenly spread ones of more
+_MOST_SPLATS = 100_000  # that are projected: an evenly spread sample of more
 
 
 @torch.no_grad()
 def views_without_splats(
     views: Sequence[View], splats: Splats, options: RenderOptions
 ) -> list[str]:
-    """Names of the views that see almost no splat.
+    """Return the names of views that see almost no splat.
 
-    Those are the views whose pictures fewer than 10 splats touch, and fewer than one in a hundred.
+    Their images meet fewer than 10 splats, and fewer than one in a hundred.
 
     Args:
-        views: their cameras are used.
-        splats: on any device.
-        options: as the splats are rendered with.
+        views: views, of which only the cameras are used.
+        splats: splats on any device.
+        options: options that the splats are rendered with.
     """
     every = -(-len(splats) // _MOST_SPLATS) if len(splats) else 1
     some = splats.detach().map(lambda tensor: tensor[::every].contiguous())
     least = min(FEW, 0.01 * len(some))
     amplitudes = peak_amplitudes(some.opacity_logits, some.scales, options.response)
+    tensors = SplatTensors(some.means, amplitudes, some.quats, some.scales)
     counts = []
     for view in views:
-        camera = view.camera
-        extents = project(
-            some.means, some.quats, some.scales, None, amplitudes,
-            camera.viewmat[None].to(some.means), camera.intrinsics()[None].to(some.means),
-            camera.width, camera.height, options.near, options.far, options.eps2d,
-            options.antialiased, RESPONSES[options.response],
-        )[4]  # fmt: skip
-        counts.append((extents[0, :, 0] > 0).sum())
+        counts.append(project(tensors, lens_of([view.camera], options, some.means)).visible.sum())
     seen = torch.stack(counts).tolist() if counts else []
     return [view.name for view, count in zip(views, seen, strict=True) if not count > least]
 
@@ -53,7 +48,7 @@ def views_without_splats(
 def warn_of_blind_views(
     views: Sequence[View], splats: Splats, options: RenderOptions, when: str
 ) -> None:
-    """Name the views that see almost no splat in a warning.
+    """Log a warning that names the views that see almost no splat.
 
     Args:
         views, splats, options: see `views_without_splats`.

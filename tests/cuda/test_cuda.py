@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import GAUSSIAN, REPOSITORY, random_prints
+from helpers import GAUSSIAN, REPOSITORY, flat, random_prints
 from helpers.calls import OPERATORS, arguments, copies, run
 from helpers.training import assert_same, options, ring_scene, stop_at
 from torch import Tensor
@@ -22,12 +22,13 @@ from splatrender.errors import InputError
 from splatrender.io.checkpoint import load_checkpoint
 from splatrender.model import Splats
 from splatrender.model.draws import draw
-from splatrender.operators.bin import bin_splats
+from splatrender.operators.bin import bin
 from splatrender.operators.render import render
 from splatrender.training import Interrupted, train
 from splatrender.training.run import Run
 
 pytestmark = pytest.mark.cuda
+flat_bin = flat.bin(bin)
 
 
 @pytest.mark.parametrize("operator", [*OPERATORS, "bin"])
@@ -91,14 +92,14 @@ def test_binning_refuses_to_be_captured() -> None:
         value.cuda() if isinstance(value, Tensor) else value
         for value in random_prints(30).to(torch.float32).bin_args()
     ]
-    bin_splats(*args)
+    flat_bin(*args)
     torch.cuda.synchronize()
     with (
         torch.cuda.graph(torch.cuda.CUDAGraph()),
         pytest.raises(RuntimeError, match=r"^bin: .*captur"),
     ):
-        bin_splats(*args)
-    bin_splats(*args)  # nothing is broken by it
+        flat_bin(*args)
+    flat_bin(*args)  # nothing is broken by it
 
 
 @pytest.fixture
@@ -123,7 +124,7 @@ def test_refuses_tensors_of_two_gpus(two_devices: None) -> None:
     args = [value.to("cuda:0") if isinstance(value, Tensor) else value for value in args]
     args[1] = args[1].to("cuda:1")
     with pytest.raises(InputError, match="conics: expected device cuda:0, got device cuda:1"):
-        bin_splats(*args)
+        flat_bin(*args)
     with pytest.raises(RuntimeError, match=r"conics: expected .*cuda:0, got .*cuda:1"):
         torch.ops.splatrender.bin(*args)
 
@@ -221,11 +222,12 @@ def test_out_of_memory_is_reported_as_torch_reports_it() -> None:
     emission = torch.zeros(1, 1, 3, device="cuda").expand(1, 1, 3)
     one = torch.ones(1, 1, device="cuda")
     conics = torch.ones(1, 1, 3, device="cuda")
-    bins = bin_splats(one[..., None].expand(1, 1, 2), conics, one, one, 0 * conics[..., :2], 9, 9)
+    extents = 0 * conics[..., :2]
+    bins = flat_bin(one[..., None].expand(1, 1, 2), conics, one, one, extents, 9, 9)
     tiles = 2048 * 2048
     offsets = torch.zeros(tiles + 1, dtype=torch.int32, device="cuda")
     shape = (one[..., None].expand(1, 1, 2), conics, one, emission, emission[0])
-    options = (32768, 32768, GAUSSIAN, False, False)
+    options = (32768, 32768, GAUSSIAN, False, None)
     with pytest.raises(RuntimeError, match=r"CUDA out of memory\. Tried to allocate"):
         torch.ops.splatrender.blend(*shape, offsets, *bins[1:], *options)
     del taken

@@ -49,7 +49,7 @@ def everything(name: str, response: int) -> list[Tensor]:
     with opened_backend(name) as kernel:
         project_args = random_world(150, cameras=2, seed=3).to(torch.float32)
         prints = random_prints(150, 2, seed=6, response=response).to(torch.float32)
-        bins = kernel.bin_splats(*prints.bin_args())
+        bins = kernel.bin(*prints.bin_args())
         extents = kernel.project(*project_args.project_args(response))[4]
         shade_args = [project_args.means, project_args.sh, project_args.viewmats, extents, 3]
         results += bins

@@ -155,9 +155,11 @@ def test_a_splat_divided_in_place_changes_no_pixel_of_beer_lambert() -> None:
     divided = Splats.cat([others, halves, halves])
     change = picture_of(rasterize_footprints(divided, None, camera, look)) - picture_of(seen)
     y, x = torch.meshgrid(torch.arange(40) + 0.5, torch.arange(48) + 0.5, indexing="ij")
-    dx, dy = (side[..., None] - seen.prints.means2d[0, :, i] for i, side in ((0, x), (1, y)))
-    xx, xy, yy = seen.prints.conics[0].unbind(dim=1)
-    depths = seen.prints.peaks[0] * torch.exp(-0.5 * (xx * dx**2 + 2 * xy * dx * dy + yy * dy**2))
+    dx, dy = (side[..., None] - seen.projected.means2d[0, :, i] for i, side in ((0, x), (1, y)))
+    xx, xy, yy = seen.projected.conics[0].unbind(dim=1)
+    depths = seen.projected.peaks[0] * torch.exp(
+        -0.5 * (xx * dx**2 + 2 * xy * dx * dy + yy * dy**2)
+    )
     lost = ((depths * 255 > 0.99) & (depths * 255 < 2.02))[..., parents].any(dim=-1)
     assert float(change[~lost].abs().max()) < 3e-6
     assert float((~lost).float().mean()) > 0.1 and bool((seen.visible[parents]).any())
@@ -374,7 +376,7 @@ class TestProbes:
         photo[10:14, 20:30] = 255 - photo[10:14, 20:30]
         view = View(view.camera, photo, None, "")
         probes = on_rays(splats, [view], 300, Look(), _random(0))
-        at = rasterize_footprints(probes.splats, None, view.camera, Look()).prints.means2d[0]
+        at = rasterize_footprints(probes.splats, None, view.camera, Look()).projected.means2d[0]
         inside = (at[:, 0] >= 20) & (at[:, 0] < 30) & (at[:, 1] >= 10) & (at[:, 1] < 14)
         assert float(inside.float().mean()) > 0.95
         assert bool((probes.kinds == RAY).all()) and len(probes) > 250
@@ -386,7 +388,7 @@ class TestProbes:
         mask[:, :24] = 1
         view = View(view.camera, view.photo, mask, "")
         probes = on_rays(splats, [view], 300, Look(), _random(0))
-        at = rasterize_footprints(probes.splats, None, view.camera, Look()).prints.means2d[0]
+        at = rasterize_footprints(probes.splats, None, view.camera, Look()).projected.means2d[0]
         assert float(at[:, 0].max()) <= 24.01
 
     def test_anywhere_covers_the_depths(self) -> None:

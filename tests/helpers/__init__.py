@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from splatrender.interfaces import Footprints, Lens, Projected, SplatTensors
+from splatrender.reference.thresholds import ALPHA_MAX, CUTOFF, T_MIN
+
+__all__ = ["ALPHA_MAX", "CUTOFF", "T_MIN"]
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 GAUSSIAN, BEER_LAMBERT = 0, 1
 RESPONSES = (GAUSSIAN, BEER_LAMBERT)
-CUTOFF = 1 / 255
-T_MIN = 1e-4
-ALPHA_MAX = 0.99
 NEAR, FAR, EPS2D = 0.05, 50.0, 0.3
 
 
@@ -71,20 +73,24 @@ class World(Fields):
     def amplitudes(self, response: int) -> Tensor:
         return self.extinctions if response == BEER_LAMBERT else self.opacities
 
+    def splats(self, response: int = GAUSSIAN, *, with_factors: bool = False) -> SplatTensors:
+        """The splats, by quats and scales or by factors."""
+        amplitudes = self.amplitudes(response)
+        if with_factors:
+            return SplatTensors(self.means, amplitudes, factors=self.factors)
+        return SplatTensors(self.means, amplitudes, self.quats, self.scales)
+
+    def lens(self, response: int = GAUSSIAN, **optics: Any) -> Lens:
+        """The cameras; optics: antialiased, near, far, eps2d."""
+        optics = {"near": NEAR, "far": FAR, "eps2d": EPS2D, "response": response, **optics}
+        return Lens(self.viewmats, self.intrinsics, self.width, self.height, **optics)
+
     def project_args(
-        self,
-        response: int = GAUSSIAN,
-        *,
-        antialiased: bool = False,
-        with_factors: bool = False,
-        near: float = NEAR,
-        far: float = FAR,
-        eps2d: float = EPS2D,
+        self, response: int = GAUSSIAN, *, with_factors: bool = False, **optics: Any
     ) -> list[Any]:
-        """Arguments of `project`, in order."""
-        shape = (None, None, self.factors) if with_factors else (self.quats, self.scales, None)
-        lens = (self.viewmats, self.intrinsics, self.width, self.height, near, far, eps2d)
-        return [self.means, *shape, self.amplitudes(response), *lens, antialiased, response]
+        """Flat arguments of `project`, in the order of the op schema."""
+        splats = self.splats(response, with_factors=with_factors)
+        return [*splats.arguments, *self.lens(response, **optics).arguments]
 
     def take(self, ids: Tensor) -> World:
         """The splats `ids` alone."""
@@ -179,10 +185,23 @@ class Prints(Fields):
     width: int
     height: int
 
+    @property
+    def projected(self) -> Projected:
+        """The footprints without their colours."""
+        return Projected(self.means2d, self.conics, self.depths, self.peaks, self.extents)
+
+    def footprints(self, probes: int = 0) -> Footprints:
+        """The footprints with their colours."""
+        return Footprints(self.projected, self.emission, self.backgrounds, probes)
+
+    def lens(self, response: int = GAUSSIAN) -> Lens:
+        """Size and response; stages behind `project` read no cameras."""
+        nothing = torch.empty(0)
+        return Lens(nothing, nothing, self.width, self.height, response=response)
+
     def bin_args(self) -> list[Any]:
-        """Arguments of `bin_splats`, in order."""
-        shape = (self.means2d, self.conics, self.depths, self.peaks, self.extents)
-        return [*shape, self.width, self.height]
+        """Flat arguments of `bin`, in the order of the op schema."""
+        return [*self.projected.arguments, self.width, self.height]
 
     def blend_args(
         self,
@@ -191,13 +210,13 @@ class Prints(Fields):
         with_visibility: bool = True,
         with_absgrad: bool = False,
     ) -> list[Any]:
-        """Arguments of `blend`, in order."""
-        shape = (self.means2d, self.conics, self.peaks, self.emission, self.backgrounds)
+        """Arguments of `blend`, in the order of the op schema."""
         size = (self.width, self.height)
-        return [*shape, *bins, *size, response, with_visibility, with_absgrad]
+        flags = (with_visibility, with_absgrad)
+        return [*self.footprints().arguments, *bins, *size, response, *flags]
 
     def dense_args(self, response: int = GAUSSIAN) -> list[Any]:
-        """Arguments of `blend_dense`, in order."""
+        """Flat arguments of `blend_dense`."""
         shape = (self.means2d, self.conics, self.depths, self.peaks, self.emission)
         return [*shape, self.backgrounds, self.width, self.height, response]
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 import helpers.emulation
 import splatrender
+from helpers import flat
 
 EMULATED = "cuda-emulated-forward"
 ANY_ORDER = (EMULATED, "cuda-emulated-reverse", "cuda-emulated-random")
@@ -36,7 +37,7 @@ BACKENDS = ("reference", *KERNELS)
 STAGES = {
     "project": "project",
     "shade": "shade",
-    "bin_splats": "bin",
+    "bin": "bin",
     "blend": "blend",
     "photometric_loss": "loss",
     "adam_step": "adam",
@@ -46,19 +47,21 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Backend:
-    """The stages of one executor, and what is built on them.
+    """The stages of one executor, and functions that are built on them.
+
+    `project`, `bin` and `blend` take the flat arguments of their op schemas, see `helpers.flat`.
 
     Attributes:
         name: as in `BACKENDS`.
-        device: where the operators' own tensors live. The stages take them from anywhere, and
-            return theirs where the first argument was.
+        device: device of the operators' own tensors. The stages take tensors from anywhere, and
+            return theirs on the device of the first argument.
     """
 
     name: str
     device: str
     project: Callable[..., Any]
     shade: Callable[..., Any]
-    bin_splats: Callable[..., Any]
+    bin: Callable[..., Any]
     blend: Callable[..., Any]
     photometric_loss: Callable[..., Any]
     adam_step: Callable[..., Any]
@@ -87,7 +90,9 @@ def _stages(name: str, package: str) -> Backend:
         function: getattr(importlib.import_module(f"{package}.{module}"), function)
         for function, module in STAGES.items()
     }
-    return Backend(name, "cpu", **stages)
+    adapters = {"project": flat.project, "bin": flat.bin, "blend": flat.blend}
+    flattened = {stage: flat.flattened(adapt, stages[stage]) for stage, adapt in adapters.items()}
+    return Backend(name, "cpu", **{**stages, **flattened})
 
 
 def _on_cuda(backend: Backend) -> Backend:

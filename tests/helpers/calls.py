@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from helpers import random_prints, random_world
+from helpers import random_prints, random_world, truths
 from splatrender import reference
 
 OPERATORS = (
@@ -49,13 +49,13 @@ def _project(make: torch.Generator, backward: bool) -> list[Any]:
     args = random_world(200, cameras=2, seed=2).to(torch.float32).project_args()
     if not backward:
         return args
-    extents = reference.project(*args)[4]
+    extents = truths.project(*args)[4]
     return [*args[:7], extents, *(_normal(make, 2, 200, *last) for last in WIDTHS), *args[7:]]
 
 
 def _shade(make: torch.Generator, backward: bool) -> list[Any]:
     world = random_world(200, cameras=2, seed=2).to(torch.float32)
-    extents = reference.project(*world.project_args())[4]
+    extents = truths.project(*world.project_args())[4]
     args = [world.means, world.sh, world.viewmats, extents, 3]
     if not backward:
         return args
@@ -64,7 +64,8 @@ def _shade(make: torch.Generator, backward: bool) -> list[Any]:
 
 def _blend(make: torch.Generator, backward: bool) -> list[Any]:
     prints = random_prints(120, seed=4).to(torch.float32)
-    args = prints.blend_args(reference.bin_splats(*prints.bin_args()), with_visibility=False)
+    args = prints.blend_args(truths.bin(*prints.bin_args()), with_visibility=False)
+    args[13] = None
     if not backward:
         return args
     _, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)

@@ -5,37 +5,50 @@ The extension chooses its instruction set once per process, so each one needs a 
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Sequence
+from types import ModuleType
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from helpers import RESPONSES, random_world
-from splatrender import reference
-from splatrender.operators.bin import bin_splats
-from splatrender.operators.blend import blend
-from splatrender.operators.project import project
-from splatrender.operators.shade import shade
+from helpers import RESPONSES, World, random_world
+from splatrender import operators, reference
+from splatrender.interfaces import Blended, Footprints
 
+STAGES = ("project", "shade", "bin", "blend")
 NAMES = ("means", "quats", "scales", "sh", "viewmats", "intrinsics", "backgrounds")
 
 
+def stages_of(package: ModuleType) -> list[Callable[..., Any]]:
+    """The four stages of the operators or of the reference."""
+    modules = (importlib.import_module(f"{package.__name__}.{name}") for name in STAGES)
+    return [getattr(module, name) for module, name in zip(modules, STAGES, strict=True)]
+
+
+def rendered(stages: Sequence[Callable[..., Any]], world: World, response: int) -> Blended:
+    """Images of a world."""
+    project, shade, bin, blend = stages
+    lens = world.lens(response)
+    projected = project(world.splats(response), lens)
+    emission = shade(world.means, world.sh, world.viewmats, projected.extents, 3)
+    footprints = Footprints(projected, emission, world.backgrounds)
+    images: Blended = blend(footprints, bin(projected, lens), lens)
+    return images
+
+
 def worst_errors(response: int) -> dict[str, float]:
-    """Error of the picture and of each gradient, relative to its largest number."""
+    """Error of the image and of each gradient, relative to its largest number."""
     exact_world = random_world(80, cameras=1, seed=4).to(torch.float32).to(torch.float64)
-    kernels = (project, shade, bin_splats, blend)
-    truths = (reference.project, reference.shade, reference.bin_splats, reference.blend)
+    worlds = {operators: exact_world.to(torch.float32), reference: exact_world}
     results: list[list[Tensor]] = []
-    for stages, world in ((kernels, exact_world.to(torch.float32)), (truths, exact_world)):
+    for package, world in worlds.items():
         leaves = [getattr(world, name).requires_grad_() for name in NAMES]
-        first, second, third, fourth = stages
-        means2d, conics, depths, peaks, extents = first(*world.project_args(response))
-        light = second(world.means, world.sh, world.viewmats, extents, 3)
-        size = world.width, world.height
-        bins = third(means2d, conics, depths, peaks, extents, *size)
-        shape = (means2d, conics, peaks, light, world.backgrounds)
-        radiance, transmittance, *_ = fourth(*shape, *bins, *size, response, False)
-        loss = radiance.square().mean() + transmittance.mean()
+        images = rendered(stages_of(package), world, response)
+        loss = images.radiance.square().mean() + images.transmittance.mean()
         gradients = torch.autograd.grad(loss, leaves)
-        results.append([radiance.detach(), transmittance.detach(), *gradients])
+        results.append([images.radiance.detach(), images.transmittance.detach(), *gradients])
     return {
         name: float((found - exact).abs().max() / exact.abs().max())
         for name, found, exact in zip(("radiance", "transmittance", *NAMES), *results, strict=True)

@@ -1,4 +1,4 @@
-"""Absolute gradients of places in the picture: `blend(..., with_absgrad=True)`, `Rendering`."""
+"""Absolute gradients of centres in the image: `blend(..., absgrad=True)`, `Rendering`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from helpers import (
     random_prints,
     random_world,
     tolerances,
+    truths,
 )
 from helpers.backends import Backend, there
 from helpers.compare import (
@@ -31,7 +32,7 @@ from helpers.compare import (
 )
 from torch import Tensor
 
-from splatrender import RenderOptions, reference
+from splatrender import RenderOptions
 from splatrender.operators.render import render
 
 DTYPES = pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
@@ -56,7 +57,7 @@ def scene(response: int, *shape: int, seed: int = 3) -> tuple[Prints, list[Tenso
 
 def arguments(prints: Prints, response: int, with_absgrad: bool = True) -> list[Any]:
     """Of `blend`, with the reference's lists."""
-    bins = reference.bin_splats(*prints.bin_args())
+    bins = truths.bin(*prints.bin_args())
     return prints.blend_args(bins, response, False, with_absgrad)
 
 
@@ -70,9 +71,9 @@ def backward(
     radiance, transmittance, *_ = blend(*args)
     light, through = (w.to(radiance) for w in weights)
     loss = (light * radiance).sum() + (through * transmittance).sum()
-    grads = torch.autograd.grad(loss, args[:INPUTS])
+    loss.backward()
     absgrad = getattr(args[MEANS2D], "absgrad", None)
-    return [g.cpu() for g in grads], None if absgrad is None else absgrad.cpu()
+    return [value.grad.cpu() for value in args[:INPUTS]], None if absgrad is None else absgrad.cpu()
 
 
 @cache
@@ -81,7 +82,7 @@ def pixel_by_pixel(response: int, channels: int) -> tuple[Prints, list[Tensor], 
     prints, weights = scene(response, 16, 2, channels, 19, 18)
     args = prints.dense_args(response)
     args[MEANS2D] = args[MEANS2D].clone().requires_grad_()
-    radiance, transmittance = reference.blend_dense(*args)
+    radiance, transmittance = truths.blend_dense(*args)
     parts = (weights[0] * radiance).sum(dim=-1) + weights[1] * transmittance
     total = torch.zeros_like(args[MEANS2D])
     for part in parts.flatten():
@@ -123,8 +124,8 @@ def test_equals_reference(
 ) -> None:
     prints, weights = scene(response, 150, 2, channels, width, height, seed=11)
     args, kernel = arguments(prints, response), kernel_in_any_order
-    _, truth = backward(reference.blend, args, weights, "cpu")
-    _, single = backward(reference.blend, cast(args, torch.float32), weights, "cpu")
+    _, truth = backward(truths.blend, args, weights, "cpu")
+    _, single = backward(truths.blend, cast(args, torch.float32), weights, "cpu")
     _, found = backward(kernel.blend, cast(args, dtype), weights, kernel.device)
     assert truth is not None and single is not None and found is not None
     if dtype == torch.float64:
@@ -223,6 +224,7 @@ def test_same_bits_for_any_number_of_threads(cpu_kernel: Backend, restore_thread
 def test_opcheck(kernel: Backend, response: int) -> None:
     prints = random_prints(7, width=20, height=18).to(torch.float32)
     args = [there(value, kernel.device) for value in arguments(prints, response)]
+    args[13] = torch.zeros_like(args[MEANS2D])
     radiance, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)
     grads = torch.randn_like(radiance), torch.randn_like(transmittance)
     assert_opcheck(
@@ -230,7 +232,7 @@ def test_opcheck(kernel: Backend, response: int) -> None:
         [*args[:9], transmittance, hits, last, *grads, 20, 18, response, True],
         kernel.device,
     )
-    for position in range(INPUTS):
+    for position in (*range(INPUTS), 13):
         args[position] = args[position].clone().requires_grad_()
     assert_opcheck("blend", args, kernel.device)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers import flat
 
 from splatrender import Camera, RenderOptions, Splats, load_scene, metrics, render, train
 from splatrender.arguments import (
@@ -22,7 +23,7 @@ from splatrender.arguments import (
 )
 from splatrender.errors import InputError
 from splatrender.operators.adam import adam_step
-from splatrender.operators.bin import bin_splats
+from splatrender.operators.bin import bin
 from splatrender.operators.flow_statistics import flow_statistics
 from splatrender.operators.inputs import input_errors
 from splatrender.operators.loss import photometric_gradient, photometric_loss
@@ -37,14 +38,15 @@ BINS += [torch.ones(1, 1, 2), 8, 8]
 MODULES = (
     *(
         "arguments",
-        "conventions",
+        "model.quaternions",
         "metrics",
         "model.camera",
         "model.splats",
         "rendering.trajectories",
+        "runtime.devices",
     ),
-    *(f"operators.{name}" for name in ("adam", "bin", "devices", "flow_statistics", "loss")),
-    *(f"operators.{name}" for name in ("plausible", "project", "render", "shade")),
+    *(f"operators.{name}" for name in ("adam", "bin", "flow_statistics", "loss", "options")),
+    *(f"operators.{name}" for name in ("plausible", "project", "render", "shade", "stages")),
 )
 
 
@@ -108,6 +110,9 @@ def test_tensors_and_types() -> None:
         require_type("x", [], dict)
 
 
+flat_bin = flat.bin(bin)
+
+
 @pytest.mark.parametrize(
     ("position", "value", "message"),
     [
@@ -122,10 +127,10 @@ def test_tensors_and_types() -> None:
     ],
 )
 def test_an_operator_refuses(position: int, value: Any, message: str) -> None:
-    bin_splats(*BINS)
+    flat_bin(*BINS)
     args = [value if i == position else arg for i, arg in enumerate(BINS)]
     with pytest.raises(InputError, match=f"^{message}"):
-        bin_splats(*args)
+        flat_bin(*args)
 
 
 def test_other_operators_name_their_arguments() -> None:
@@ -145,7 +150,7 @@ def test_other_operators_name_their_arguments() -> None:
     with pytest.raises(InputError, match=r"^param: .*numpy"):
         adam_step(one.numpy(), *state[1:], None, 0.1)  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^footprints: expected a Footprints, got a dict"):
-        flow_statistics({}, *7 * [None])  # type: ignore[arg-type]
+        flow_statistics({}, *5 * [None])  # type: ignore[arg-type]
 
 
 def test_errors_about_something_else_stay() -> None:

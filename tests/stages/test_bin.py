@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CUTOFF, Prints, cast, prints_from, random_prints
+from helpers import CUTOFF, Prints, cast, prints_from, random_prints, truths
 from helpers.backends import Backend, there
 from helpers.compare import (
     assert_opcheck,
@@ -18,7 +18,6 @@ from helpers.compare import (
 )
 from torch import Tensor
 
-from splatrender import reference
 from splatrender.reference.bin import nearest_form, tile_boxes
 
 SIZES = [(43, 37), (64, 32), (1, 1), (16, 17), (130, 5)]
@@ -98,20 +97,20 @@ def assert_well_formed(bins: tuple[Tensor, ...], prints: Prints) -> None:
 
 def test_small_circle_is_in_one_tile(backend: Backend) -> None:
     prints = few_prints([(24.0, 8.0)], [(1.0, 0.0, 1.0)])
-    bins = backend.bin_splats(*prints.bin_args())
+    bins = backend.bin(*prints.bin_args())
     assert listed(bins) == [[], [0], [], [], [], []]
     assert [values.tolist() for values in bins[1:]] == [[0], [0], [0, 1]]
 
 
 def test_circle_on_a_corner_is_in_four_tiles(backend: Backend) -> None:
     prints = few_prints([(16.0, 16.0)], [(1.0, 0.0, 1.0)])
-    assert listed(backend.bin_splats(*prints.bin_args())) == [[0], [0], [], [0], [0], []]
+    assert listed(backend.bin(*prints.bin_args())) == [[0], [0], [], [0], [0], []]
 
 
 def test_needle_along_the_diagonal_misses_the_other_corners(backend: Backend) -> None:
     # The box of this ellipse covers the tiles (1, 0) and (0, 1) as well; the ellipse does not.
     prints = few_prints([(16.0, 16.0)], [(20.01, 19.99, 20.01)], width=32)
-    assert listed(backend.bin_splats(*prints.bin_args())) == [[0], [], [], [0]]
+    assert listed(backend.bin(*prints.bin_args())) == [[0], [], [], [0]]
 
 
 def test_reach_ends_at_pixel_centres(backend: Backend) -> None:
@@ -119,23 +118,23 @@ def test_reach_ends_at_pixel_centres(backend: Backend) -> None:
     peak = CUTOFF * 1.6487212707001282
     for reach, expected in ((1.29, [[0], []]), (1.31, [[0], [0]])):
         prints = few_prints([(15.2, 8.5)], [(reach**2, 0, 1.0)], peak=peak, width=32, height=16)
-        assert listed(backend.bin_splats(*prints.bin_args())) == expected
+        assert listed(backend.bin(*prints.bin_args())) == expected
 
 
 def test_lists_run_front_to_back_and_ties_by_index(backend: Backend) -> None:
     same = [(8.0, 8.0)] * 5
     prints = few_prints(same, [(4.0, 0, 4.0)] * 5, [3.0, 1.0, 2.0, 1.0, 1.0], width=16, height=16)
-    assert listed(backend.bin_splats(*prints.bin_args())) == [[1, 3, 4, 2, 0]]
+    assert listed(backend.bin(*prints.bin_args())) == [[1, 3, 4, 2, 0]]
 
 
 def test_splat_reaches_in_from_outside(backend: Backend) -> None:
     prints = few_prints([(-6.0, 8.0), (60.0, 8.0)], [(9.0, 0, 9.0)] * 2)
-    assert listed(backend.bin_splats(*prints.bin_args())) == [[0], [], [], [], [], []]
+    assert listed(backend.bin(*prints.bin_args())) == [[0], [], [], [], [], []]
 
 
 def test_culled_rows_are_in_no_list(backend: Backend) -> None:
     prints = random_prints(cameras=2)
-    bins = backend.bin_splats(*prints.bin_args())
+    bins = backend.bin(*prints.bin_args())
     culled = (prints.extents.flatten(0, 1) == 0).all(dim=1)
     assert bool(culled.any()) and not bool(culled[bins[1].long()].any())
 
@@ -144,7 +143,7 @@ def test_culled_rows_are_in_no_list(backend: Backend) -> None:
 def test_nothing_to_list(backend: Backend, count: int) -> None:
     prints = random_prints(count)
     nothing = replace(prints, peaks=0 * prints.peaks, extents=0 * prints.extents)
-    bins = backend.bin_splats(*nothing.bin_args())
+    bins = backend.bin(*nothing.bin_args())
     assert_well_formed(bins, nothing)
     assert len(bins[1]) == 0
 
@@ -157,7 +156,7 @@ def test_lists_hold_all_that_is_needed_and_little_more(
 ) -> None:
     prints = random_prints(80, cameras, width=width, height=height, seed=width)
     exact = prints.to(torch.float32).to(torch.float64)
-    bins = backend.bin_splats(*exact.to(dtype).bin_args())
+    bins = backend.bin(*exact.to(dtype).bin_args())
     assert_well_formed(bins, exact)
     found = {(tile, n) for tile, members in enumerate(listed(bins)) for n in members}
     missing = pairs_within(exact, -1e-5) - found
@@ -173,8 +172,8 @@ def test_lists_hold_all_that_is_needed_and_little_more(
 def test_equals_reference(kernel_in_any_order: Backend, width: int, height: int) -> None:
     prints = random_prints(200, 3, width=width, height=height, seed=height)
     args = cast(prints.bin_args(), torch.float64)
-    found = listed(kernel_in_any_order.bin_splats(*args))
-    truth = listed(reference.bin_splats(*prints.bin_args()))
+    found = listed(kernel_in_any_order.bin(*args))
+    truth = listed(truths.bin(*prints.bin_args()))
     # A kernel may list a little more than needed; without that the lists are the same.
     assert [
         [n for n in some if n in need] for some, need in zip(found, truth, strict=True)
@@ -193,9 +192,9 @@ def test_splats_of_many_tiles(kernel_in_any_order: Backend, dtype: torch.dtype) 
         centers * 4, covariances * 4, [d + 0.1 * k for k in range(4) for d in depths],
         width=560, height=656,
     )  # fmt: skip
-    bins = kernel_in_any_order.bin_splats(*cast(prints.bin_args(), dtype))
+    bins = kernel_in_any_order.bin(*cast(prints.bin_args(), dtype))
     assert_well_formed(bins, prints)
-    found, truth = listed(bins), listed(reference.bin_splats(*prints.bin_args()))
+    found, truth = listed(bins), listed(truths.bin(*prints.bin_args()))
     assert [
         [n for n in some if n in need] for some, need in zip(found, truth, strict=True)
     ] == truth
@@ -225,7 +224,7 @@ def test_order_of_many_splats(kernel: Backend) -> None:
         height=48,
     )
     args = cast(prints.bin_args(), torch.float32)
-    assert_well_formed(kernel.bin_splats(*args), prints)
+    assert_well_formed(kernel.bin(*args), prints)
 
 
 def test_same_lists_for_any_number_of_threads(cpu_kernel: Backend, restore_threads: None) -> None:
@@ -233,7 +232,7 @@ def test_same_lists_for_any_number_of_threads(cpu_kernel: Backend, restore_threa
     runs = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        runs.append(cpu_kernel.bin_splats(*args))
+        runs.append(cpu_kernel.bin(*args))
     assert all(torch.equal(one, two) for one, two in zip(*runs, strict=True))
 
 
@@ -243,12 +242,12 @@ def test_same_lists_for_any_number_of_threads(cpu_kernel: Backend, restore_threa
 def test_lists_carry_no_gradient(backend: Backend) -> None:
     args = random_prints(20).bin_args()
     args[:5] = [value.clone().requires_grad_() for value in args[:5]]
-    assert not any(values.requires_grad for values in backend.bin_splats(*args))
+    assert not any(values.requires_grad for values in backend.bin(*args))
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
     args = [there(value, kernel.device) for value in random_prints().to(torch.float32).bin_args()]
-    stage = inspect.unwrap(kernel.bin_splats)
+    stage = inspect.unwrap(kernel.bin)
     plain = stage(*args)
     torch.compiler.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
@@ -263,7 +262,7 @@ def test_opcheck(kernel: Backend) -> None:
 
 def test_takes_any_strides(kernel: Backend) -> None:
     args = random_prints().to(torch.float32).bin_args()
-    assert_takes_any_strides(kernel.bin_splats, args)
+    assert_takes_any_strides(kernel.bin, args)
 
 
 @pytest.mark.parametrize(
@@ -282,9 +281,9 @@ def test_takes_any_strides(kernel: Backend) -> None:
 )
 def test_refuses(kernel: Backend, position: int, value: Any, name: str, words: list[str]) -> None:
     args = random_prints(8).to(torch.float32).bin_args()
-    assert_refuses(kernel.bin_splats, args, {position: value}, name, *words)
+    assert_refuses(kernel.bin, args, {position: value}, name, *words)
 
 
 def test_refuses_two_devices(kernel: Backend) -> None:
     args = random_prints(8).to(torch.float32).bin_args()
-    assert_refuses(kernel.bin_splats, args, {2: args[2].to("meta")}, "depths", "device")
+    assert_refuses(kernel.bin, args, {2: args[2].to("meta")}, "depths", "device")

@@ -22,6 +22,7 @@ from helpers import (
     prints_from,
     random_prints,
     tolerances,
+    truths,
     wide_prints,
 )
 from helpers.backends import Backend, there
@@ -39,8 +40,6 @@ from helpers.compare import (
     stable_pixels,
 )
 
-from splatrender import reference
-
 RADIANCE, TRANSMITTANCE, VISIBILITY, HITS = range(4)
 INPUTS = {"means2d": 0, "conics": 1, "peaks": 2, "emission": 3, "backgrounds": 4}
 DENSE_INPUTS = {"means2d": 0, "conics": 1, "peaks": 3, "emission": 4, "backgrounds": 5}
@@ -48,7 +47,7 @@ DENSE_INPUTS = {"means2d": 0, "conics": 1, "peaks": 3, "emission": 4, "backgroun
 
 def blend_args(prints: Prints, response: int = GAUSSIAN, with_visibility: bool = True) -> list[Any]:
     """Arguments of `blend` with the reference's lists: what is tested here is `blend` alone."""
-    bins = reference.bin_splats(*prints.bin_args())
+    bins = truths.bin(*prints.bin_args())
     return prints.blend_args(bins, response, with_visibility)
 
 
@@ -216,16 +215,16 @@ def test_emission_of_culled_splats_is_not_read(backend: Backend) -> None:
 @pytest.mark.parametrize("response", RESPONSES)
 def test_lists_lose_nothing(backend: Backend, response: int, width: int, height: int) -> None:
     prints = random_prints(90, 3, width=width, height=height, seed=5, response=response)
-    bins = backend.bin_splats(*prints.bin_args())
+    bins = backend.bin(*prints.bin_args())
     args = prints.blend_args(bins, response)
     found = backend.blend(*args)
-    truth = reference.blend_dense(*prints.dense_args(response))
+    truth = truths.blend_dense(*prints.dense_args(response))
     for one, two in zip(found, truth, strict=False):
         torch.testing.assert_close(one, two, rtol=1e-10, atol=1e-10)
     weights = {RADIANCE: torch.randn(truth[0].shape), TRANSMITTANCE: torch.randn(truth[1].shape)}
     listed = gradients(backend.blend, args, list(INPUTS.values()), weights)
     dense = gradients(
-        reference.blend_dense, prints.dense_args(response), list(DENSE_INPUTS.values()), weights
+        truths.blend_dense, prints.dense_args(response), list(DENSE_INPUTS.values()), weights
     )
     for name, one, two in zip(INPUTS, listed, dense, strict=True):
         assert_double(one, two, f"gradient of {name}")
@@ -268,7 +267,7 @@ def test_equals_reference(
 
     assert_stage_equals_reference(
         kernel_in_any_order.blend,
-        reference.blend,
+        truths.blend,
         blend_args(prints, response),
         outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
         inputs=INPUTS,
@@ -294,10 +293,10 @@ def test_faint_and_strong_splats_are_equally_exact(kernel: Backend, response: in
         height=16,
     )
     prints = prints.to(torch.float32).to(double)
-    bins = reference.bin_splats(*prints.bin_args())
+    bins = truths.bin(*prints.bin_args())
     single = prints.to(torch.float32)
     found = kernel.blend(*single.blend_args(bins, response))[RADIANCE]
-    exact = reference.blend(*prints.blend_args(bins, response))[RADIANCE]
+    exact = truths.blend(*prints.blend_args(bins, response))[RADIANCE]
     drawn = (found > 0) & (exact > 0)
     errors = found[drawn].double() / exact[drawn] - 1
     assert len(errors) > 2_000
@@ -322,7 +321,7 @@ def test_gradients_behind_opaque_splats(kernel: Backend, response: int) -> None:
     for name, found, truth in zip(
         INPUTS,
         gradients(kernel.blend, args, inputs, weights),
-        gradients(reference.blend, truth_args, inputs, weights),
+        gradients(truths.blend, truth_args, inputs, weights),
         strict=True,
     ):
         assert_gradient(found, truth, f"gradient of {name}")
@@ -352,7 +351,7 @@ def test_lists_of_any_length(kernel_in_any_order: Backend, count: int, dtype: to
     growth = max(1.0, count / tolerances.WALK) ** 0.5 if unfused else 1.0
     assert_stage_equals_reference(
         kernel_in_any_order.blend,
-        reference.blend,
+        truths.blend,
         args,
         outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
         inputs=INPUTS,
@@ -371,7 +370,7 @@ def test_more_than_512_splats_in_a_tile(kernel: Backend, response: int) -> None:
     assert int(args[5].diff().max()) > 1024
     assert_stage_equals_reference(
         kernel.blend,
-        reference.blend,
+        truths.blend,
         args,
         outputs={"radiance": RADIANCE, "transmittance": TRANSMITTANCE},
         inputs=INPUTS,
@@ -382,7 +381,7 @@ def test_more_than_512_splats_in_a_tile(kernel: Backend, response: int) -> None:
 @pytest.mark.parametrize("response", RESPONSES)
 def test_visibility_and_hits_equal_reference(kernel: Backend, response: int) -> None:
     args = blend_args(random_prints(response=response), response)
-    found, truth = kernel.blend(*args), reference.blend(*args)
+    found, truth = kernel.blend(*args), truths.blend(*args)
     torch.testing.assert_close(found[VISIBILITY], truth[VISIBILITY], rtol=1e-10, atol=1e-12)
     assert found[HITS].dtype == torch.int16
     assert torch.equal(found[HITS], truth[HITS])
@@ -420,6 +419,7 @@ def test_composes_with_torch(kernel: Backend) -> None:
 def test_opcheck(kernel: Backend, response: int) -> None:
     prints = random_prints(7, width=20, height=18).to(torch.float32)
     args = [there(value, kernel.device) for value in blend_args(prints, response)]
+    args[13] = None
     radiance, transmittance, _, hits, last = torch.ops.splatrender.blend(*args)
     grads = torch.randn_like(radiance), torch.randn_like(transmittance)
     assert_opcheck(

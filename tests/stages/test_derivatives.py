@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from helpers import random_prints, random_world
+from helpers import flat, random_prints, random_world, truths
 from helpers.backends import require_extension
 from test_flow_statistics import flow_args
 from torch import Tensor
@@ -28,8 +29,10 @@ def extension() -> None:
 
 def _called(stage: str, first: int, args: list[Any], output: int) -> tuple[Function, Tensor]:
     """A stage as a function of one argument."""
-    module = {"bin_splats": "bin", "photometric_loss": "loss"}.get(stage, stage)
-    call = getattr(__import__(f"splatrender.operators.{module}", fromlist=[stage]), stage)
+    module = {"photometric_loss": "loss"}.get(stage, stage)
+    call = getattr(importlib.import_module(f"splatrender.operators.{module}"), stage)
+    if stage in ("project", "blend"):
+        call = getattr(flat, stage)(call)
 
     def function(x: Tensor) -> Tensor:
         result = call(*args[:first], x, *args[first + 1 :])
@@ -49,9 +52,7 @@ def operator(name: str) -> tuple[Function, Tensor]:
         extents = torch.ones(1, 20, 2, dtype=torch.float64)
         return _called(name, 0, [world.means, world.sh, world.viewmats, extents, 3], 0)
     if name == "blend":
-        from splatrender.operators.bin import bin_splats
-
-        return _called(name, 0, prints.blend_args(bin_splats(*prints.bin_args())), 0)
+        return _called(name, 0, prints.blend_args(truths.bin(*prints.bin_args())), 0)
     if name == "photometric_loss":
         return _called(name, 0, [torch.rand(12, 14, 3), torch.rand(12, 14, 3)], 0)
     from splatrender.operators.render import rasterize
@@ -160,8 +161,8 @@ def test_a_step_of_adam_has_no_derivative() -> None:
 
 
 def test_lists_are_integers_with_no_derivative() -> None:
-    from splatrender.operators.bin import bin_splats
+    from splatrender.operators.bin import bin
 
     first, *rest = random_prints(20).bin_args()
-    lists = bin_splats(first.clone().requires_grad_(), *rest)
+    lists = flat.bin(bin)(first.clone().requires_grad_(), *rest)
     assert all(not part.is_floating_point() and not part.requires_grad for part in lists)

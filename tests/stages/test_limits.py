@@ -9,13 +9,12 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BEER_LAMBERT, GAUSSIAN, RESPONSES, random_world
+from helpers import BEER_LAMBERT, GAUSSIAN, RESPONSES, random_world, truths
 from helpers.backends import Backend, require_extension
 from helpers.training import options, ring_scene
 from test_flow_statistics import flow_on
 from torch import Tensor
 
-from splatrender import reference
 from splatrender.model import Splats
 from splatrender.model.splats import DEEPEST, optical_depths
 
@@ -33,9 +32,7 @@ def stack(depths: Tensor) -> list[Any]:
     means2d = torch.full((1, count, 2), SIZE / 2).to(depths)
     conics = torch.tensor([1e-12, 0.0, 1e-12]).to(depths).expand(1, count, 3).contiguous()
     order, extents = torch.arange(1, count + 1).to(depths)[None], torch.full((1, count, 2), 9.0)
-    bins = reference.bin_splats(
-        means2d, conics, order, depths[None], extents.to(depths), SIZE, SIZE
-    )
+    bins = truths.bin(means2d, conics, order, depths[None], extents.to(depths), SIZE, SIZE)
     emission, black = COLORS[None, :count].to(depths), torch.zeros(1, 3).to(depths)
     return [means2d, conics, depths[None], emission, black, *bins, SIZE, SIZE, BEER_LAMBERT, True]
 

@@ -124,12 +124,12 @@ def test_a_splat_at_a_camera_has_no_gradient_of_its_colour(
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_bin_splats(backend: Backend, dtype: torch.dtype) -> None:
     prints = random_prints(COUNT).to(dtype)
-    clean = backend.bin_splats(*prints.bin_args())
+    clean = backend.bin(*prints.bin_args())
     culled = prints.extents[..., 0] == 0
     for poison in POISONS:
         *bad, extents, width, height = prints.bin_args()
         bad = [poisoned(value, culled, poison) for value in bad]
-        for one, two in zip(clean, backend.bin_splats(*bad, extents, width, height), strict=True):
+        for one, two in zip(clean, backend.bin(*bad, extents, width, height), strict=True):
             assert torch.equal(one, two), f"{poison} in what is culled changes the lists"
 
 
@@ -139,7 +139,7 @@ def test_bin_splats(backend: Backend, dtype: torch.dtype) -> None:
 def test_blend(backend: Backend, dtype: torch.dtype, response: int, channels: int) -> None:
     prints = random_prints(COUNT, channels=channels, response=response).to(dtype)
     culled = prints.extents[..., 0] == 0
-    args = prints.blend_args(backend.bin_splats(*prints.bin_args()), response)
+    args = prints.blend_args(backend.bin(*prints.bin_args()), response)
     none = torch.zeros(0, dtype=torch.bool)
     outgoing = {0: none.new_zeros(2), 1: none.new_zeros(2)}  # pictures have no culled pixels
     assert_ignores(backend.blend, args, dict.fromkeys(range(4), culled), [0, 1, 2, 3, 4], outgoing)

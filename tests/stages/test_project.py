@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import BEER_LAMBERT, CUTOFF, EPS2D, FAR, GAUSSIAN, NEAR, RESPONSES, World, random_world
+from helpers import (
+    BEER_LAMBERT,
+    CUTOFF,
+    EPS2D,
+    FAR,
+    GAUSSIAN,
+    NEAR,
+    RESPONSES,
+    World,
+    random_world,
+    truths,
+)
 from helpers.backends import Backend
 from helpers.compare import (
     assert_gradcheck,
@@ -21,8 +32,6 @@ from helpers.compare import (
     gradients,
 )
 from torch import Tensor
-
-from splatrender import reference
 
 OUTPUTS = {"means2d": 0, "conics": 1, "depths": 2, "peaks": 3, "extents": 4}
 DIFFERENTIABLE = {name: i for name, i in OUTPUTS.items() if name != "extents"}
@@ -37,7 +46,7 @@ def steady(world: World, response: int, antialiased: bool) -> World:
     for factor in (0.999, 1.0, 1.001):
         args = world.project_args(response, antialiased=antialiased, near=NEAR * factor)
         args[4] = args[4] * factor
-        seen.append((reference.project(*args)[4] > 0).any(dim=2))
+        seen.append((truths.project(*args)[4] > 0).any(dim=2))
     return world.take(((seen[0] == seen[1]) & (seen[1] == seen[2])).all(dim=0))
 
 
@@ -231,7 +240,7 @@ def test_equals_reference(
     world = steady(random_world(301, cameras=3, seed=1), response, antialiased)
     assert_stage_equals_reference(
         kernel_in_any_order.project,
-        reference.project,
+        truths.project,
         world.project_args(response, antialiased=antialiased, with_factors=with_factors),
         outputs=OUTPUTS,
         inputs=BY_FACTORS if with_factors else BY_AXES,
@@ -258,7 +267,7 @@ def test_gradcheck_past_the_border(backend: Backend, side: int) -> None:
     """A splat outside the picture that still reaches in: J stays at the border of the view."""
     for position in ((side * 4.0, 0.1, 2.0), (0.1, side * 4.0, 2.0)):
         args = one_splat(position, scales=torch.full((1, 3), 2.0, dtype=torch.float64))
-        assert float(reference.project(*args)[3]) > 0
+        assert float(truths.project(*args)[3]) > 0
         assert_gradcheck(backend.project, args, list(BY_AXES.values()), [0, 1, 2, 3])
 
 

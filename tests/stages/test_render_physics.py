@@ -44,7 +44,7 @@ def render(
     else:
         light = emission.expand(len(world.viewmats), *emission.shape).contiguous()
     size = world.width, world.height
-    bins = backend.bin_splats(means2d, conics, depths, peaks, extents, *size)
+    bins = backend.bin(means2d, conics, depths, peaks, extents, *size)
     behind = world.backgrounds if backgrounds is None else backgrounds
     radiance, transmittance, visibility, _ = backend.blend(
         means2d, conics, peaks, light, behind, *bins, *size, response, True
@@ -54,7 +54,7 @@ def render(
 
 def blended(backend: Backend, prints: Prints, response: int) -> tuple[Tensor, Tensor]:
     """Radiance and transmittance of footprints."""
-    bins = backend.bin_splats(*prints.bin_args())
+    bins = backend.bin(*prints.bin_args())
     radiance, transmittance, *_ = backend.blend(*prints.blend_args(bins, response))
     return radiance, transmittance
 

@@ -23,14 +23,14 @@ def covering(count: int) -> list[Any]:
 
 def test_too_many_pairs(kernel: Backend) -> None:
     # 128 splats are 2^31 pairs: counted, not made.
-    assert_refuses(kernel.bin_splats, covering(128), {}, "fewer than 2^31 splat-tile pairs",
+    assert_refuses(kernel.bin, covering(128), {}, "fewer than 2^31 splat-tile pairs",
                    "got 2147483648")  # fmt: skip
 
 
 def test_too_many_tiles(kernel: Backend) -> None:
     none = [torch.zeros(200, 0, n) for n in (2, 3)] + [torch.zeros(200, 0)] * 2
     args = [*none, torch.zeros(200, 0, 2), SIDE, SIDE]
-    assert_refuses(kernel.bin_splats, args, {}, "2^31 tiles", "200 images of 65535 x 65535")
+    assert_refuses(kernel.bin, args, {}, "2^31 tiles", "200 images of 65535 x 65535")
 
 
 def test_too_many_rows(kernel: Backend) -> None:
@@ -41,7 +41,7 @@ def test_too_many_rows(kernel: Backend) -> None:
 
     sentence = "fewer than 2^31 splats times cameras", "32768 splats in 65536 cameras"
     args = [rows(2), rows(3), rows(), rows(), rows(2), 16, 16]
-    assert_refuses(kernel.bin_splats, args, {}, "means2d", *sentence)
+    assert_refuses(kernel.bin, args, {}, "means2d", *sentence)
     world = random_world(1, cameras=1).to(torch.float32)
     view = torch.zeros(()).expand(cameras, 4, 4)
     args = [world.means.expand(count, 3), world.sh.expand(count, 16, 3), view, rows(2), 0]

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.render.workloads import Workload
-from splatrender.operators.bin import bin_splats
-from splatrender.operators.project import project
-from splatrender.operators.shade import shade
+from splatrender.operators.bin import bin
+from splatrender.operators.blend import blend
+from splatrender.operators.pipeline import footprints_of
+from splatrender.operators.stages import Colors, Lens, SplatTensors
 
 TILE, QUADRANT, WARP = 16, 8, 32
 STRETCH = 128  # entries that a block fetches at once going forward; backward it is a warp's
@@ -110,18 +111,17 @@ class _Lists:
 def _blend(workload: Workload) -> _Lists:
     """Render the workload."""
     w, size = workload, (workload.width, workload.height)
-    splats = (w.means, w.quats, w.scales, None, w.opacities, w.viewmats, w.intrinsics)
-    means2d, conics, depths, peaks, extents = project(
-        *splats, *size, near=0.01, far=math.inf, eps2d=0.3, antialiased=False, response=0
-    )
-    emission = shade(w.means, w.sh, w.viewmats, extents, 3)
-    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
-    tile_offsets, splat_ids = bins[:2]
-    shape = (means2d, conics, peaks, emission, torch.zeros(1, 3))
-    *_, hits, last = torch.ops.splatrender.blend(*shape, *bins, *size, 0, False, False)
-    columns, visible = -(-size[0] // TILE), int((extents[0, :, 0] > 0).sum())
-    footprints = (means2d[0], conics[0], peaks[0])
-    return _Lists(tile_offsets, splat_ids, hits, last[0], *footprints, columns, visible)
+    lens = Lens(w.viewmats, w.intrinsics, *size)
+    splats = SplatTensors(w.means, w.opacities, w.quats, w.scales)
+    footprints = footprints_of(splats, [Colors(w.sh, 3)], torch.zeros(1, 3), lens)
+    p = footprints.projected
+    lists = bin(p, lens)
+    images = blend(footprints, lists, lens)
+    assert images.last is not None
+    columns, visible = -(-size[0] // TILE), int(p.visible.sum())
+    shape = (p.means2d[0], p.conics[0], p.peaks[0])
+    results = (images.hits, images.last[0], *shape, columns, visible)
+    return _Lists(lists.tile_offsets, lists.splat_ids, *results)
 
 
 def _walk(lists: _Lists, quadrants: Tensor, reach: Tensor) -> tuple[int, int, Tensor]:

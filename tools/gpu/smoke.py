@@ -172,7 +172,7 @@ def compare_all(target: Target, w: Workload) -> list[str]:
     shape = [means2d, conics, peaks, emission, torch.rand(1, 3, dtype=dtype), *lists]
     blended = "radiance transmittance visibility hits last"
     radiance, transmittance, _, hits, last = check.run(
-        "blend", [*shape, *size, GAUSSIAN, True, False], blended, integers=("hits", "last")
+        "blend", [*shape, *size, GAUSSIAN, True, None], blended, integers=("hits", "last")
     )
     grads = [w.grad_radiance, torch.randn(1, w.height, w.width, dtype=dtype)]
     backward = [*shape, transmittance, hits, last, *grads, *size, GAUSSIAN]

@@ -1,8 +1,8 @@
-"""Splats, and probes behind them in the same lists, as one training view sees them."""
+"""Footprints of splats, with probes behind them in the same tile lists, in one training view."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,51 +10,56 @@ from torch import Tensor
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.view import View
-from splatrender.operators.bin import TILE, bin_splats
+from splatrender.operators.bin import bin
 from splatrender.operators.blend import blend
-from splatrender.operators.flow_statistics import Footprints
-from splatrender.operators.options import RESPONSES, RenderOptions
-from splatrender.operators.project import project
+from splatrender.operators.pipeline import footprints_of
 from splatrender.operators.render import peak_amplitudes
-from splatrender.operators.shade import shade
-from splatrender.operators.stages import Look
-from splatrender.reference.blend import ALPHA_MAX
-from splatrender.reference.project import CUTOFF
+from splatrender.operators.stages import (
+    Colors,
+    Footprints,
+    Lens,
+    Look,
+    Projected,
+    SplatTensors,
+    TileLists,
+    lens_of,
+)
+from splatrender.operators.thresholds import ALPHA_MAX, CUTOFF, TILE
 from splatrender.runtime.devices import to_device
 
-AT_ONCE = 64  # entries of a ray's list that are looked at together
+AT_ONCE = 64  # entries of a ray's list that are evaluated together
 
 
 @dataclass(frozen=True, eq=False)
 class SeenSplats:
-    """One view's footprints, with the tile lists that they are in.
+    """Footprints of one view, with the tile lists that they are in.
 
     Attributes:
-        prints: of splats and, behind them, probes; C = 1.
-        bins: tile_offsets, splat_ids, slots, splat_offsets.
-        depths: [N] camera z.
-        visible: bool [N] whether the view can see the row at all.
+        footprints: splats and, behind them, probes; C = 1.
+        lists: their tile lists.
+        lens: the view's.
         camera: the view's.
-        response: 0 gaussian, 1 beer_lambert.
     """
 
-    prints: Footprints
-    bins: tuple[Tensor, Tensor, Tensor, Tensor]
-    depths: Tensor
-    visible: Tensor
+    footprints: Footprints
+    lists: TileLists
+    lens: Lens
     camera: Camera
-    response: int
 
+    @property
+    def projected(self) -> Projected:
+        """Footprints without their colours."""
+        return self.footprints.projected
 
-def see(
-    splats: Splats,
-    probes: Splats | None,
-    camera: Camera,
-    background: Tensor,
-    options: RenderOptions,
-) -> SeenSplats:
-    """Rasterize footprints by the pair (background, options), until all callers pass a `Look`."""
-    return rasterize_footprints(splats, probes, camera, Look(background, options))
+    @property
+    def depths(self) -> Tensor:
+        """Camera z [N] of the rows."""
+        return self.projected.depths[0]
+
+    @property
+    def visible(self) -> Tensor:
+        """Bool [N], True where the view can see the row at all."""
+        return self.projected.visible[0]
 
 
 def rasterize_footprints(
@@ -71,56 +76,30 @@ def rasterize_footprints(
     Returns:
         Footprints in the order splats, probes.
     """
-    options = look.options
     parts = [part.detach() for part in (splats, probes) if part is not None]
     means, quats, scales = (
         torch.cat([getattr(part, name) for part in parts]) for name in ("means", "quats", "scales")
     )
     amplitudes = torch.cat(
-        [peak_amplitudes(part.opacity_logits, part.scales, options.response) for part in parts]
+        [peak_amplitudes(part.opacity_logits, part.scales, look.options.response) for part in parts]
     )
-    response = RESPONSES[options.response]
-    viewmats, intrinsics = (
-        to_device(tensor[None], means.device, means.dtype)
-        for tensor in (camera.viewmat, camera.intrinsics())
-    )
-    size = (camera.width, camera.height)
-    means2d, conics, depths, peaks, extents = project(
-        means, quats, scales, None, amplitudes, viewmats, intrinsics, *size,
-        options.near, options.far, options.eps2d, options.antialiased, response,
-    )  # fmt: skip
-    first, emissions = 0, []
-    for part in parts:
-        rows = slice(first, first + len(part))
-        seen = extents[:, rows].contiguous()
-        emissions.append(shade(part.means, part.sh, viewmats, seen, part.degree))
-        first += len(part)
-    prints = Footprints(
-        means2d,
-        conics,
-        peaks,
-        torch.cat(emissions, dim=1),
-        look.background.to(means)[None],
-        0 if probes is None else len(probes),
-    )
-    bins = bin_splats(means2d, conics, depths, peaks, extents, *size)
-    return SeenSplats(prints, bins, depths[0], extents[0, :, 0] > 0, camera, response)
+    lens = lens_of([camera], look.options, means)
+    colors = [Colors(part.sh, part.degree) for part in parts]
+    tensors = SplatTensors(means, amplitudes, quats, scales)
+    footprints = footprints_of(tensors, colors, look.background.to(means)[None], lens)
+    footprints = replace(footprints, probes=0 if probes is None else len(probes))
+    return SeenSplats(footprints, bin(footprints.projected, lens), lens, camera)
 
 
 def blended(seen: SeenSplats) -> tuple[Tensor, Tensor]:
-    """Radiance [H, W, 3] and transmittance [H, W] of footprints without probes."""
-    p, camera = seen.prints, seen.camera
-    size = (camera.width, camera.height)
+    """Return radiance [H, W, 3] and transmittance [H, W] of footprints without probes."""
     with torch.no_grad():
-        radiance, transmittance = blend(
-            p.means2d, p.conics, p.peaks, p.emission, p.backgrounds, *seen.bins, *size,
-            seen.response, False,
-        )[:2]  # fmt: skip
-    return radiance[0], transmittance[0]
+        images = blend(seen.footprints, seen.lists, seen.lens)
+    return images.radiance[0], images.transmittance[0]
 
 
 def picture_of(seen: SeenSplats) -> Tensor:
-    """Radiance [H, W, 3] of footprints without probes."""
+    """Return the radiance [H, W, 3] of footprints without probes."""
     return blended(seen)[0]
 
 
@@ -135,46 +114,52 @@ def residual_of(radiance: Tensor, view: View) -> Tensor:
 def draw_on_rays(
     seen: SeenSplats, transmittance: Tensor, pixels: Tensor, chances: Tensor
 ) -> Tensor:
-    """For each ray the splat at which a photon of the camera would be absorbed.
+    """Draw for each ray the splat at which a photon of the camera would be absorbed.
 
     Splat i of a ray is drawn with probability T_i α_i / Σ_j T_j α_j, by inversion: it is the first
     behind which the transmittance is at most 1 - chance (1 - T) with T that of the whole ray.
 
     Args:
         seen: footprints without probes.
-        transmittance: [H, W] what `blended` gives.
+        transmittance: [H, W] transmittance of `blended`.
         pixels: int64 [P] flat indices of pixels.
         chances: [P] uniform numbers in [0, 1).
 
     Returns:
         int64 [P] splats, or -1 where the ray meets none.
     """
-    width, prints = seen.camera.width, seen.prints
-    offsets, ids = seen.bins[0].long(), seen.bins[1].long()
+    width = seen.camera.width
+    offsets, ids = seen.lists.tile_offsets.long(), seen.lists.splat_ids.long()
     tiles = pixels // width // TILE * -(-width // TILE) + pixels % width // TILE
     opaque = 1 - transmittance.reshape(-1)[pixels]
     enough = 1 - chances * opaque
-    chosen = torch.full_like(pixels, -1)
+    drawn = torch.full_like(pixels, -1)
     rays, front = torch.arange(len(pixels), device=pixels.device), torch.ones_like(opaque)
     start, end = offsets[tiles], torch.where(opaque > 0, offsets[tiles + 1], 0)
-    entry, there = torch.arange(AT_ONCE, device=pixels.device), start < end
+    entry, active = torch.arange(AT_ONCE, device=pixels.device), start < end
     while len(rays) and len(ids):  # along all rays at once; most end soon
         at = start[rays, None] + entry
         listed = at < end[rays, None]
         rows = ids[at.clamp(max=len(ids) - 1)]
-        x, y = (pixels[rays, None] % width + 0.5, pixels[rays, None] // width + 0.5)
-        dx, dy = x - prints.means2d[0, rows, 0], y - prints.means2d[0, rows, 1]
-        xx, xy, yy = prints.conics[0, rows].unbind(dim=2)
-        power = -0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy)
-        amount = prints.peaks[0, rows] * power.exp()
-        alpha = -torch.expm1(-amount) if seen.response else amount.clamp(max=ALPHA_MAX)
-        alpha *= listed & (amount >= CUTOFF)
+        alpha = _opacities(seen, pixels[rays, None], rows) * listed
         behind = front[rays, None] * (1 - alpha).cumprod(dim=1)
-        drawn = (alpha > 0) & (behind <= enough[rays, None])
-        first = drawn.to(torch.uint8).argmax(dim=1, keepdim=True)
-        ended = drawn.any(dim=1)
-        chosen[rays] = torch.where(ended, rows.gather(1, first)[:, 0], -1)
+        absorbs = (alpha > 0) & (behind <= enough[rays, None])
+        first = absorbs.to(torch.uint8).argmax(dim=1, keepdim=True)
+        ended = absorbs.any(dim=1)
+        drawn[rays] = torch.where(ended, rows.gather(1, first)[:, 0], -1)
         front[rays], start[rays] = behind[:, -1], start[rays] + AT_ONCE
-        there[rays] = ~ended & (start[rays] < end[rays])
-        rays = there.nonzero()[:, 0]  # waits for the device, like all that looks for a number
-    return chosen
+        active[rays] = ~ended & (start[rays] < end[rays])
+        rays = active.nonzero()[:, 0]  # waits for the device
+    return drawn
+
+
+def _opacities(seen: SeenSplats, pixels: Tensor, rows: Tensor) -> Tensor:
+    """Return the opacities α of splats `rows` [P, L] at pixels [P, 1], 0 below the cut-off."""
+    width, projected = seen.camera.width, seen.projected
+    dx = pixels % width + 0.5 - projected.means2d[0, rows, 0]
+    dy = pixels // width + 0.5 - projected.means2d[0, rows, 1]
+    xx, xy, yy = projected.conics[0, rows].unbind(dim=2)
+    power = -0.5 * (xx * dx * dx + 2 * xy * dx * dy + yy * dy * dy)
+    amount = projected.peaks[0, rows] * power.exp()
+    alpha = -torch.expm1(-amount) if seen.lens.response else amount.clamp(max=ALPHA_MAX)
+    return alpha * (amount >= CUTOFF)

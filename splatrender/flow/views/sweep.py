@@ -121,16 +121,14 @@ def sweep(
     for view in views:
         seen = rasterize_footprints(splats, candidates, view.camera, look)
         mask = None if view.mask is None else to_device(view.mask, splats.device)[None]
-        statistics = flow_statistics(
-            seen.prints, seen.bins, to_device(view.photo, splats.device)[None], mask, levels,
-            view.camera.width, view.camera.height, seen.response,
-        )  # fmt: skip
+        photos = to_device(view.photo, splats.device)[None]
+        statistics = flow_statistics(seen.footprints, seen.lists, seen.lens, photos, mask, levels)
         errors.append(statistics.error[0])
         costs.append(statistics.removal[0])
         quadratics.append(statistics.insertion[0])
-        xx, xy, yy = seen.prints.conics[0].unbind(dim=1)
+        xx, xy, yy = seen.projected.conics[0].unbind(dim=1)
         det = (xx * yy - xy * xy).clamp(min=1e-30)
-        centers.append(seen.prints.means2d[0])
+        centers.append(seen.projected.means2d[0])
         sizes.append(torch.where(seen.visible, det.pow(-0.25), 0))
         seen_by += seen.visible[:count]
     placement = Placement(torch.stack(centers), torch.stack(sizes))
