@@ -61,15 +61,15 @@ def test_a_run_does_not_depend_on_the_last_bit(monkeypatch: pytest.MonkeyPatch) 
         return values * (1 + size * torch.randn(values.shape, generator=generator, dtype=F64))
 
     errors = []
-    for size in (0.0, 1e-13, 1e-13):
+    for size in (0.0, 1e-13):
         profile = partial(lambda size, x: changed(profile_of(x), size).numpy(), size)
         points = partial(lambda size, *grid: changed(stratified(*grid), size), size)
         monkeypatch.setattr(steady, "steady_profile", profile)
         monkeypatch.setattr(steady, "stratified", points)
         fitted = fit_steady(12, seed=0, rounds=1)
         errors.append(relative(fitted.predict(grid.x), grid.y))
-    assert len(set(errors)) == 3  # the changes arrived
-    assert max(errors) < 2 * errors[0] and min(errors) > 0.5 * errors[0]
+    assert errors[0] != errors[1]  # the changes arrived
+    assert max(errors) < 2 * min(errors)
 
 
 @pytest.mark.usefixtures("few_points")
