@@ -414,8 +414,8 @@ class Condition:
     def __post_init__(self) -> None:
         require_tensors({"Condition.target": self.target}, **{"Condition.points": self.points})
         if self.points.dim() != 2 or len(self.points) == 0:
-            found = tuple(self.points.shape)
-            raise InputError(f"Condition.points: expected shape (n, d), n >= 1, got {found}")
+            shape = tuple(self.points.shape)
+            raise InputError(f"Condition.points: expected shape (n, d), n >= 1, got {shape}")
         if self.target is not None and len(self.target) != len(self.points):
             raise InputError(
                 f"Condition.target: expected {len(self.points)} rows, got {len(self.target)}"
@@ -431,7 +431,7 @@ class Condition:
 
     @property
     def linear(self) -> bool:
-        """Whether residuals are linear in the amplitudes."""
+        """True if residuals are linear in the amplitudes."""
         return self.residual is None
 
     def width(self, outputs: int) -> int:

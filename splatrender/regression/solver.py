@@ -6,7 +6,7 @@ and moves all of them to the next minimum. It is kept only if the score falls:
 
     score = ln(loss + prior) + penalty(parameters)
 
-Without a penalty the number of splats grows to the budget; with one it is chosen on the way.
+Without a penalty the number of splats grows to the budget; with one the score selects it.
 """
 
 from __future__ import annotations

@@ -42,10 +42,10 @@ def test_levenberg_recovers_a_measure_from_its_function(parent: str, dims: int) 
     truth = as_peaks(make_measure(3, dims, 2, parent=parent, seed=5))
     points = uniform(300, dims)
     conditions = [observations(points, evaluate(truth, points).value)]
-    found = levenberg_marquardt(nudged(truth), conditions, options=TIGHT)
-    assert found.loss < 1e-18
-    torch.testing.assert_close(found.measure.means, truth.means, rtol=0, atol=1e-5)
-    torch.testing.assert_close(found.measure.covariances, truth.covariances, rtol=0, atol=1e-4)
+    result = levenberg_marquardt(nudged(truth), conditions, options=TIGHT)
+    assert result.loss < 1e-18
+    torch.testing.assert_close(result.measure.means, truth.means, rtol=0, atol=1e-5)
+    torch.testing.assert_close(result.measure.covariances, truth.covariances, rtol=0, atol=1e-4)
 
 
 def test_a_nonlinear_problem_converges_fast() -> None:
@@ -62,21 +62,21 @@ def test_a_nonlinear_problem_converges_fast() -> None:
         Condition(points, (laplacian(2), identity()), target=right, residual=residual).mean(),
         observations(points, field.value),
     ]
-    found = levenberg_marquardt(nudged(truth, 0.01), conditions, options=TIGHT)
-    assert found.loss < 1e-18
-    assert found.iterations < 30
+    result = levenberg_marquardt(nudged(truth, 0.01), conditions, options=TIGHT)
+    assert result.loss < 1e-18
+    assert result.iterations < 30
 
 
 def test_projection_gives_the_least_squares_amplitudes() -> None:
     measure = as_peaks(make_measure(4, 2, 2))
     points, target = uniform(50), uniform(50, 2, seed=3)
-    found, loss = fit_amplitudes(measure, [observations(points, target)], Prior(ridge=1e-3))
+    result, loss = fit_amplitudes(measure, [observations(points, target)], Prior(ridge=1e-3))
     columns = torch.stack(
         [evaluate(replace(measure, weights=torch.eye(4, dtype=F64)), points).value], 0
     )[0]
     gram = columns.T @ columns / 50 + 1e-3 * torch.eye(4, dtype=F64)
-    torch.testing.assert_close(found.weights, torch.linalg.solve(gram, columns.T @ target / 50))
-    assert loss == pytest.approx(loss_of(found, [observations(points, target)]))
+    torch.testing.assert_close(result.weights, torch.linalg.solve(gram, columns.T @ target / 50))
+    assert loss == pytest.approx(loss_of(result, [observations(points, target)]))
 
 
 def test_projection_takes_a_gauss_newton_step_where_residuals_are_not_linear() -> None:
@@ -85,14 +85,14 @@ def test_projection_takes_a_gauss_newton_step_where_residuals_are_not_linear() -
     data = observations(points, target)
     linear, loss = fit_amplitudes(measure, [data], prior)
     written_out = replace(data, residual=lambda _, u: u)  # one step leads to the minimum
-    found, found_loss = fit_amplitudes(measure, [written_out], prior)
-    torch.testing.assert_close(found.weights, linear.weights)
-    assert found_loss == pytest.approx(loss)
+    result, result_loss = fit_amplitudes(measure, [written_out], prior)
+    torch.testing.assert_close(result.weights, linear.weights)
+    assert result_loss == pytest.approx(loss)
     bent = replace(data, residual=lambda _, u: u + u**3)
     before = loss_of(measure, [bent]) + prior.penalty(measure)
-    found, found_loss = fit_amplitudes(measure, [bent], prior)
-    assert found_loss + prior.penalty(found) < before
-    assert found_loss == pytest.approx(loss_of(found, [bent]))
+    result, result_loss = fit_amplitudes(measure, [bent], prior)
+    assert result_loss + prior.penalty(result) < before
+    assert result_loss == pytest.approx(loss_of(result, [bent]))
 
 
 @pytest.mark.parametrize("first", [0, 1])
@@ -123,8 +123,8 @@ def test_scale_limits_hold() -> None:
     points = uniform(200)
     target = (40 * points[:, :1]).sin()
     prior = Prior(smallest=0.1, largest=0.2)
-    found = levenberg_marquardt(as_peaks(make_measure(6)), [observations(points, target)], prior)
-    scales = torch.linalg.svdvals(found.measure.factors)
+    result = levenberg_marquardt(as_peaks(make_measure(6)), [observations(points, target)], prior)
+    scales = torch.linalg.svdvals(result.measure.factors)
     assert float(scales.min()) > 0.1 - 1e-9 and float(scales.max()) < 0.2 + 1e-9
 
 
@@ -148,9 +148,9 @@ def test_noise_is_estimated_from_neighbours(dims: int, noise: float) -> None:
     generator = torch.Generator().manual_seed(1)
     clean = torch.where(x[:, :1] > 0.4, 2.0, 0.0) + x.square().sum(dim=1, keepdim=True)
     values = clean + noise * torch.randn(1500, 1, generator=generator, dtype=F64)
-    found = neighbour_noise(x, values)
-    assert found == pytest.approx(noise, rel=0.15, abs=0.02 if dims > 1 else 1e-4)
-    assert neighbour_noise(x.repeat(2, 1), values.repeat(2, 1)) == pytest.approx(found)
+    result = neighbour_noise(x, values)
+    assert result == pytest.approx(noise, rel=0.15, abs=0.02 if dims > 1 else 1e-4)
+    assert neighbour_noise(x.repeat(2, 1), values.repeat(2, 1)) == pytest.approx(result)
     assert neighbour_noise(x[:6], values[:6]) == math.inf  # too few to tell
     assert neighbour_noise(x, 0 * values) == math.inf  # no noise at all: nothing is known
 
@@ -175,9 +175,9 @@ def test_lasso_lowers_the_mass() -> None:
     masses = []
     for lasso in (0.0, 1e-3, 1e-2):
         start = as_peaks(make_measure(6, seed=2))
-        found = levenberg_marquardt(start, conditions, Prior(ridge=1e-9, lasso=lasso))
-        masses.append(float(found.measure.weights.abs().sum()))
-        assert math.isfinite(found.objective)
+        result = levenberg_marquardt(start, conditions, Prior(ridge=1e-9, lasso=lasso))
+        masses.append(float(result.measure.weights.abs().sum()))
+        assert math.isfinite(result.objective)
     assert masses[0] > masses[1] > masses[2]
 
 
@@ -271,9 +271,9 @@ def test_splats_that_hold_no_points_are_taken_out() -> None:
         torch.full((3, 1, 1), 0.03, dtype=F64),
     )
     for support, left in ((0.0, 3), (3.0, 2)):
-        found = fit(conditions, start, SolverOptions(n_splats=3, rounds=0, support=support))
-        assert len(found.measure) == left
-        assert found.loss < 1e-9
+        result = fit(conditions, start, SolverOptions(n_splats=3, rounds=0, support=support))
+        assert len(result.measure) == left
+        assert result.loss < 1e-9
 
 
 def test_the_same_seed_gives_the_same_splats() -> None:

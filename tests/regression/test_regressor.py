@@ -23,7 +23,7 @@ Array = NDArray[np.float64]
 # Checks of scikit-learn that cannot apply, with the reason.
 EXPECTED_FAILURES = {
     "check_sample_weight_equivalence_on_dense_data": (
-        "the search draws random candidates among the rows, so that repeated rows and weights give "
+        "the search draws random candidates among the rows: repeated rows and weights give "
         "different draws; the loss itself is the same (test_weights_act_like_repetitions)"
     ),
 }
