@@ -3,19 +3,42 @@
     import splatrender
     scene = splatrender.load_scene("my_scene")
     splats = scene.load_splats("out/point_cloud/iteration_7000/point_cloud.ply")
-    picture = splatrender.render(splats, scene.test[0].camera).radiance
+    image = splatrender.render(splats, scene.test[0].camera).radiance
 
-Names are loaded when they are first used, so that `import splatrender` stays quick.
+Names are loaded when they are first used, which keeps `import splatrender` fast.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from splatrender import _extension, _moved
 
+if TYPE_CHECKING:  # the same names for type checkers, which do not run `__getattr__`
+    from splatrender.errors import InputError, InputWarning
+    from splatrender.model.camera import Camera
+    from splatrender.model.splats import Splats
+    from splatrender.operators.plausible import debug
+    from splatrender.operators.render import Rendering, RenderOptions, rasterize, render
+    from splatrender.scenes.scene import load_scene
+    from splatrender.training import TrainOptions, train
+
 __version__ = "0.1.0"
+__all__ = [
+    "Camera",
+    "InputError",
+    "InputWarning",
+    "RenderOptions",
+    "Rendering",
+    "Splats",
+    "TrainOptions",
+    "debug",
+    "load_scene",
+    "rasterize",
+    "render",
+    "train",
+]
 
 _extension.require_built()
 _moved.install()
@@ -34,7 +57,6 @@ _HOMES = {
     "render": "splatrender.operators.render",
     "train": "splatrender.training",
 }
-__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
