@@ -1,4 +1,4 @@
-"""Geometry of splats and of measures made of them: distances, geodesics, means, merging.
+"""Bures–Wasserstein geometry of splats and measures: distances, geodesics, barycentres, merging.
 
 Legend: A, R factors, b, s means, Q the rotation that brings two factors closest to each other.
 
@@ -20,6 +20,7 @@ from torch import Tensor
 from splatrender.errors import InputError
 from splatrender.model.draws import draw
 from splatrender.model.measure import SplatMeasure
+from splatrender.model.transport_plan import transport_plan
 
 BARYCENTRE_STEPS = 200
 BARYCENTRE_TOLERANCE = 1e-13  # relative change of the factor at which the fixed point is reached
@@ -28,7 +29,7 @@ BARYCENTRE_TOLERANCE = 1e-13  # relative change of the factor at which the fixed
 def bures_wasserstein(
     means: Tensor, factors: Tensor, others: Tensor, others_factors: Tensor
 ) -> Tensor:
-    """Squared Wasserstein distance between splats of one parent.
+    """Return the squared Wasserstein distance between splats of one parent.
 
         W₂² = |b − s|² + |A|_F² + |R|_F² − 2 |AᵀR|_*
 
@@ -56,18 +57,25 @@ def bures_wasserstein(
 
 
 def aligned(factors: Tensor, others_factors: Tensor) -> Tensor:
-    """[..., d, d] R Q, the factor of the same splat as R that is closest to A.
+    """Return R Q [..., d, d], the factor of the same splat as R that is closest to A.
 
     Args:
         factors: [..., d, d] A.
         others_factors: [..., d, d] R.
+
+    Returns:
+        [..., d, d].
+
+    Example:
+        >>> aligned(torch.eye(1), -2 * torch.eye(1))
+        tensor([[2.]])
     """
     left, _, right = torch.linalg.svd(factors.mT @ others_factors)
     return others_factors @ right.mT @ left.mT
 
 
 def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasure:
-    """Splats on the way between pairs of splats, displaced along the optimal coupling.
+    """Return the splats on the geodesics between pairs of splats, by the optimal coupling.
 
         b_t = (1 − t) b + t s,      A_t = (1 − t) A + t R Q
 
@@ -80,6 +88,17 @@ def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasur
 
     Returns:
         The k splats at t.
+
+    Raises:
+        InputError: the numbers of splats differ.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> start = SplatMeasure(one, one[:, None], 0 * one[:, None], one[:, None, None])
+        >>> end = SplatMeasure(one, one[:, None], 4 * one[:, None], 3 * one[:, None, None])
+        >>> middle = geodesic(start, end, 0.5)
+        >>> float(middle.means), float(middle.factors)
+        (2.0, 2.0)
     """
     if len(start) != len(end):
         raise InputError(f"end: expected {len(start)} splats as at the start, got {len(end)}")
@@ -91,7 +110,7 @@ def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasur
 
 
 def barycentre(means: Tensor, factors: Tensor, shares: Tensor) -> tuple[Tensor, Tensor]:
-    """The splat whose mean squared Wasserstein distance to n splats is least.
+    """Return the splat whose mean squared Wasserstein distance to n splats is least.
 
     Fixed point of A ← Σ_i w_i R_i Q_i(A), the mean of all factors aligned with A.
 
@@ -105,6 +124,11 @@ def barycentre(means: Tensor, factors: Tensor, shares: Tensor) -> tuple[Tensor, 
 
     Source:
         Álvarez-Esteban et al., A fixed-point approach to barycenters in Wasserstein space, 2016.
+
+    Example:
+        >>> scales = torch.tensor([1.0, 2.0, 6.0])[:, None, None]
+        >>> barycentre(torch.zeros(3, 1), scales, torch.ones(3))[1]
+        tensor([[3.]])
     """
     shares = shares / shares.sum()
     factor = factors[int(shares.argmax())]
@@ -118,7 +142,7 @@ def barycentre(means: Tensor, factors: Tensor, shares: Tensor) -> tuple[Tensor, 
 
 
 def integrals(measure: SplatMeasure) -> Tensor:
-    """[k] m ∫ρ_i, the splats' masses as densities, whatever their normalisation."""
+    """Return m ∫ρ_i [k], the splats' masses as densities, whatever their normalisation."""
     if measure.normalised:
         return measure.mass
     volume = torch.linalg.det(measure.factors).abs() * measure.parent.integral(measure.dims)
@@ -126,13 +150,13 @@ def integrals(measure: SplatMeasure) -> Tensor:
 
 
 def with_integrals(measure: SplatMeasure, masses: Tensor) -> SplatMeasure:
-    """The measure with masses such that m ∫ρ_i is as given."""
+    """Return the measure with masses such that m ∫ρ_i [k] is `masses`."""
     unit = replace(measure, mass=torch.ones_like(masses))
     return replace(measure, mass=masses / integrals(unit))
 
 
 def merge(measure: SplatMeasure, groups: Tensor) -> SplatMeasure:
-    """Put one splat in place of each group, with the group's integral, mean and covariance.
+    """Replace each group of splats by one, with the group's integral, mean and covariance.
 
         M = Σ m,  b = Σ m b_i / M,  Σ = Σ m (Σ_i + (b_i − b)(b_i − b)ᵀ) / M,  v = Σ m v_i / M
 
@@ -140,7 +164,7 @@ def merge(measure: SplatMeasure, groups: Tensor) -> SplatMeasure:
 
     Args:
         measure: k splats.
-        groups: int64 [k] number of each splat's group, 0 ... g − 1, none of them empty.
+        groups: int64 [k] group of each splat, 0 ... g − 1, none of them empty.
 
     Returns:
         g splats.
@@ -174,8 +198,8 @@ def sample(measure: SplatMeasure, count: int, generator: torch.Generator | None 
 
     Args:
         measure: k splats; weights do not matter.
-        count: how many points.
-        generator: source of randomness.
+        count: number of points.
+        generator: source of random numbers.
 
     Returns:
         [count, d] in units of the inputs.
@@ -190,17 +214,24 @@ def sample(measure: SplatMeasure, count: int, generator: torch.Generator | None 
 
 
 def measure_distance(one: SplatMeasure, other: SplatMeasure) -> float:
-    """W₂ between two splat measures, with |v − v'|² + W₂²(splat, splat') as the cost.
+    """Return W₂ between two splat measures, with |v − v'|² + W₂²(splat, splat') as the cost.
 
     Args:
         one: k splats; masses are normalised to sum one.
         other: of the same number of inputs and outputs.
 
     Returns:
-        The distance.
+        The distance, by an exact optimal plan; no gradient flows through it.
 
     Raises:
         InputError: numbers of inputs or outputs differ, or a measure has no mass.
+
+    Example:
+        >>> one = torch.ones(1)
+        >>> here = SplatMeasure(one, one[:, None], 0 * one[:, None], one[:, None, None])
+        >>> there = SplatMeasure(one, one[:, None], 3 * one[:, None], 2 * one[:, None, None])
+        >>> round(measure_distance(here, there) ** 2, 6)
+        10.0
     """
     if (one.dims, one.outputs) != (other.dims, other.outputs):
         raise InputError(
@@ -215,71 +246,8 @@ def measure_distance(one: SplatMeasure, other: SplatMeasure) -> float:
 
 
 def _shares(measure: SplatMeasure) -> NDArray[np.float64]:
+    """Return the masses [k], normalised to sum one."""
     mass = measure.mass.detach().double().numpy()
     if not mass.sum() > 0 or (mass < 0).any():
         raise InputError("SplatMeasure.mass: expected masses >= 0 with a positive sum")
     return np.asarray(mass / mass.sum())
-
-
-def transport_plan(
-    supply: NDArray[np.float64], demand: NDArray[np.float64], cost: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """The optimal plan between two discrete distributions, exactly, by successive shortest paths.
-
-    Each augmentation sends as much as it can along the cheapest path in the residual graph, found
-    by Dijkstra's algorithm on costs reduced by the dual prices.
-
-    Args:
-        supply: [n] > 0 of sum one.
-        demand: [m] > 0 of sum one.
-        cost: [n, m].
-
-    Returns:
-        [n, m] plan with these marginals.
-    """
-    left, open_demand = supply.copy(), demand.copy()
-    plan = np.zeros_like(cost)
-    prices_in, prices_out = np.zeros(len(left)), cost.min(axis=0).copy()
-    rest = 1e-14 * supply.sum()
-    while left.sum() > rest and open_demand.sum() > rest:
-        source = int(left.argmax())
-        rows, columns = np.full(len(left), np.inf), np.full(len(open_demand), np.inf)
-        via_row = np.full(len(columns), -1)
-        via_column = np.full(len(rows), -1)
-        done_rows, done_columns = np.zeros(len(rows), bool), np.zeros(len(columns), bool)
-        rows[source] = 0.0
-        while True:
-            open_rows = np.where(done_rows, np.inf, rows)
-            open_columns = np.where(done_columns, np.inf, columns)
-            i, j = int(open_rows.argmin()), int(open_columns.argmin())
-            if open_rows[i] <= open_columns[j]:
-                done_rows[i] = True
-                reduced = np.maximum(cost[i] + prices_in[i] - prices_out, 0.0)
-                better = ~done_columns & (rows[i] + reduced < columns)
-                columns[better], via_row[better] = (rows[i] + reduced)[better], i
-                continue
-            done_columns[j] = True
-            if open_demand[j] > 0:
-                break
-            back = (plan[:, j] > 0) & ~done_rows
-            reduced = np.maximum(prices_out[j] - cost[:, j] - prices_in, 0.0)
-            better = back & (columns[j] + reduced < rows)
-            rows[better], via_column[better] = (columns[j] + reduced)[better], j
-        reach = columns[j]
-        prices_in += np.minimum(rows, reach)
-        prices_out += np.minimum(columns, reach)
-        path, row, column = [], int(via_row[j]), j
-        amount = min(left[source], open_demand[j])
-        while True:
-            path.append((row, column, 1.0))
-            if row == source and via_column[row] < 0:
-                break
-            column = int(via_column[row])
-            path.append((row, column, -1.0))
-            amount = min(amount, plan[row, column])
-            row = int(via_row[column])
-        for row, column, sign in path:
-            plan[row, column] = max(0.0, plan[row, column] + sign * amount)
-        left[source] -= amount
-        open_demand[j] -= amount
-    return plan

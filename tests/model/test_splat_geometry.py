@@ -21,8 +21,8 @@ from splatrender.model.geometry import (
     measure_distance,
     merge,
     sample,
-    transport_plan,
 )
+from splatrender.model.transport_plan import transport_plan
 
 ot = pytest.importorskip("ot")
 
