@@ -27,16 +27,20 @@ class SeenFootprints:
         means2d: [1, N, 2] centres [px]; their gradient is in `.grad` after the backward pass.
         extents: [1, N, 2] half-widths [px], 0 for splats out of sight.
         width, height: size of the image [px].
+        means2d_abs: [1, N, 2] zeros whose `.grad` is, after the backward pass, the sum of the
+            pixels' absolute gradients in the centres; None if not requested.
     """
 
     means2d: Tensor
     extents: Tensor
     width: int
     height: int
+    means2d_abs: Tensor | None = None
 
     def slope(self, absolute: bool = False) -> Tensor | None:
         """Return the gradient [1, N, 2] in the centres, or the sum of pixels' absolute ones."""
-        return getattr(self.means2d, "absgrad", None) if absolute else self.means2d.grad
+        source = self.means2d_abs if absolute else self.means2d
+        return None if source is None else source.grad
 
 
 @dataclass(eq=False)

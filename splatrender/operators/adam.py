@@ -1,4 +1,4 @@
-"""The optimiser's step: Adam on the rows of a parameter that were seen, in place."""
+"""Step of the optimizer Adam on the visible rows of a parameter, in place."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from splatrender.operators.inputs import input_errors
 
 @input_errors
 @torch.no_grad()
-def adam_step(
+def adam_step(  # noqa: PLR0913, the signature of the op
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,

@@ -39,10 +39,10 @@ class _Guarded(torch.library.Library):
                 "Tensor.backward or torch.autograd.grad"
             )
 
-        super().impl(op_name, kernel, *args, **options)
+        super().impl(op_name, kernel, *args, **options)  # type: ignore[no-untyped-call]
 
 
-_library = _Guarded("splatrender", "FRAGMENT")
+_library = _Guarded("splatrender", "FRAGMENT")  # type: ignore[no-untyped-call]
 
 
 def refuse_tangents(name: str, *values: Any) -> None:

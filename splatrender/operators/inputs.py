@@ -1,4 +1,4 @@
-"""What the operators refuse: an `InputError` that names the argument."""
+"""Checks of the operators' arguments: an `InputError` that names the argument."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ _KINDS = {"int": "an integer of at most 64 bits", "float": "a number", "bool": "
 
 
 def input_errors(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a call of an operator: what its kernel refuses is an `InputError` like all else.
+    """Decorate a call of an operator: a refusal of its kernel becomes an `InputError`.
 
-    Kernels refuse by RuntimeErrors; those that are about anything but an argument stay as they are.
+    Kernels refuse by RuntimeErrors; those about anything but an argument stay as they are.
     """
 
     @functools.wraps(function)
@@ -51,7 +51,7 @@ def input_errors(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def _refusal(message: str) -> str | None:
-    """The sentence of a refusal; None if the message is about something else."""
+    """Return the sentence of a refusal; None if the message is about something else."""
     first = message.partition("\n")[0]
     if _REFUSED.fullmatch(first):
         return first
@@ -72,7 +72,7 @@ _SHAPES: dict[str, tuple[str | int, ...]] = {
     "viewmats": ("C", 4, 4),
     "intrinsics": ("C", 4),
 }
-_OF_CAMERAS = ("viewmats", "intrinsics")  # of any floating-point dtype
+_OF_CAMERAS = ("viewmats", "intrinsics")  # any floating-point dtype
 
 
 class Unset(Enum):
@@ -166,7 +166,7 @@ def _refuse_shape(name: str, found: tuple[int, ...], sizes: dict[str | int, int]
 
 
 def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> str:
-    """What repairs a shape that is a usual mistake."""
+    """Return a hint that repairs the shape of a usual mistake."""
     if name == "intrinsics" and found[-2:] == (3, 3):
         return " (of camera matrices K: K[:, (0, 1, 0, 1), (0, 1, 2, 2)], which is fx, fy, cx, cy)"
     if name == "viewmats" and found[-2:] == (3, 4):
@@ -179,7 +179,7 @@ def _hint(name: str, found: tuple[int, ...], shape: tuple[str | int, ...]) -> st
 
 
 def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
-    """Refuse numbers of cameras that can be no camera. Waits for a GPU, if they are there.
+    """Refuse numbers that describe no camera. Waits for the GPU if they are there.
 
     Args:
         viewmats: [C,4,4].
@@ -210,7 +210,7 @@ def require_cameras(viewmats: Tensor, intrinsics: Tensor) -> None:
 
 
 def require_background(background: Tensor | Sequence[float] | None, scene: SceneTensors) -> Tensor:
-    """The background of each camera, [C,D], of the dtype and on the device of the scene.
+    """Return the background of each camera, [C,D], with the dtype and device of the scene.
 
     Args:
         background: [D] or [C,D], or as many numbers; None for black.
@@ -245,13 +245,13 @@ def require_background(background: Tensor | Sequence[float] | None, scene: Scene
 def require_colors(
     colors: Tensor, means: Tensor, cameras: int, sh_degree: int | Unset | None
 ) -> int | None:
-    """Refuse colours that are not what `sh_degree` says they are.
+    """Refuse colours that do not fit `sh_degree`.
 
     Args:
         colors: [N,K,3] harmonics with a degree; [N,D] or [C,N,D] values with None.
         means: [N,3], for their number, dtype and device.
         cameras: C.
-        sh_degree: of `rasterize`.
+        sh_degree: argument of `rasterize`.
 
     Returns:
         The degree, or None for values.
@@ -285,7 +285,7 @@ def require_colors(
 
 
 def _guessed_degree(found: list[int], count: int, fits: bool) -> int | None:
-    """The meaning of colours without `sh_degree`, as it was before that argument came."""
+    """Return the degree of colours that are given without `sh_degree`; None for values."""
     harmonic = len(found) == 3 and found[::2] == [count, 3] and found[1] in (1, 4, 9, 16)
     if not harmonic:
         return None

@@ -1,7 +1,7 @@
-"""Numbers that no picture comes of: named before the picture is black, if that is asked for.
+"""Checks of numbers: impossible or implausible ones are named before the image is black.
 
-Reading numbers costs a pass over them and a wait for a GPU, so it is off by default:
-`RenderOptions(check=True)` asks for one call, `splatrender.debug()` for all.
+The check costs a pass over all numbers and a wait for the GPU, so it is off by default:
+`RenderOptions(check=True)` enables it for one call, `splatrender.debug()` for all.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SPLATS = MappingProxyType(
         "intrinsics": "cameras",
     }
 )
-"""The arguments of `rasterize` by the names that a caller of `render` knows."""
+"""Names in `render` of the arguments of `rasterize`."""
 
 MOST_COLOR = 8.0  # brighter than any radiance relative to white, far below 255
 MOST_HARMONIC = 30.0  # 8 / Y_0
@@ -70,7 +70,7 @@ class debug:  # noqa: N801, used like a function
 
 
 def wanted(check: bool) -> bool:
-    """Whether numbers are checked, as options and the switch say."""
+    """Return True if the options or the switch enable the check."""
     return (check or _debugging) and not torch.compiler.is_compiling()
 
 
@@ -78,18 +78,18 @@ def wanted(check: bool) -> bool:
 def check_numbers(
     scene: SceneTensors, background: Tensor, names: Mapping[str, str] = ARGUMENTS
 ) -> None:
-    """Refuse numbers that are impossible, warn of those that are implausible.
+    """Refuse impossible numbers, warn of implausible ones.
 
     Args:
         scene: splats and cameras, of fitting shapes.
         background: [C,D].
-        names: what arguments are called in messages, where it is not as in `scene`.
+        names: names of arguments in messages, where they differ from those in `scene`.
 
     Raises:
         InputError: a number is impossible.
 
     Warns:
-        InputWarning: numbers are implausible; one warning for all that was found.
+        InputWarning: numbers are implausible; one warning for all of them.
     """
     for name, tensor in (*scene.tensors(), ("background", background)):
         _require_finite(names.get(name, name), tensor)
@@ -114,7 +114,7 @@ def _require_finite(name: str, tensor: Tensor) -> None:
 
 
 def _require_splats(scene: SceneTensors, names: Mapping[str, str]) -> None:
-    """Refuse splats that cannot be."""
+    """Refuse impossible splats."""
     if not len(scene.splats.means):
         return
     if scene.splats.quats is not None:
@@ -153,7 +153,7 @@ def _require_rotations(name: str, viewmats: Tensor) -> None:
 def _doubts_of_splats(
     scene: SceneTensors, background: Tensor, names: Mapping[str, str]
 ) -> Iterator[str]:
-    """What is odd about colours and sizes."""
+    """Yield doubts about colours and sizes."""
     count, channels = len(scene.splats.means), background.shape[-1]
     harmonic = scene.colors.degree is not None
     if count and channels == 3:
@@ -193,7 +193,7 @@ def _doubts_of_splats(
 
 
 def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[str]:
-    """What is odd about intrinsics; the first camera stands for all of a kind."""
+    """Yield doubts about intrinsics; the first camera stands for all of a kind."""
     name, w, h = names.get("intrinsics", "intrinsics"), scene.lens.width, scene.lens.height
     doubts: dict[str, str] = {}
     for i, row in enumerate(scene.lens.intrinsics.tolist()):
@@ -223,7 +223,7 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
 
 
 def _doubts_of_poses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[str]:
-    """Cameras that see nothing, and which reading of their matrices would."""
+    """Yield doubts about cameras that see nothing, with the likely reading of their matrices."""
     if not len(scene.splats.means) or not len(scene.lens.viewmats):
         return
     name, count = names.get("viewmats", "viewmats"), len(scene.splats.means)
@@ -257,7 +257,7 @@ def _doubts_of_poses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator[
 def _seen(
     scene: SceneTensors, points: Tensor, viewmats: Tensor
 ) -> tuple[Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Parts [C] of the points [M,3] that are in the pictures; behind, too near, and beside."""
+    """Return shares [C] of the points [M,3] in the images; behind, too near, and beside."""
     local = points @ viewmats[:, :3, :3].mT + viewmats[:, None, :3, 3]
     x, y, z = local.unbind(dim=-1)
     fx, fy, cx, cy = scene.lens.intrinsics.double()[:, :, None].unbind(dim=1)

@@ -75,7 +75,7 @@ class Rendering:
         return None if self.means2d_abs is None else self.means2d_abs.grad
 
 
-def rasterize(
+def rasterize(  # noqa: PLR0913, the signature of gsplat
     means: Tensor,
     quats: Tensor | None,
     scales: Tensor | None,
@@ -240,7 +240,7 @@ def render(
 
 
 def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
-    """One or more cameras of one picture size."""
+    """Return one or more cameras of one image size as a list."""
     if isinstance(cameras, Camera):
         return [cameras]
     items = list(cameras) if isinstance(cameras, Iterable) else [cameras]

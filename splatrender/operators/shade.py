@@ -41,7 +41,8 @@ def shade(means: Tensor, sh: Tensor, viewmats: Tensor, extents: Tensor, degree: 
         [[[0.75, 0.75, 0.75]]]
     """
     require_tensors(means=means, sh=sh, viewmats=viewmats, extents=extents)
-    return torch.ops.splatrender.shade(means, sh, viewmats, extents, degree)
+    emission: Tensor = torch.ops.splatrender.shade(means, sh, viewmats, extents, degree)
+    return emission
 
 
 @register_fake("shade")

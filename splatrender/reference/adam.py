@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 @torch.no_grad()
-def adam_step(
+def adam_step(  # noqa: PLR0913, the signature of the operator
     param: Tensor,
     grad: Tensor,
     exp_avg: Tensor,

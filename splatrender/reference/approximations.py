@@ -26,8 +26,8 @@ from splatrender.arguments import described, require_integer, require_number, re
 from splatrender.errors import InputError
 from splatrender.model.medium import Medium
 from splatrender.model.rays import Rays, normal_mass
-from splatrender.reference.blend import ALPHA_MAX
 from splatrender.reference.march import Lines, require_background
+from splatrender.reference.thresholds import ALPHA_MAX
 
 CHOICES = {
     "response": ("gaussian", "beer_lambert"),

@@ -91,9 +91,16 @@ class _Rays:
 
     def of(self, rows: Tensor) -> _Rays:
         """Return the entries `rows`, bool [L]; the last columns, behind all, are dropped."""
-        front, light = self.front[:, :-1][:, rows], self.light[:, :-1][:, rows]
-        parts = (x[:, rows] for x in (self.amount, self.clear, self.alpha, self.passes))
-        return _Rays(*parts, front, light, self.colors[rows], self.response)
+        return _Rays(
+            self.amount[:, rows],
+            self.clear[:, rows],
+            self.alpha[:, rows],
+            self.passes[:, rows],
+            self.front[:, :-1][:, rows],
+            self.light[:, :-1][:, rows],
+            self.colors[rows],
+            self.response,
+        )
 
 
 def _rays(footprints: Footprints, c: int, rows: Tensor, centers: Tensor, response: int) -> _Rays:

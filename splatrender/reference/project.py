@@ -63,8 +63,8 @@ def project(splats: SplatTensors, lens: Lens) -> Projected:
         full = values.new_zeros(kept.shape + values.shape[1:])
         return full.index_put(kept.nonzero(as_tuple=True), values)
 
-    *gradual, extents = rows.arguments
-    return Projected(*map(scatter, gradual), scatter(extents.detach()))
+    means2d, conics, depths, peaks, extents = map(scatter, rows.arguments)
+    return Projected(means2d, conics, depths, peaks, extents.detach())
 
 
 def _shapes(splats: SplatTensors, rows: Tensor) -> Tensor:
@@ -126,7 +126,8 @@ def path_lengths(positions: Tensor, shapes: Tensor) -> Tensor:
     rays = positions / torch.linalg.vector_norm(positions, dim=1, keepdim=True)
     # A singular shape has no thickness anywhere; solve_ex lets it become inf or NaN: culled.
     inward, _ = torch.linalg.solve_ex(shapes, rays)
-    return math.sqrt(2 * math.pi) / torch.linalg.vector_norm(inward, dim=1)
+    lengths: Tensor = math.sqrt(2 * math.pi) / torch.linalg.vector_norm(inward, dim=1)
+    return lengths
 
 
 def determinant(matrices: Tensor) -> Tensor:
@@ -141,4 +142,5 @@ def rotations(quats: Tensor) -> Tensor:
     zero = torch.zeros_like(w)
     cross = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), dim=1).reshape(-1, 3, 3)
     identity = torch.eye(3, dtype=quats.dtype, device=quats.device)
-    return identity + 2 * w[:, None, None] * cross + 2 * cross @ cross
+    turns: Tensor = identity + 2 * w[:, None, None] * cross + 2 * cross @ cross
+    return turns

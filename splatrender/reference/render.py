@@ -13,7 +13,7 @@ from splatrender.reference.project import GAUSSIAN, project
 from splatrender.reference.shade import shade
 
 
-def rasterize(
+def rasterize(  # noqa: PLR0913, the signature of the operator
     means: Tensor,
     quats: Tensor | None,
     scales: Tensor | None,

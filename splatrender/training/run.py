@@ -194,7 +194,9 @@ class Run:
         if self.strategy.watches_footprints:
             rendering.means2d.retain_grad()
             height, width = sample.photo.shape[:2]
-            state.footprints = SeenFootprints(rendering.means2d, rendering.extents, width, height)
+            state.footprints = SeenFootprints(
+                rendering.means2d, rendering.extents, width, height, rendering.means2d_abs
+            )
         radiance = rendering.radiance.detach()[0]
         watch.lap("render")
         loss, gradient = photometric_gradient(

@@ -35,11 +35,12 @@ def see(state: TrainState, strategy: ADC, gradients: Tensor, seen: Tensor | None
     """As if a backward pass had left these gradients [N, 2] of the splats' places [1 / px]."""
     means2d = torch.zeros(1, len(state), 2, requires_grad=True)
     means2d.grad = gradients[None]
-    means2d.absgrad = 10 * gradients[None]
+    means2d_abs = torch.zeros_like(means2d, requires_grad=True)
+    means2d_abs.grad = 10 * gradients[None]
     extents = torch.full((1, len(state), 2), 3.0)
     if seen is not None:
         extents[0, ~seen] = 0
-    state.footprints = SeenFootprints(means2d, extents, 64, 48)
+    state.footprints = SeenFootprints(means2d, extents, 64, 48, means2d_abs)
     strategy.after_backward(state)
 
 
