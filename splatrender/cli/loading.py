@@ -1,8 +1,7 @@
-"""Ctrl-C while a command loads its packages, which takes seconds.
+"""Handling of Ctrl-C while a command loads its packages, which takes seconds.
 
-A KeyboardInterrupt in the middle of an import ends in a traceback from the depths, or in a package
-that is half loaded, or is swallowed there. Nothing is lost as long as nothing has begun, so that
-the process may end at once.
+A KeyboardInterrupt during an import ends in a traceback, leaves a package half loaded, or is
+swallowed. As long as the work has not begun, the process may end at once.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ INTERRUPTED = 130  # 128 + SIGINT
 def stop_at_once() -> Iterator[None]:
     """End the process at the first Ctrl-C, until `loaded` is called or the block ends.
 
-    Does nothing where Ctrl-C is ignored, somebody else handles it, or outside of the main thread.
+    No effect where Ctrl-C is ignored or has another handler, and outside of the main thread.
     """
     ours = threading.current_thread() is threading.main_thread() and signal.getsignal(
         signal.SIGINT
@@ -36,13 +35,13 @@ def stop_at_once() -> Iterator[None]:
 
 
 def loaded() -> None:
-    """Let Ctrl-C raise KeyboardInterrupt again: what follows has files to clean up."""
+    """Let Ctrl-C raise KeyboardInterrupt again: from here on there are files to clean up."""
     if signal.getsignal(signal.SIGINT) is _stop:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
-    """Not an exception, which an import might swallow; and nothing to clean up."""
+    """End the process without an exception, which an import might swallow."""
     with suppress(OSError):  # the terminal may be gone
         os.write(2, b"\nstopped\n")
     os._exit(INTERRUPTED)

@@ -1,4 +1,4 @@
-"""The command `splatrender`, and how every command ends."""
+"""The command `splatrender`, and the exit codes and messages of every command."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `splatrender` and exit.
 
     Args:
-        arguments: of the command line; those of the process by default.
+        arguments: those of the command line; by default those of the process.
     """
     run(cli, "splatrender", arguments)
 
@@ -55,12 +55,12 @@ def run(command: click.Command, name: str, arguments: Sequence[str] | None = Non
     file could not be written, likewise; 130, 143 or 129 after Ctrl-C, SIGTERM or SIGHUP.
 
     Args:
-        command: what to run.
-        name: how the user called it.
-        arguments: of the command line; those of the process by default.
+        command: command to run.
+        name: name by which the user called it.
+        arguments: those of the command line; by default those of the process.
     """
-    # Threads that spin while they wait for one another slow everybody down on a busy machine. Read
-    # when torch is loaded, which no command has done yet.
+    # Threads that spin while they wait slow down a busy machine. torch reads this when it is
+    # loaded, and no command has loaded it yet.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     _show_every_name()
     _show_log()
@@ -99,10 +99,10 @@ def _outcome(command: click.Command, name: str, arguments: Sequence[str] | None)
 
 
 def _not_written(error: OSError) -> int:
-    """One line for an error of the system that nobody foresaw, or that a write ended in."""
+    """Print one line for an error of the system; return the exit code."""
     with suppress(OSError, ValueError):
         sys.stdout.flush()
-    if error.errno == errno.EPIPE:  # nobody reads on, as in `splatrender ... | head`
+    if error.errno == errno.EPIPE:  # the reader has stopped, as in `splatrender ... | head`
         return 1
     message = str(error)
     if not isinstance(error, WriteError) and error.strerror:
@@ -118,7 +118,7 @@ def _print(message: str) -> None:
 
 
 def _show_every_name() -> None:
-    """Let no name of a photo end a command: a terminal gets escapes for what it cannot show."""
+    """Print escapes for characters that a terminal cannot show, instead of an error."""
     for stream in (sys.stdout, sys.stderr):
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
@@ -130,7 +130,7 @@ def _one_line(message: str) -> str:
 
 
 def _lowered(message: str) -> str:
-    """Click's sentence, as the end of ours."""
+    """Return click's sentence in lower case, to follow `error: `."""
     message = _one_line(message).rstrip(".")
     return message[:1].lower() + message[1:]
 
@@ -140,14 +140,14 @@ def _help(error: click.UsageError, name: str) -> str:
 
 
 class _LogLine(logging.Formatter):
-    """`warning: message`, on one line."""
+    """Formatter of log records: `warning: message`, on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         return f"{record.levelname.lower()}: {' '.join(record.getMessage().split())}"
 
 
 def _show_log() -> None:
-    """Warnings of the package go to stderr."""
+    """Send warnings of the package to stderr."""
     logger = logging.getLogger("splatrender")
     if not logger.handlers:
         handler = logging.StreamHandler()

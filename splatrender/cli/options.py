@@ -1,4 +1,4 @@
-"""What the commands share: options under headings, lists of numbers, colours."""
+"""Parts that the commands share: options under headings, lists of numbers, colours."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from splatrender.errors import InputError
 
-BACKENDS = ["auto", "cpu", "cuda"]  # as in operators.devices, which loads torch
+BACKENDS = ["auto", "cpu", "cuda"]  # as in runtime.devices, which loads torch
 LAST = "Other"  # heading of what has none, at the end
 
 
@@ -24,7 +24,7 @@ class SectionOption(click.Option):
         self.section = section
 
     def get_help_record(self, ctx: click.Context) -> tuple[str, str] | None:
-        """Flags and help, without the spellings with underscores that only old habits need."""
+        """Return flags and help, without the spellings with underscores, kept for 3DGS users."""
         flags = self.opts
         self.opts = [flag for flag in flags if "_" not in flag]
         try:
@@ -72,14 +72,14 @@ class SectionCommand(click.Command):
         return super().parse_args(ctx, joined)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; messages on bad input call an option by its flag."""
+        """Run the command; messages on bad input name an option by its flag."""
         try:
             return super().invoke(ctx)
         except InputError as error:
             raise InputError(self._with_flag(str(error))) from error
 
     def _with_flag(self, message: str) -> str:
-        """`--max-splats: expected ...` for `max_splats: expected ...`."""
+        """Return `--max-splats: expected ...` for `max_splats: expected ...`."""
         name = message.split(":")[0]
         for parameter in self.params:
             if isinstance(parameter, click.Option) and parameter.name == name:
@@ -96,7 +96,7 @@ class IterationList(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[int, ...]:
-        """The numbers as a tuple."""
+        """Return the numbers as a tuple."""
         if isinstance(value, tuple):
             return value
         try:
@@ -116,7 +116,7 @@ class Color(click.ParamType):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, ...]:
-        """The colour as three numbers."""
+        """Return the colour as three numbers."""
         if isinstance(value, tuple):
             return value
         if value in NAMED:
@@ -135,12 +135,12 @@ class Color(click.ParamType):
 
 
 def option(*names: str, section: str, **kwargs: Any) -> Any:
-    """`click.option` under a heading, with its default shown.
+    """Declare a `click.option` under a heading, with its default shown.
 
     Args:
         names: flags and the parameter's name.
         section: the heading.
-        kwargs: as of `click.option`.
+        kwargs: arguments of `click.option`.
 
     Returns:
         A decorator.
@@ -150,12 +150,12 @@ def option(*names: str, section: str, **kwargs: Any) -> Any:
 
 
 def one_of(name: str, given: str | None, other: str | None) -> str | None:
-    """A value that may be given as an argument or behind a flag, but not as two.
+    """Return a value that is given as an argument or by a flag; refuse two values.
 
     Args:
-        name: what to call it in the message.
-        given: the argument.
-        other: what stands behind the flag.
+        name: name of the value in messages.
+        given: value of the argument.
+        other: value of the flag.
 
     Returns:
         The value, or None.

@@ -1,4 +1,4 @@
-"""`splatrender plot-flow`: a picture of the births and deaths of a run."""
+"""Command `splatrender plot-flow`: plot the births and deaths of a run."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from splatrender.io.home import expand_home
 
 @click.command("plot-flow", context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("model")
-@click.option("--out", metavar="FILE", help="Picture to write.  [default: MODEL/flow.png]")
+@click.option("--out", metavar="FILE", help="Image to write.  [default: MODEL/flow.png]")
 def plot_flow(model: str, out: str | None) -> None:
-    """Draw how splats were born, moved and removed while MODEL was trained.
+    """Plot births, relocations and deaths of splats while MODEL was trained.
 
-    MODEL is the output folder of `train`. The picture shows mass, births, deaths, teleports, what
-    removals cost and births gain, predicted against realised changes, and the loss over time.
+    MODEL is the output folder of `train`. The image shows mass, births, deaths, relocations, costs
+    of removals and gains of births, predicted against realised changes, and the loss over time.
     """
-    from splatrender.plots.flow import plot_flow as draw  # here: --help stays quick
+    from splatrender.plots.flow import plot_flow as draw  # here, as --help does not need it
 
     loaded()
     target = None if out is None else expand_home("--out", out)

@@ -1,4 +1,4 @@
-"""`splatrender render`: trained splats in, pictures and videos out."""
+"""Command `splatrender render`: from trained splats to images and videos."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from splatrender.cli.loading import loaded
 from splatrender.cli.options import BACKENDS, Color, SectionCommand, one_of, option
 
 WHAT = "What to render"
-HOW = "Pictures"
+HOW = "Images"
 FILES = "Files"
 RUN = "Run"
 
@@ -34,13 +34,13 @@ RUN = "Run"
     "--iteration",
     section=WHAT,
     type=int,
-    help="Which of the saved iterations.  [default: the latest]",
+    help="Saved iteration to render.  [default: the latest]",
 )
 @option(
     "--views",
     section=WHAT,
     type=click.Choice(["test", "train", "both", "none"]),
-    help="Which photos to render anew and compare with.  [default: test, or none with --path]",
+    help="Photos whose views are rendered and compared with.  [default: test, or none with --path]",
 )
 @option(
     "--path",
@@ -48,23 +48,23 @@ RUN = "Run"
     section=WHAT,
     default="none",
     metavar="none|orbit|interpolate|FILE.json",
-    help="A camera path to render: around what the photos show, through the places of the "
-    "photos, or the cameras of a file like cameras.json.",
+    help="Camera path to render: around the scene, through the cameras of the photos, or the "
+    "cameras of a file like cameras.json.",
 )
 @option(
     "--frames",
     section=WHAT,
     type=click.IntRange(min=1),
     metavar="N",
-    help="Frames of the path.  [default: 120, or as many as the file has cameras]",
+    help="Number of frames of the path.  [default: 120, or as many as the file has cameras]",
 )
-@option("--fps", section=HOW, type=float, default=30.0, help="Frames a second of the video.")
+@option("--fps", section=HOW, type=float, default=30.0, help="Frames per second of the video.")
 @option(
     "-r",
     "--resolution",
     section=HOW,
     type=int,
-    help="1, 2, 4 or 8 divide the size of photos; another number is a width in pixels.  "
+    help="1, 2, 4 or 8: divisor of the photos' size; a larger number: their width in pixels.  "
     "[default: as in training]",
 )
 @option(
@@ -85,7 +85,7 @@ RUN = "Run"
     "--depth",
     section=HOW,
     is_flag=True,
-    help="Also write depth: coloured pictures, and .npy values with unit and range in depth.json.",
+    help="Also write depth: coloured images, and .npy values with unit and range in depth.json.",
 )
 @option(
     "--background",
@@ -119,7 +119,7 @@ RUN = "Run"
     section=RUN,
     type=click.Choice(BACKENDS),
     default="auto",
-    help="Where to render; auto: on an NVIDIA GPU if the CUDA kernels are built and there is one.",
+    help="Device; auto: an NVIDIA GPU if there is one and the CUDA kernels are built.",
 )
 @option(
     "--threads",
@@ -127,29 +127,29 @@ RUN = "Run"
     type=click.IntRange(min=0),
     default=0,
     metavar="N",
-    help="CPU threads; 0: one for each core.",
+    help="Number of CPU threads; 0: one for each core.",
 )
-@option("-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings.")
+@option("-q", "--quiet", section=RUN, is_flag=True, help="Print only warnings.")
 def render(out: str | None, model: str | None, **options: Any) -> None:
     """Render the splats of MODEL, a folder that training wrote or any 3DGS .ply file.
 
-    Of a run that was stopped before it wrote a .ply, the checkpoint is rendered.
+    If a run stopped before it wrote a .ply file, its checkpoint is rendered.
 
-    By default the test photos' views are rendered and compared with the photos. Pictures go to
-    MODEL/test/ours_N/renders (the photos beside them in gt/), those of a camera path and its video
-    to MODEL/paths. A .ply file without cameras is shown from all round.
+    By default the views of the test photos are rendered and compared with the photos. Images are
+    written to MODEL/test/ours_N/renders and the photos to gt/ beside them, those of a camera path
+    and its video to MODEL/paths. A .ply file without cameras is rendered from all sides.
 
     \b
     Examples:
       render.py output/fox                                   test views, with their PSNR
       render.py output/fox --path orbit                      a video around the scene
-      render.py output/fox --path interpolate --frames 300   a flight along the photos
-      render.py room.ply --width 1280 --height 720           a video of someone's splats
+      render.py output/fox --path interpolate --frames 300   a flight through the cameras
+      render.py room.ply --width 1280 --height 720           a video of any splats
     """
     model = one_of("model", out, model)
     if model is None:
         raise click.UsageError("expected a model folder or a .ply file as MODEL, got none")
-    import torch  # here, as --help need not load it
+    import torch  # here, as --help does not need it
 
     from splatrender.rendering import RenderJob, render_model
 

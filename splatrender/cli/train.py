@@ -1,4 +1,4 @@
-"""`splatrender train`: a scene folder in, trained splats out."""
+"""Command `splatrender train`: from a scene folder to trained splats."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ RUN = "Run"
     section=SCENE,
     type=int,
     default=-1,
-    help="1, 2, 4 or 8 divide the size of the photos; another number is their width in pixels; "
-    "-1 makes their longer side 800 pixels at most.",
+    help="1, 2, 4 or 8: divisor of the photos' size; a larger number: their width in pixels; "
+    "-1: longer side of at most 800 pixels.",
 )
 @option(
     "--images",
@@ -53,13 +53,13 @@ RUN = "Run"
     "--masks",
     section=SCENE,
     metavar="NAME",
-    help="Folder of masks within SCENE (white: keep), for parts of the photos to leave out.",
+    help="Folder of masks within SCENE: black parts of the photos are ignored.",
 )
 @option(
     "--eval/--no-eval",
     section=SCENE,
     default=True,
-    help="Hold test photos out, to measure quality on views never seen.",
+    help="Hold out test photos, to measure quality on views that are not trained on.",
 )
 @option(
     "--holdout",
@@ -67,7 +67,7 @@ RUN = "Run"
     type=int,
     default=8,
     metavar="N",
-    help="Every Nth photo is a test photo.",
+    help="Use every Nth photo as a test photo.",
 )
 @option(
     "--background",
@@ -87,7 +87,7 @@ RUN = "Run"
     section=LENGTH,
     type=int,
     default=7000,
-    help="Steps to train; one photo a step. All schedules stretch with it.",
+    help="Number of training steps, one photo each. All schedules scale with it.",
 )
 @option(
     "--max-splats",
@@ -97,27 +97,27 @@ RUN = "Run"
     section=LENGTH,
     type=int,
     default=50_000,
-    help="Most splats there may be: sets memory, time, and how fine the detail is.",
+    help="Maximum number of splats. Controls memory, training time and detail.",
 )
 @option(
     "--strategy",
     section=MODEL,
     default="wfr",
-    help="How splats are born, moved and removed: wfr, mcmc, adc, adc-absgrad or none.",
+    help="Rule of births, deaths and relocations: wfr, mcmc, adc, adc-absgrad or none.",
 )
 @option(
     "--price",
     section=MODEL,
     type=float,
     metavar="X",
-    help="For --strategy wfr: the squared error of a photo that a splat must be worth. Sets how "
-    "many there are, instead of --max-splats alone.",
+    help="Minimum reduction in squared error that a splat must achieve to be kept; the number of "
+    "splats then follows. For --strategy wfr.",
 )
 @option(
     "--transport",
     section=MODEL,
     default="adam",
-    help="What moves splats: adam, wasserstein (the flow itself, slower to fit), or "
+    help="Optimizer of the splats: adam, wasserstein (the flow itself, slower to fit), or "
     "wasserstein-scaled.",
 )
 @option(
@@ -126,13 +126,13 @@ RUN = "Run"
     section=MODEL,
     type=click.IntRange(0, 3),
     default=3,
-    help="How strongly colour may depend on the direction of view: degree of the harmonics.",
+    help="Degree of the spherical harmonics, by which colour depends on the viewing direction.",
 )
 @option(
     "--antialiased",
     section=MODEL,
     is_flag=True,
-    help="Keep splats smaller than a pixel from getting too bright: for views from farther away.",
+    help="Correct the brightness of splats smaller than a pixel, for views from farther away.",
 )
 @option(
     "--test-iterations",
@@ -141,7 +141,7 @@ RUN = "Run"
     type=IterationList(),
     default=(),
     show_default=False,
-    help="When to measure quality on the test photos, besides the end.",
+    help="Iterations at which to measure quality on the test photos, in addition to the last.",
 )
 @option(
     "--save-iterations",
@@ -150,7 +150,7 @@ RUN = "Run"
     type=IterationList(),
     default=(),
     show_default=False,
-    help="When to write the splats as a .ply file, besides the end.",
+    help="Iterations at which to write the splats as a .ply file, in addition to the last.",
 )
 @option(
     "--checkpoint-interval",
@@ -159,29 +159,29 @@ RUN = "Run"
     type=int,
     default=1000,
     metavar="N",
-    help="Save the state every N steps, to resume from; 0: only at the end.",
+    help="Save a checkpoint every N steps, from which to resume; 0: only at the end.",
 )
 @option(
     "--resume",
     section=RUN,
     type=click.Choice(["auto", "never"]),
     default="auto",
-    help="Whether to resume an interrupted run in the output folder.",
+    help="Resume an interrupted run in the output folder, or never.",
 )
 @option(
     "--overwrite",
     section=RUN,
     is_flag=True,
-    help="Start anew, and remove what an earlier run wrote to the output folder once this one has "
-    "taken a step. What no run wrote stays.",
+    help="Start anew, and remove the files of an earlier run from the output folder after one "
+    "step. Other files stay.",
 )
-@option("--seed", section=RUN, type=int, default=0, help="Of all random choices of the run.")
+@option("--seed", section=RUN, type=int, default=0, help="Random seed.")
 @option(
     "--backend",
     section=RUN,
     type=click.Choice(BACKENDS),
     default="auto",
-    help="Where to train; auto: on an NVIDIA GPU if the CUDA kernels are built and there is one.",
+    help="Device; auto: an NVIDIA GPU if there is one and the CUDA kernels are built.",
 )
 @option(
     "--threads",
@@ -189,37 +189,37 @@ RUN = "Run"
     type=int,
     default=0,
     metavar="N",
-    help="CPU threads; 0: one for each core.",
+    help="Number of CPU threads; 0: one for each core.",
 )
-@option(
-    "-q", "--quiet", section=RUN, is_flag=True, help="Print nothing but warnings and the last line."
-)
+@option("-q", "--quiet", section=RUN, is_flag=True, help="Print only warnings and the last line.")
 @option(
     "--profile",
     section=RUN,
     is_flag=True,
-    help="Print at the end how long each part of a step took.",
+    help="Print the time of each part of a step at the end.",
 )
 def train(scene: str | None, source: str | None, model: str | None, **options: Any) -> None:
     """Train splats on the photos of SCENE.
 
     SCENE is a folder with photos in images/ and their cameras in sparse/, as COLMAP writes
-    them. The output folder gets the splats as
-    point_cloud/iteration_N/point_cloud.ply, which any viewer for Gaussian splats opens, the test
-    renderings with their quality in results.json, and overview.png to look at first. Ctrl-C saves
-    and stops, with splats and overview to look at; the same command resumes the run.
+    them. Photos can be in subfolders, have different sizes, or be available pre-scaled as
+    images_2. The output folder contains the splats as point_cloud/iteration_N/point_cloud.ply,
+    which any viewer for Gaussian splats opens, the test renderings, their quality in
+    results.json, and overview.png as a first impression. Ctrl-C saves splats, overview and
+    checkpoint, and stops; the same command resumes the run. Training can be resumed on a
+    different device.
 
     \b
     Examples:
       train.py scenes/still_life -m output/still_life
-      train.py scenes/still_life -m output/still_life -r 4 --iterations 2000     a quick look
+      train.py scenes/still_life -m output/still_life -r 4 --iterations 2000     a fast preview
     """
     scene = one_of("scene", scene, source)
     if scene is None:
         raise click.UsageError("expected a scene folder as SCENE or behind --source, got none")
     if model is None:
         model = str(Path("output") / Path(scene).resolve().name)
-    from splatrender import training  # here, so that --help need not load torch
+    from splatrender import training  # here, as --help does not need torch
 
     loaded()
     try:
@@ -230,5 +230,5 @@ def train(scene: str | None, source: str | None, model: str | None, **options: A
         training.TrainingOutOfMemory,
     ) as error:
         raise click.ClickException(str(error)) from error
-    if options["quiet"]:  # the one line that is the answer, for logs and scripts
+    if options["quiet"]:  # one line with the result, for logs and scripts
         click.echo(result.summary)

@@ -1,4 +1,4 @@
-"""The picture of a run's births and deaths, from flow.jsonl. Needs matplotlib."""
+"""Plot of the births and deaths of a run, from flow.jsonl. Needs matplotlib."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ DPI = 110
 
 
 def plot_flow(model: Path, target: Path | None = None) -> Path:
-    """Draw mass, births, deaths, teleports, potentials and the loss over a run.
+    """Plot mass, births, deaths, relocations, potentials and the loss over a run.
 
     Args:
         model: output folder of a run, with flow.jsonl in it.
         target: .png to write; MODEL/flow.png by default.
 
     Returns:
-        The file.
+        The file that was written.
 
     Raises:
         InputError: matplotlib is missing, there is no flow.jsonl, or it is empty.
@@ -50,7 +50,7 @@ def plot_flow(model: Path, target: Path | None = None) -> Path:
 
 
 def read_flow(path: Path) -> list[dict[str, Any]]:
-    """The lines of a flow.jsonl.
+    """Read the reports of a flow.jsonl.
 
     Raises:
         InputError: there is no such file, it is empty, or a line of it is not an object.
@@ -59,7 +59,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: expected what a strategy did, a line a report; got no file")
     reports = []
     text = path.read_bytes().decode("utf-8-sig", "replace")
-    lines = text.split("\n")[:-1]  # behind the last end of a line is one that is being written
+    lines = text.split("\n")[:-1]  # the last may still be in writing
     for number, line in enumerate(lines, start=1):
         try:
             reports.append(dict(json.loads(line)))
@@ -71,7 +71,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
 
 
 def _column(reports: list[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
-    """Iterations and values of the reports that have the key, and a number there."""
+    """Return iterations and values of the reports that have a number under the key."""
     rows = [(r["iteration"], r[key]) for r in reports if r.get(key) is not None]
     return [i for i, _ in rows], [v for _, v in rows]
 
@@ -91,8 +91,8 @@ def _counts(axis: Any, reports: list[dict[str, Any]]) -> None:
 def _births(axis: Any, reports: list[dict[str, Any]]) -> None:
     for key, sign, label in (
         ("born", 1, "births"),
-        ("twins", 1, "of them twins"),
-        ("moved", 1, "teleports"),
+        ("twins", 1, "births by splitting"),
+        ("moved", 1, "relocated"),
         ("died", -1, "deaths"),
     ):
         iterations, values = _column(reports, key)
@@ -100,12 +100,12 @@ def _births(axis: Any, reports: list[dict[str, Any]]) -> None:
             continue
         axis.plot(iterations, [sign * v for v in values], ".-", lw=1, label=label)
     axis.axhline(0, c="0.8", lw=0.8)
-    axis.set_title("births, teleports, deaths", fontsize=10)
+    axis.set_title("births, relocations, deaths", fontsize=10)
     axis.legend(fontsize=8)
 
 
 def _health(axis: Any, reports: list[dict[str, Any]]) -> None:
-    """Predicted against realised change of the swept views' error."""
+    """Plot predicted against realised change of the swept views' error."""
     needed = ("predicted", "realised", "error")
     rows = [r for r in reports if all(r.get(key) is not None for key in needed)]
     if not rows:
@@ -119,12 +119,12 @@ def _health(axis: Any, reports: list[dict[str, Any]]) -> None:
     axis.axhline(0, c="0.85", lw=0.8)
     axis.set(xlabel="predicted ΔF / F", ylabel="realised ΔF / F")
     axis.locator_params(axis="x", nbins=5)
-    axis.set_title("health of the exchanges", fontsize=10)
+    axis.set_title("predictions of the exchanges", fontsize=10)
     axis.figure.colorbar(dots, ax=axis, label="iteration")
 
 
 def _potentials(axis: Any, reports: list[dict[str, Any]]) -> None:
-    """Histograms of what removals cost and births gain, first and last sweep."""
+    """Plot histograms of removal costs and insertion gains of the first and last sweep."""
     rows = [r for r in reports if "costs" in r]
     if not rows:
         axis.set_axis_off()
