@@ -1,7 +1,7 @@
 """The compiled extension, which registers the operators `torch.ops.splatrender.*`.
 
-Whether it is there is asked when `splatrender` is imported, which costs nothing; it is loaded with
-`splatrender.operators`, because loading it needs torch, and importing torch takes seconds.
+Importing `splatrender` checks that the file exists, which costs nothing. `splatrender.operators`
+loads it, because that needs torch, and importing torch takes seconds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ def require_built() -> None:
     """Check, without torch, that the extension is there.
 
     Raises:
-        ImportError: it is not built; says what to run.
+        ImportError: it is not built; the message has the command to run.
     """
     if PathFinder.find_spec("_C", [str(_PACKAGE)]) is None:
         raise ImportError(f"splatrender's compiled extension is not built; run: {_fix()}")
@@ -26,7 +26,7 @@ def load() -> None:
     """Import `splatrender._C` and with it the operators.
 
     Raises:
-        ImportError: it does not fit the torch that is installed; says what to run.
+        ImportError: it does not fit the installed torch; the message has the command to run.
     """
     import torch  # first: the extension's symbols come from torch's libraries
 

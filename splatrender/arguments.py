@@ -1,4 +1,4 @@
-"""Checks of arguments: an `InputError` that names the argument, what is expected, what is found."""
+"""Checks of arguments, by an `InputError` `NAME: expected X, got Y`."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from splatrender.errors import InputError
 T = TypeVar("T")
 
 MOST_PIXELS = 65535
-"""Pixels along a side of a picture, at most: kernels keep places in 16 bits."""
+"""Maximum number of pixels along a side of an image: kernels keep places in 16 bits."""
 MOST_SEED = 2**63 - 1
 _NONE: Mapping[str, Tensor | None] = MappingProxyType({})
 
 
 def require_type(name: str, value: Any, kind: type[T]) -> T:
-    """Refuse a value of another type; returns the value.
+    """Refuse a value of another type; return the value.
 
     Example:
         >>> require_type("name", "x", str)
@@ -36,7 +36,7 @@ def require_type(name: str, value: Any, kind: type[T]) -> T:
 
 
 def require_integer(name: str, value: Any, least: int, most: int) -> int:
-    """Refuse what is no integer within least ... most; returns it as int.
+    """Refuse what is no integer within least ... most; return it as int.
 
     Integers of numpy and torch, and floats without a fraction, are integers too; bools are not.
 
@@ -62,7 +62,7 @@ def require_integer(name: str, value: Any, least: int, most: int) -> int:
 def require_number(
     name: str, value: Any, least: float = -math.inf, *, open_: bool = False
 ) -> float:
-    """Refuse what is no finite number >= least (> least if `open_`); returns it as float.
+    """Refuse what is no finite number >= least (> least if `open_`); return it as float.
 
     Example:
         >>> require_number("eps2d", 0, least=0.0)
@@ -81,7 +81,7 @@ def require_number(
 
 
 def require_flag(name: str, value: Any) -> bool:
-    """Refuse what is neither True nor False (nor 1 nor 0); returns it as bool.
+    """Refuse what is neither True nor False (nor 1 nor 0); return it as bool.
 
     Example:
         >>> require_flag("depth", 1)
@@ -96,7 +96,7 @@ def require_flag(name: str, value: Any) -> bool:
 
 
 def require_path(name: str, value: Any) -> Path:
-    """Refuse what is no path of a file or folder; returns it with ~ as the home folder.
+    """Refuse what is no path of a file or folder; return it with ~ as the home folder.
 
     Example:
         >>> require_path("path", "scene").name
@@ -133,7 +133,7 @@ def require_tensors(optional: Mapping[str, Tensor | None] = _NONE, **tensors: Te
 
 
 def described(value: Any) -> str:
-    """What a value is, in a few words, for the end of a message.
+    """Describe a value in a few words, for the end of a message.
 
     Example:
         >>> described(torch.ones(2, 3)), described("white"), described({})
@@ -151,7 +151,7 @@ def described(value: Any) -> str:
 
 
 def dtype_name(dtype: torch.dtype) -> str:
-    """The dtype as it is written in messages.
+    """Return the dtype as it is written in messages.
 
     Example:
         >>> dtype_name(torch.float32)

@@ -7,8 +7,8 @@ Inside      the frame of a loaded scene, its views and points, and of training: 
             `scenes.similarity.Similarity` moves points, cameras and splats from one to the other.
 Camera      OpenCV: x right, y down, z forward. `viewmat` [4,4] is world-to-camera:
             p_camera = W p_world + t with W = viewmat[:3, :3] and t = viewmat[:3, 3].
-Picture     row-major [H,W,3]; the pixel in row i, column j has its centre at
-            (x, y) = (j+0.5, i+0.5), so the picture covers [0, width] x [0, height] and
+Image       row-major [H,W,3]; the pixel in row i, column j has its centre at
+            (x, y) = (j+0.5, i+0.5), so the image covers [0, width] x [0, height] and
             intrinsics scale with its size.
 Intrinsics  fx, fy, cx, cy in px: x = fx p_x/p_z + cx, y = fy p_y/p_z + cy.
 Quaternion  w, x, y, z; any norm > 0, normalised where it is used.

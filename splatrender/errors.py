@@ -6,14 +6,14 @@ import os
 
 
 class InputError(ValueError):
-    """Bad input, told in one sentence: which file, field or argument, what was expected and found.
+    """Bad input: one sentence with the file, field or argument, the expected and the actual value.
 
     The command line prints the message alone and exits with code 2.
     """
 
 
 class InputWarning(UserWarning):
-    """Input that is possible but hardly meant: which argument, and the likely mistake."""
+    """Input that is valid but probably a mistake: the argument, and the likely mistake."""
 
 
 class WriteError(OSError):
@@ -24,8 +24,8 @@ class WriteError(OSError):
 
     Args:
         path: the file.
-        reason: what the system reports, for instance "No space left on device".
-        hint: what is kept and what to do, appended to the message.
+        reason: message of the system, for instance "No space left on device".
+        hint: remaining files and the remedy, appended to the message.
 
     Example:
         >>> print(WriteError("out/a.png", "No space left on device"))

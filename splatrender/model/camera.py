@@ -1,4 +1,4 @@
-"""A pinhole camera: where it stands, how it looks, how large its picture is."""
+"""A pinhole camera: its pose, its intrinsics and the size of its images."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Camera:
             Kept in float64 on the CPU, with its graph: gradients of a rendering flow to it.
         fx, fy: focal lengths [px], > 0.
         cx, cy: principal point [px]; the first pixel's corner is (0, 0), its centre (0.5, 0.5).
-        width, height: size of the picture [px], 1 to 65535.
-        name: what the camera is called in messages and files.
+        width, height: size of the image [px], 1 to 65535.
+        name: name of the camera in messages and files.
 
     Raises:
         InputError: a field has another type or shape, is not finite or not positive; viewmat is no
@@ -71,27 +71,27 @@ class Camera:
 
     @property
     def center(self) -> torch.Tensor:
-        """Where the camera stands: -Wᵀ t, float64 [3], in the world."""
+        """Centre of projection: -Wᵀ t, float64 [3], in the world."""
         return -self.viewmat[:3, :3].T @ self.viewmat[:3, 3]
 
     def intrinsics(self, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-        """fx, fy, cx, cy as a tensor [4], in px."""
+        """Return fx, fy, cx, cy as a tensor [4], in px."""
         return torch.tensor([self.fx, self.fy, self.cx, self.cy], dtype=dtype)
 
     def moved(self, twist: Sequence[float] | torch.Tensor) -> Camera:
-        """The same camera after a rigid motion in its own axes, differentiable in twist and pose.
+        """Return the camera after a rigid motion in its own axes, differentiable in twist and pose.
 
         With ξ = (v, ω), [ω]ₓ the matrix of u -> ω × u and ξ^ = [[[ω]ₓ, v], [0, 0]]:
 
             pose' = pose exp(ξ^),  and so  viewmat' = exp(-ξ^) viewmat,
 
         where pose = viewmat⁻¹ is camera-to-world: exp acts on the right of poses, on the left of
-        viewmats. To first order the camera goes v and turns by |ω| around ω, both in its own axes
-        (x right, y down, z forward).
+        viewmats. To first order the camera moves by v and turns by |ω| around ω, both in its own
+        axes (x right, y down, z forward).
 
         Args:
             twist: [6] v in units of the world, then ω in radians. Zero changes nothing, and has a
-                gradient, so that a pose is optimised as `camera.moved(twist)` from zero on.
+                gradient: a pose is optimised as `camera.moved(twist)` from zero on.
 
         Returns:
             A camera whose viewmat carries the gradient.
@@ -114,13 +114,13 @@ class Camera:
         return replace(self, viewmat=torch.linalg.matrix_exp(-generator) @ self.viewmat)
 
     def resized(self, width: int, height: int) -> Camera:
-        """The same camera with a picture of another size; each axis scales by its own ratio.
+        """Return the camera with images of another size; each axis scales by its own ratio.
 
         Args:
-            width, height: the new size [px], > 0.
+            width, height: new size [px], > 0.
 
         Returns:
-            A camera that sees the same field of view.
+            A camera with the same field of view.
         """
         width = require_integer("width", width, 1, MOST_PIXELS)
         height = require_integer("height", height, 1, MOST_PIXELS)
@@ -147,7 +147,7 @@ class Camera:
         height: int = 600,
         name: str = "",
     ) -> Camera:
-        """A camera at `eye` that looks at `target`, with `up` upwards in the picture.
+        """Return a camera at `eye` that looks at `target`, with `up` upwards in the image.
 
         z = unit(target - eye), x = unit(z × up), y = z × x; f = width / (2 tan(fov_x/2)).
 
@@ -155,7 +155,7 @@ class Camera:
             eye, target: [3] points of the world, apart from each other.
             up: [3] direction, not along the line of sight; -y by default (as in COLMAP scenes).
             fov_x: horizontal field of view in degrees, within (0, 180).
-            width, height: size of the picture [px]; the principal point is its middle.
+            width, height: size of the image [px]; the principal point is its middle.
             name: see `Camera`.
 
         Returns:
@@ -192,13 +192,13 @@ class Camera:
         viewmat = torch.eye(4, dtype=torch.float64)
         viewmat[:3, :3] = torch.stack((right, torch.linalg.cross(forward, right), forward))
         viewmat[:3, 3] = -viewmat[:3, :3] @ start
-        viewmat = viewmat + 0.0  # -0.0 becomes 0.0, so that printed cameras look tidy
+        viewmat = viewmat + 0.0  # -0.0 becomes 0.0, for tidy printed cameras
         focal = width / (2 * math.tan(math.radians(fov_x) / 2))
         return cls(viewmat, focal, focal, width / 2, height / 2, width, height, name)
 
 
 def _tensor(name: str, value: Sequence[float] | torch.Tensor) -> torch.Tensor:
-    """Numbers as float64 on the CPU, with their graph if they have one."""
+    """Return numbers as float64 on the CPU, with their graph if they have one."""
     try:
         return torch.as_tensor(value).to("cpu", torch.float64)
     except (TypeError, ValueError, RuntimeError):
@@ -206,7 +206,7 @@ def _tensor(name: str, value: Sequence[float] | torch.Tensor) -> torch.Tensor:
 
 
 def _rigid(name: str, value: torch.Tensor) -> torch.Tensor:
-    """A viewmat as a camera keeps it; refuses what is no rigid motion."""
+    """Return a viewmat as a camera keeps it; refuse what is no rigid motion."""
     viewmat = _tensor(name, value)
     plain = viewmat.detach()
     if plain.shape != (4, 4):

@@ -1,7 +1,7 @@
-"""Rows drawn at random by weight, to the same bits wherever a sum is added up in another order.
+"""Rows drawn at random by weight, with the same bits in whatever order a sum is computed.
 
-torch.multinomial will not do on a GPU: its running sum depends on how blocks of threads come
-along, it refuses more than 2^24 rows, and one infinite weight ends the process.
+torch.multinomial is unsuitable on a GPU: its running sum depends on the order of thread blocks, it
+refuses more than 2^24 rows, and one infinite weight ends the process.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ def draw(weights: Tensor, count: int, generator: torch.Generator | None) -> Tens
 
     Args:
         weights: [N] w >= 0, N >= 1.
-        count: how many.
-        generator: source of randomness, on the device of the weights.
+        count: number of rows.
+        generator: source of random numbers, on the device of the weights.
 
     Returns:
         int64 [count].
@@ -39,7 +39,7 @@ def draw(weights: Tensor, count: int, generator: torch.Generator | None) -> Tens
 
 
 def draw_unchecked(weights: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
-    """The same without looking at the weights, for to look is to wait for the device.
+    """Draw rows like `draw` without a check of the weights, which would wait for the device.
 
     Weights are rounded to integers between 0 and 2^62 / N, whose running sum is exact in any
     order. Row i is drawn where a uniform number of [0, Σ) is in its part of the sum.
@@ -63,12 +63,12 @@ def draw_unchecked(weights: Tensor, count: int, generator: torch.Generator | Non
 def draw_distinct(weights: Tensor, count: int, generator: torch.Generator | None) -> Tensor:
     """Draw rows without replacement, each time by the weights of those that are left.
 
-    Those come first whose clocks, exponential of rate w_i, ring first.
+    Each row has an exponential clock of rate w_i; rows come in the order in which clocks ring.
 
     Args:
         weights: [N] w >= 0, at least `count` of them > 0.
-        count: how many.
-        generator: source of randomness, on the device of the weights.
+        count: number of rows.
+        generator: source of random numbers, on the device of the weights.
 
     Returns:
         int64 [count], in the order in which they were drawn.

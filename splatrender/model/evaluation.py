@@ -45,10 +45,10 @@ class Field:
 
 
 def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int = PAIRS) -> Field:
-    """f and its derivatives at points; differentiable by autograd in the measure and the points.
+    """Evaluate f and its derivatives at points, differentiable in the measure and the points.
 
-    Pairs further apart than the parent's radius at the dtype's precision are left out, which
-    changes f by less than rounding does. Memory is bounded by `pairs`.
+    Pairs further apart than the parent's radius at the dtype's precision are left out. This changes
+    f by less than rounding. Memory is bounded by `pairs`.
 
     Args:
         measure: k splats.
@@ -111,7 +111,7 @@ def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int =
 def _pair_terms(
     x: Tensor, measure: SplatMeasure, inverses: Tensor, splat: Tensor, order: int
 ) -> list[Tensor]:
-    """Derivatives of the peak-1 bumps: [P, B], [P, B, d], [P, B, d, d] for points x [P, B, d]."""
+    """Return the peak-1 bumps at points x [P, B, d], and derivatives [P, B, d], [P, B, d, d]."""
     inverse = inverses[splat]
     z = (x - measure.means[splat][:, None]) @ inverse.mT
     phi = measure.parent.profile(0.5 * z.square().sum(dim=-1), measure.dims, order)
@@ -127,13 +127,13 @@ def _pair_terms(
 
 
 def _reach(measure: SplatMeasure) -> Tensor:
-    """[k, d] half the size of the box around a splat outside which it is below rounding."""
+    """Return half the sizes [k, d] of boxes around splats outside which they are below rounding."""
     tolerance = torch.finfo(measure.dtype).eps
     return measure.parent.radius(measure.dims, tolerance) * measure.factors.norm(dim=2)
 
 
 def _meetings(layout: Tensor, measure: SplatMeasure) -> Tensor:
-    """int64 [2, P] (block, splat) pairs whose bounding boxes meet."""
+    """Find the (block, splat) pairs whose bounding boxes meet, int64 [2, P]."""
     low, high = layout.amin(dim=1), layout.amax(dim=1)
     reach = _reach(measure)
     step = max(1, PAIRS // len(low))

@@ -31,7 +31,7 @@ class SplatMeasure(Record):
         means: [k, d] centres b, in units of the inputs.
         factors: [k, d, d] A, in units of the inputs; the covariance is A Aᵀ.
         parent: the bump ρ that all splats share.
-        normalised: whether splats are densities (integral 1) or bumps of peak 1.
+        normalised: true if splats are densities (integral 1), false if they have peak 1.
 
     All tensors are of one floating-point dtype and on one device.
 
@@ -119,14 +119,14 @@ class SplatMeasure(Record):
         parent: Parent | None = None,
         normalised: bool = False,
     ) -> SplatMeasure:
-        """The measure of splats of given heights, with m = |m v| and weights of length 1.
+        """Make a measure of splats of given heights, with m = |m v| and weights of length 1.
 
         Args:
             amplitudes: [k, p] m v N.
             means: [k, d].
             factors: [k, d, d].
             parent: bump, the Gaussian if None.
-            normalised: whether the splats are to be densities.
+            normalised: true to make the splats densities.
 
         Returns:
             The measure; splats of height zero have mass zero and the first unit vector as weight.
@@ -147,7 +147,7 @@ class SplatMeasure(Record):
         return "mass", "weights", "means", "factors"
 
     def inverse_factors(self) -> Tensor:
-        """[k, d, d] A⁻¹.
+        """Return A⁻¹ [k, d, d].
 
         Raises:
             InputError: a factor is singular or not finite.

@@ -26,9 +26,9 @@ class Parent(ABC):
     """An isotropic bump ρ(z) = φ(|z|²/2) with peak 1.
 
     Attributes:
-        name: by which files and options know it.
-        smoothness: how many derivatives exist almost everywhere and are not all zero.
-        is_density: whether ρ is positive, so that it can be normalised and sampled.
+        name: name in files and options.
+        smoothness: number of derivatives that exist almost everywhere and are not all zero.
+        is_density: true if ρ is positive: it can then be normalised and sampled.
     """
 
     name: ClassVar[str]
@@ -37,7 +37,7 @@ class Parent(ABC):
 
     @abstractmethod
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """Profile and its derivatives φ, φ', ... up to `order`.
+        """Return the profile and its derivatives φ, φ', ... up to `order`.
 
         Args:
             s: half the squared distance in local coordinates, of any shape, >= 0.
@@ -50,20 +50,20 @@ class Parent(ABC):
 
     @abstractmethod
     def integral(self, dims: int) -> float:
-        """∫ ρ(z) dz over R^d, by which a density is normalised."""
+        """Return ∫ ρ(z) dz over R^d, by which a density is normalised."""
 
     @abstractmethod
     def radius(self, dims: int, tolerance: float) -> float:
-        """Distance |z| beyond which |ρ| stays below `tolerance`."""
+        """Return the distance |z| beyond which |ρ| stays below `tolerance`."""
 
     @abstractmethod
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """Independent draws from the normalised parent.
+        """Draw independent samples from the normalised parent.
 
         Args:
-            count: how many.
+            count: number of samples.
             dims: number of input dimensions d.
-            generator: source of randomness; torch's own if None.
+            generator: source of random numbers; torch's own if None.
 
         Returns:
             float64 [count, d].
@@ -127,7 +127,7 @@ class Bump(Parent):
     name = "bump"
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`."""
+        """Return the derivatives of the profile, see `Parent`."""
         slope = -2 / (dims + 8)
         t = (1 + slope * s).clamp(min=0)
         inside = (t > 0).to(t.dtype)
@@ -164,7 +164,7 @@ class StudentT(Parent):
             raise InputError(f"degrees: expected a whole number >= 3, got {self.degrees}")
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`."""
+        """Return the derivatives of the profile, see `Parent`."""
         slope, power = 2 / (self.degrees - 2), -(self.degrees + dims) / 2
         t = 1 + slope * s
         derivatives, factor = [], 1.0
@@ -185,7 +185,7 @@ class StudentT(Parent):
         return math.sqrt(tail * (self.degrees - 2))
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """Normal draws over the root of χ²_ν/(ν − 2)."""
+        """Draw normal samples over the root of χ²_ν/(ν − 2)."""
         nu = self.degrees
         normal = torch.randn(count, dims + nu, generator=generator, dtype=torch.float64)
         chi_squared = normal[:, dims:].square().sum(dim=1, keepdim=True)
@@ -203,23 +203,23 @@ class MexicanHat(Parent):
     is_density = False
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`: φ^{(i)} = (−1)^i (1 + 2 i/d − 2 s/d) e^{−s}."""
+        """Return φ^{(i)} = (−1)^i (1 + 2 i/d − 2 s/d) e^{−s}."""
         gaussian, polynomial = (-s).exp(), 1 - (2 / dims) * s
         return [(-1) ** i * (polynomial + 2 * i / dims) * gaussian for i in range(order + 1)]
 
     def integral(self, dims: int) -> float:
-        """(2π)^{d/2}, that of the Gaussian."""
+        """Return (2π)^{d/2}, the integral of the Gaussian."""
         return (2 * math.pi) ** (dims / 2)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """Where (|z|²/d) exp(−|z|²/2) has fallen to `tolerance`."""
+        """Return the distance at which (|z|²/d) exp(−|z|²/2) has fallen to `tolerance`."""
         square = 2.0
         for _ in range(20):  # the fixed point of |z|² = 2 ln(|z|²/(d · tolerance))
             square = 2 * math.log(max(square, 2.0) / (dims * min(tolerance, 1e-2)))
         return math.sqrt(square)
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """There is nothing to draw from."""
+        """Refuse: a signed bump has no samples."""
         raise InputError("parent: expected a density to sample from, got mexican-hat (signed)")
 
 
@@ -227,7 +227,7 @@ class _Linear(Parent):
     """A parent of one dimension."""
 
     def check_dims(self, dims: int) -> None:
-        """One dimension only."""
+        """Refuse all dimensions but one."""
         if dims != 1:
             raise InputError(f"parent: {self.name} exists in 1 dimension, got {dims}")
 
@@ -243,20 +243,20 @@ class Box(_Linear):
     smoothness = 0
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`."""
+        """Return the derivatives of the profile, see `Parent`."""
         inside = (s < 1.5).to(s.dtype)
         return [inside] + [torch.zeros_like(s) for _ in range(order)]
 
     def integral(self, dims: int) -> float:
-        """2√3."""
+        """Return 2√3."""
         return 2 * math.sqrt(3)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """√3."""
+        """Return √3."""
         return math.sqrt(3)
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """Uniform draws."""
+        """Draw uniform samples."""
         uniform = torch.rand(count, dims, generator=generator, dtype=torch.float64)
         return math.sqrt(3) * (2 * uniform - 1)
 
@@ -269,7 +269,7 @@ class Hat(_Linear):
     smoothness = 1
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`."""
+        """Return the derivatives of the profile, see `Parent`."""
         distance = (2 * s.clamp(min=NEAR_KINK)).sqrt()
         inside = (s < 3).to(s.dtype) / math.sqrt(6)
         derivatives = [
@@ -281,15 +281,15 @@ class Hat(_Linear):
         return derivatives[: order + 1]
 
     def integral(self, dims: int) -> float:
-        """√6."""
+        """Return √6."""
         return math.sqrt(6)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """√6."""
+        """Return √6."""
         return math.sqrt(6)
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """Differences of two uniform draws."""
+        """Draw differences of two uniform samples."""
         pair = torch.rand(2, count, dims, generator=generator, dtype=torch.float64)
         return math.sqrt(6) * (pair[0] - pair[1])
 
@@ -300,7 +300,7 @@ PARENTS: dict[str, type[Parent]] = {
 
 
 def create_parent(name: str | Parent) -> Parent:
-    """The parent of that name, with its default settings; a parent is passed on.
+    """Return the parent of a name, with its default settings; pass a parent on.
 
     Args:
         name: a key of `PARENTS`, or a parent.

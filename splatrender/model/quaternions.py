@@ -33,7 +33,7 @@ def rotate(quats: Tensor, vectors: Tensor, inverse: bool = False) -> Tensor:
 
 
 def spread(quats: Tensor, scales: Tensor, normal: Tensor) -> Tensor:
-    """A ξ with A = R(q/|q|) diag(s): offsets within Gaussians from standard normal ones.
+    """Return A ξ with A = R(q/|q|) diag(s): offsets within Gaussians from standard normal ones.
 
     Args:
         quats: [M, 4] wxyz, of any norm > 0.
@@ -71,11 +71,11 @@ def turned(quats: Tensor, turns: Tensor) -> Tensor:
 
 
 def slope_of_turns(quats: Tensor, slopes: Tensor) -> Tensor:
-    """Derivative by the turns of `turned` at ω = 0.
+    """Return the derivative by the turns of `turned` at ω = 0.
 
     Args:
         quats: [M, 4] wxyz, of norm 1.
-        slopes: [M, 4] derivative by them.
+        slopes: [M, 4] derivative by the quaternions.
 
     Returns:
         [M, 3].
@@ -85,7 +85,7 @@ def slope_of_turns(quats: Tensor, slopes: Tensor) -> Tensor:
 
 
 def rotations_from_quats(quats: Tensor) -> Tensor:
-    """Rotation matrices of quaternions: p -> R p, with R = R(q/|q|).
+    """Return the rotation matrices of quaternions: p -> R p, with R = R(q/|q|).
 
     Args:
         quats: [..., 4] w, x, y, z, floating point, norm > 0.
@@ -116,10 +116,10 @@ def rotations_from_quats(quats: Tensor) -> Tensor:
 
 
 def quat_from_rotation(rotation: Tensor) -> Tensor:
-    """Unit quaternion wxyz of a rotation matrix; w >= 0.
+    """Return the unit quaternion wxyz of a rotation matrix; w >= 0.
 
     It is the eigenvector to the largest eigenvalue of a symmetric matrix made of the entries,
-    which needs no case distinction and forgives a matrix that is not quite a rotation.
+    which needs no case distinction and tolerates a matrix that is almost a rotation.
 
     Args:
         rotation: [3, 3].

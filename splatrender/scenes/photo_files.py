@@ -1,4 +1,4 @@
-"""The files of photos and masks, also where their names are spelled otherwise than in the model."""
+"""The files of photos and masks, also if their names are spelled differently in the model."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from splatrender.errors import InputError
 
 logger = logging.getLogger(__name__)
 
-IMAGES = "images"  # the folder of photos where the caller names none
-PICTURES = frozenset(
+IMAGES = "images"  # the folder of photos if the caller names none
+SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".jpe", ".png", ".tif", ".tiff", ".bmp", ".webp", ".gif", ".jp2", ".ppm")
 )
 
 
 @dataclass(frozen=True)
 class Photos:
-    """Where the photos of a scene are.
+    """Files of the photos of a scene.
 
     Args:
         paths: one file for each name.
-        reduced: whether they come from a folder such as `images_2`, already divided in size.
+        reduced: true if they are from a folder such as `images_2`, already divided in size.
     """
 
     paths: list[Path]
@@ -34,15 +34,15 @@ class Photos:
 
 
 def find_photos(root: Path, images: str, names: Sequence[str], resolution: int = 1) -> Photos:
-    """The files of the named photos, in `images` or, for resolution 2, 4 and 8, in `images_N`.
+    """Find the named photos in `images` or, for resolution 2, 4 and 8, in `images_N`.
 
-    Where there is no folder `images`, the only folder of the scene that holds all photos is taken.
+    If there is no folder `images`, the only folder of the scene that holds all photos is taken.
     Photos may differ from their names in case, in Unicode's normal form and in the kind of slash;
-    if all do, also in suffix and folder. Whatever is found otherwise than named is reported in a
-    warning, and so is how many photos have no camera.
+    if all do, also in suffix and folder. Warnings report files with other names, and the number of
+    photos without a camera.
 
     Raises:
-        InputError: the folder is missing, or photos are; the message names what is there instead.
+        InputError: the folder is missing, or photos are; the message names the files that exist.
     """
     folder = root / images
     reduced = folder.with_name(f"{folder.name}_{resolution}")
@@ -53,11 +53,11 @@ def find_photos(root: Path, images: str, names: Sequence[str], resolution: int =
         folder = _other_folder(root, images, names)
     there = list(_files_below(folder))
     paths = _matched(folder, names, there)
-    used = {_cased(_inside(folder, path)) for path in paths}  # as Windows and macOS see names
-    pictures = {file for file in there if PurePosixPath(file).suffix.lower() in PICTURES}
-    if folder == root:  # a flat export: what lies beside its photos, and nothing deeper
-        pictures = {file for file in pictures if "/" not in file}
-    unused = {_cased(file) for file in pictures} - used
+    used = {_cased(_inside(folder, path)) for path in paths}  # as Windows and macOS compare names
+    images_there = {file for file in there if PurePosixPath(file).suffix.lower() in SUFFIXES}
+    if folder == root:  # a flat export: files beside its photos, none in subfolders
+        images_there = {file for file in images_there if "/" not in file}
+    unused = {_cased(file) for file in images_there} - used
     if unused:
         logger.warning(
             "%s: %d of %d photos have cameras in the sparse model; the others are not used",
@@ -69,10 +69,10 @@ def find_photos(root: Path, images: str, names: Sequence[str], resolution: int =
 
 
 def find_masks(folder: Path, names: Sequence[str]) -> list[Path | None]:
-    """For each photo `x.jpg` its mask `x.jpg.png` or `x.png` in `folder`, or None.
+    """Find for each photo `x.jpg` its mask `x.jpg.png` or `x.png` in `folder`, or None.
 
-    Case and Unicode's normal form of the names may differ. A warning tells how many photos have
-    none.
+    Case and Unicode's normal form of the names may differ. A warning reports the number of
+    photos without one.
 
     Raises:
         InputError: the folder is missing, or holds no mask for any photo.
@@ -104,7 +104,7 @@ def find_masks(folder: Path, names: Sequence[str]) -> list[Path | None]:
 
 
 def same_photos(wanted: Iterable[str], names: Iterable[str]) -> dict[str, str]:
-    """For each wanted photo the one of `names` that it means, where there is no doubt.
+    """Match each wanted photo with the one of `names` that it means, if there is no doubt.
 
     The two may differ in case, in Unicode's normal form, in the kind of slash, and in suffix and
     folder.
@@ -120,7 +120,7 @@ def same_photos(wanted: Iterable[str], names: Iterable[str]) -> dict[str, str]:
 
 
 def _other_folder(root: Path, images: str, names: Sequence[str]) -> Path:
-    """The only other folder of the scene that holds all photos, or InputError."""
+    """Find the only other folder of the scene that holds all photos, or raise InputError."""
     subfolders = sorted(path for path in root.iterdir() if path.is_dir())
     holding = [
         folder
@@ -139,11 +139,11 @@ def _other_folder(root: Path, images: str, names: Sequence[str]) -> Path:
 
 
 def _files_below(folder: Path) -> Iterator[str]:
-    """Paths relative to `folder` with forward slashes; hidden files are left out."""
+    """Yield paths relative to `folder` with forward slashes; hidden files are left out."""
     for parent, folders, files in os.walk(folder, followlinks=True):
         inside = Path(parent).relative_to(folder)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if len(inside.parts) >= _DEEPEST:  # a link may lead round in a circle
+        if len(inside.parts) >= _DEEPEST:  # links can form a cycle
             folders.clear()
         yield from (
             (inside / name).as_posix() for name in sorted(files) if not name.startswith(".")
@@ -157,12 +157,12 @@ _DEEPEST = 8
 
 
 def _inside(folder: Path, path: Path) -> str:
-    """A path relative to `folder`; a model may also hold absolute ones."""
+    """Return a path relative to `folder`; a model may also hold absolute ones."""
     return (path.relative_to(folder) if path.is_relative_to(folder) else path).as_posix()
 
 
 def _spelled(name: str) -> str:
-    """A name with forward slashes and accents in one piece (NFC)."""
+    """Return a name with forward slashes and composed accents (NFC)."""
     name = unicodedata.normalize("NFC", name.replace("\\", "/"))
     return PurePosixPath(name).as_posix()
 
@@ -173,15 +173,15 @@ def _cased(name: str) -> str:
 
 def _stem(name: str) -> str:
     path = PurePosixPath(_cased(name))
-    return path.with_suffix("").as_posix() if path.suffix in PICTURES else path.as_posix()
+    return path.with_suffix("").as_posix() if path.suffix in SUFFIXES else path.as_posix()
 
 
 def _last(name: str) -> str:
     return PurePosixPath(_stem(name)).name
 
 
-# How a name may differ from its file: the looser ones only where no photo is found otherwise, for
-# then all of them were renamed; a single x.png in place of x.jpg may be something else.
+# Differences between a name and its file. The looser ones count only if no photo is found by the
+# stricter ones: then all were renamed. A single x.png in place of x.jpg may be another image.
 _MATCHES: tuple[tuple[Callable[[str], str], bool], ...] = (
     (_spelled, False),
     (_cased, False),
@@ -191,7 +191,7 @@ _MATCHES: tuple[tuple[Callable[[str], str], bool], ...] = (
 
 
 def _matched(folder: Path, names: Sequence[str], there: Sequence[str]) -> list[Path]:
-    """The file of each name, or InputError."""
+    """Return the file of each name, or raise InputError."""
     found = {name: folder / name for name in names if (folder / name).is_file()}
     exactly = len(found)
     for key, only_for_all in _MATCHES:
@@ -224,7 +224,7 @@ def _matched(folder: Path, names: Sequence[str], there: Sequence[str]) -> list[P
 def _without_doubt(
     key: Callable[[str], str], wanted: Iterable[str], there: Iterable[str], taken: Iterable[str]
 ) -> dict[str, str]:
-    """For wanted names the only one of `there` with the same key, unless it is taken."""
+    """Match wanted names with the only one of `there` with the same key, unless it is taken."""
     groups, others = _by_key(key, wanted), _by_key(key, there)
     pairs = {
         alike[0]: others[same][0]
@@ -243,7 +243,7 @@ def _by_key(key: Callable[[str], str], names: Iterable[str]) -> dict[str, list[s
 
 
 def _instead(folder: Path, name: str, there: Sequence[str]) -> str:
-    """What is in the folder in place of a missing photo, for a message."""
+    """Describe the content of a folder in which a photo is missing, for a message."""
     if (folder / name).is_symlink():
         return ", a link that leads nowhere"
     if not there:

@@ -1,4 +1,4 @@
-"""Photos and masks: read, undistorted and brought to the wanted size, in 8-bit RGB."""
+"""Photos and masks: read, undistorted and resized, in 8-bit RGB."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from tqdm import tqdm
 
 from splatrender.errors import InputError
 from splatrender.scenes.distortion import Lens
-from splatrender.scenes.pictures import (
-    no_picture_warnings,
-    open_picture,
+from splatrender.scenes.image_files import (
+    no_image_warnings,
+    open_image,
     orientation_of,
     room_for,
     turned,
@@ -45,8 +45,8 @@ class Job:
         mask: the file of its mask, or None.
         lens: the lens that took it; its size may differ from the file's, its proportions not.
         resolution: see `wanted_size`.
-        upright: whether to turn the photo as its EXIF orientation says. Otherwise it is turned only
-            where it fits its camera no other way.
+        upright: turn the photo by its EXIF orientation. Otherwise it is turned only where it fits
+            its camera no other way.
     """
 
     photo: Path
@@ -58,14 +58,14 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Reading:
-    """What became of a `Job`.
+    """Result of a `Job`.
 
     Args:
         photo: uint8 [H, W, 3] RGB.
         mask: uint8 [H, W], 1 = keep, or None.
-        lens: the pinhole that the photo now shows, of its size.
+        lens: pinhole of the photo as it is now, of its size.
         orientation: the EXIF orientation of the file, 1 = as stored.
-        upright: whether the photo was turned as that says.
+        upright: true if the photo was turned by it.
     """
 
     photo: torch.Tensor
@@ -76,7 +76,7 @@ class Reading:
 
 
 def wanted_size(width: int, height: int, resolution: int) -> Size:
-    """The size to bring a picture to; never larger than it is.
+    """Return the size to resize a photo to; never larger than it is.
 
     Args:
         width, height: its size [px].
@@ -100,21 +100,21 @@ def wanted_size(width: int, height: int, resolution: int) -> Size:
 
 
 def read_all(jobs: Sequence[Job]) -> list[Reading]:
-    """Read photos with a few threads, and a progress bar if there are many.
+    """Read photos with several threads, and a progress bar if there are many.
 
-    COLMAP ignores the EXIF orientation, other programs follow it. Where one photo fits its camera
-    only when turned, all photos are turned as their orientation says, with a warning.
+    COLMAP ignores the EXIF orientation, other programs follow it. If one photo fits its camera
+    only when turned, all photos are turned by their orientation, with a warning.
 
     Raises:
         InputError: see `read_photo`.
     """
-    with no_picture_warnings():
+    with no_image_warnings():
         readings = _read_in_threads(jobs)
         upright = [job.photo for job, read in zip(jobs, readings, strict=True) if read.upright]
         if upright:
             logger.warning(
                 "%s: its camera has the size of the photo as its EXIF orientation turns it; all "
-                "photos are turned as theirs says",
+                "photos are turned by theirs",
                 upright[0],
             )
             late = [i for i, r in enumerate(readings) if r.orientation != 1 and not r.upright]
@@ -139,7 +139,7 @@ def _read_in_threads(jobs: Sequence[Job]) -> list[Reading]:
 
 
 def read_photo(job: Job) -> Reading:
-    """Read one photo as the pinhole picture of the wanted size, and its mask along.
+    """Read one photo as the pinhole image of the requested size, and its mask.
 
     Raises:
         InputError: a file cannot be read, has proportions other than its camera, is of an
@@ -147,7 +147,7 @@ def read_photo(job: Job) -> Reading:
     """
     of_camera = (job.lens.width, job.lens.height)
     try:
-        with open_picture(job.photo) as image, room_for(image):
+        with open_image(job.photo) as image, room_for(image):
             orientation = orientation_of(image)
             size = turned_size(image.size, orientation)
             upright = _proportional(size, of_camera) and (
@@ -178,14 +178,14 @@ def _pinhole(lens: Lens) -> Lens:
 
 
 def _proportional(size: Size, expected: Size) -> bool:
-    """Whether `size` is `expected` times a number, to within a pixel."""
+    """Return true if `size` is `expected` times a number, to within a pixel."""
     off_down = abs(size[0] * expected[1] / expected[0] - size[1])
     off_across = abs(size[1] * expected[0] / expected[1] - size[0])
     return min(off_down, off_across) <= 1
 
 
 def _check_proportions(path: Path, size: Size, expected: Size, of: str) -> None:
-    """InputError unless `size` is `expected` times a number."""
+    """Raise InputError unless `size` is `expected` times a number."""
     if not _proportional(size, expected):
         turned = _proportional(size[::-1], expected)
         hint = "; turned by 90 degrees it would fit" if turned else ""
@@ -196,7 +196,7 @@ def _check_proportions(path: Path, size: Size, expected: Size, of: str) -> None:
 
 
 def _as_pinhole(image: Image.Image, lens: Lens, whole: Lens, target: Lens) -> np.ndarray:
-    """uint8 [H, W, 3]: the photo as `target` sees it.
+    """Return the photo as `target` sees it, uint8 [H, W, 3].
 
     Args:
         image: the photo, opened but not decoded.
@@ -207,9 +207,9 @@ def _as_pinhole(image: Image.Image, lens: Lens, whole: Lens, target: Lens) -> np
     share = target.width / whole.width
     if lens.is_pinhole:
         return np.array(_decoded(image, share, (target.width, target.height)))
-    # Bilinear sampling softens a picture of its own size and aliases one much smaller. So it takes
-    # place at twice the wanted size, or at the photo's where that is less, and a filter goes before
-    # and after it.
+    # Bilinear sampling softens an image of its own size and aliases one much smaller. Therefore it
+    # takes place at twice the requested size, or at the photo's if that is less, with a filter
+    # before and after it.
     share = min(1.0, 2 * share)
     photo = _decoded(image, share, _scaled(lens, share))
     if share < 1:
@@ -231,7 +231,7 @@ def _scaled(lens: Lens, share: float) -> Size:
 
 
 def _decoded(image: Image.Image, share: float, size: Size) -> Image.Image:
-    """The whole photo in 8-bit RGB at `size`, which is about `share` times its own."""
+    """Return the whole photo in 8-bit RGB at `size`, which is about `share` times its own."""
     box: tuple[float, float, float, float] = (0, 0, *image.size)
     if share < 0.5:
         # A JPEG decodes at 1/2, 1/4 or 1/8 at a fraction of the cost; never below twice the size.
@@ -245,7 +245,7 @@ def _decoded(image: Image.Image, share: float, size: Size) -> Image.Image:
 
 
 def _eight_bit(image: Image.Image) -> Image.Image:
-    """The picture in a mode of 8 bits a channel; 16-bit grey is scaled so that 65535 is white."""
+    """Return the image with 8 bits per channel; 16-bit grey is scaled to 65535 = white."""
     if image.mode == "I" or image.mode.startswith("I;16"):
         grey = np.asarray(image).astype(np.int64)
         if grey.min() < 0 or grey.max() > 65535:
@@ -257,9 +257,9 @@ def _eight_bit(image: Image.Image) -> Image.Image:
 
 
 def _read_mask(path: Path, photo: Size, lens: Lens, target: Lens) -> torch.Tensor:
-    """uint8 [H, W] of the target's size, 1 = keep; the nearest pixel of the mask decides."""
+    """Read a mask at the target's size, uint8 [H, W], 1 = keep, by its nearest pixels."""
     try:
-        with open_picture(path) as image, room_for(image):
+        with open_image(path) as image, room_for(image):
             _check_proportions(path, image.size, photo, "photo")
             grey = _eight_bit(image).convert("L")
     except InputError as error:
@@ -285,7 +285,7 @@ def _read_mask(path: Path, photo: Size, lens: Lens, target: Lens) -> torch.Tenso
 
 @lru_cache(maxsize=4)
 def _grid(lens: Lens, target: Lens) -> torch.Tensor:
-    """float32 [1, H, W, 2] where to sample, in the units of grid_sample: outer edges at -1, 1."""
+    """Return the places to sample, float32 [1, H, W, 2], with outer edges at -1 and 1."""
     places = torch.from_numpy(lens.sampling_map(target))
     size = torch.tensor([lens.width, lens.height], dtype=places.dtype)
     return (places.mul_(2).div_(size).sub_(1))[None]

@@ -136,7 +136,7 @@ def test_photos_of_any_size_are_read_without_a_word(tmp_path: Path, monkeypatch)
     Image.new("L", (48, 32), 255).save(mask)
     for limit in (1000, 100):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        monkeypatch.setattr("splatrender.scenes.pictures.LARGE", limit)
+        monkeypatch.setattr("splatrender.scenes.image_files.LARGE", limit)
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             assert read(photo, mask=mask).photo.shape == (32, 48, 3)
