@@ -244,6 +244,46 @@ def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
         raise click.BadParameter(f"expected numbers like 1,2,3, got {value!r}") from None
 
 
+@dataclass(frozen=True)
+class Options:
+    """The options of the command line."""
+
+    scenes: str
+    strategies: str
+    kind: str
+    budgets: tuple[int, ...]
+    seeds: tuple[int, ...]
+    iterations: int
+    resolution: int
+    random_init: bool
+    threads: int
+    cache: str
+
+    def jobs(self) -> list[Job]:
+        """Return all runs of the table."""
+        names = [name for name in self.strategies.split(",") if name]
+        entries = [Entry(name, name) for name in names] + variants(self.kind)
+        return [
+            Job(
+                scene=str(Path(scene).resolve()),
+                label=entry.label,
+                strategy=entry.strategy,
+                change=entry.change,
+                price=entry.price,
+                transport=entry.transport,
+                budget=budget,
+                seed=seed,
+                iterations=round(entry.effort * self.iterations),
+                resolution=self.resolution,
+                random_init=self.random_init,
+            )
+            for scene in self.scenes.split(",")
+            for budget in self.budgets
+            for seed in self.seeds  # seeds outside: a stopped table is complete for some of them
+            for entry in entries
+        ]
+
+
 @click.command()
 @click.option("--scenes", default=str(BUNDLED), show_default=True, help="Folders, with commas.")
 @click.option("--strategies", default="wfr,mcmc,adc,none", show_default=True)
@@ -256,26 +296,15 @@ def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
 @click.option("--random-init", is_flag=True)
 @click.option("--threads", default=0, help="CPU threads of a run; 0: one for each core.")
 @click.option("--cache", default="output/strategies", show_default=True)
-def main(
-    scenes: str, strategies: str, kind: str, budgets: tuple[int, ...], seeds: tuple[int, ...],
-    iterations: int, resolution: int, random_init: bool, threads: int, cache: str,
-) -> None:  # fmt: skip
+def main(**given: Any) -> None:
     """Train every strategy on every scene, at every budget, with every seed; print one table."""
-    folder = Path(cache)
+    options = Options(**given)
+    folder = Path(options.cache)
     folder.mkdir(parents=True, exist_ok=True)
-    entries = [Entry(name, name) for name in strategies.split(",") if name] + variants(kind)
-    jobs = [
-        Job(str(Path(scene).resolve()), entry.label, entry.strategy, entry.change, entry.price,
-            entry.transport, budget, seed, round(entry.effort * iterations), resolution,
-            random_init)
-        for scene in scenes.split(",")
-        for budget in budgets
-        for seed in seeds  # seeds outside: a stopped table is complete for some of them
-        for entry in entries
-    ]  # fmt: skip
+    jobs = options.jobs()
     rows = []
     for number, job in enumerate(jobs, start=1):
-        row = run_job(job, folder, threads) | {"label": job.label}
+        row = run_job(job, folder, options.threads) | {"label": job.label}
         rows.append(row)
         click.echo(
             f"[{number}/{len(jobs)}] {Path(job.scene).name} {job.budget} seed {job.seed} "

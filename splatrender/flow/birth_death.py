@@ -1,4 +1,4 @@
-"""Births and deaths: what a splat is worth, where a new one pays, who is exchanged for whom.
+"""Births and deaths: values of splats, gains of candidates, and the exchange of both.
 
 All functions take masses, potentials, costs, gains and columns as tensors. Point samples, a
 differential equation and rendered views give them alike.

@@ -22,7 +22,7 @@ M = TypeVar("M", bound=Record)
 
 @dataclass(frozen=True, eq=False)
 class Removals:
-    """What deaths cost.
+    """Costs of deaths.
 
     Attributes:
         costs: [k] change of F when one splat is removed alone; below zero where that is a gain.
@@ -33,7 +33,7 @@ class Removals:
 
 @dataclass(frozen=True, eq=False)
 class Insertions(Generic[M]):
-    """What births gain.
+    """Gains of births.
 
     Attributes:
         newborn: [m] the candidates as they would be born: at their best mass and output.
@@ -59,7 +59,7 @@ class Objective(Protocol[M]):
         """Return F at a measure."""
 
     def removals(self, measure: M) -> Removals:
-        """Return what the death of each splat of a measure would cost."""
+        """Return the cost of the death of each splat of a measure."""
 
     def insertions(self, measure: M, candidates: M) -> Insertions[M]:
-        """Return what the birth of each candidate, beside a measure, would gain."""
+        """Return the gain of the birth of each candidate beside a measure."""

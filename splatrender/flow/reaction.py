@@ -10,12 +10,12 @@ from torch import Tensor
 
 
 def mean_potential(mass: Tensor, potentials: Tensor) -> Tensor:
-    """V̄ = Σ m V / Σ m."""
+    """Return V̄ = Σ m V / Σ m."""
     return (mass * potentials).sum() / mass.sum().clamp(min=torch.finfo(mass.dtype).tiny)
 
 
 def fisher_rao_step(mass: Tensor, potentials: Tensor, step: float, balanced: bool = True) -> Tensor:
-    """Mirror descent on the masses.
+    """Take a step of mirror descent on the masses.
 
         m ← m exp(−η (V − V̄)), renormalised to the old total       (balanced)
         m ← m exp(−η V)                                             (unbalanced)
@@ -44,7 +44,7 @@ def fisher_rao_step(mass: Tensor, potentials: Tensor, step: float, balanced: boo
 
 
 def dissipation(mass: Tensor, potentials: Tensor, balanced: bool = True) -> Tensor:
-    """−dF/dt of the flow: Σ m (V − V̄)² = Var_m(V) Σ m, or Σ m V² where it is unbalanced.
+    """Return −dF/dt of the flow: Σ m (V − V̄)² = Var_m(V) Σ m, or Σ m V² if unbalanced.
 
     Args:
         mass: [k] m.
@@ -56,7 +56,7 @@ def dissipation(mass: Tensor, potentials: Tensor, balanced: bool = True) -> Tens
 
 
 def entropy_potential(mass: Tensor) -> Tensor:
-    """[k] ∂/∂m of Σ q ln q with q = m / Σ m: added to V, it spreads mass over the splats."""
+    """Return [k] ∂/∂m of Σ q ln q, q = m / Σ m: added to V, it spreads mass over the splats."""
     total = mass.sum()
     log_share = (mass / total).clamp(min=torch.finfo(mass.dtype).tiny).log()
     return (log_share - (mass / total * log_share).sum()) / total

@@ -1,4 +1,4 @@
-"""What changes in the course of training, as functions of the iteration (1 ... iterations).
+"""Schedules of training, as functions of the iteration (1 ... iterations).
 
 Every schedule is proportional to the length of the run, so that a run of a few hundred iterations
 passes through the same stages as one of thirty thousand.
@@ -33,7 +33,7 @@ class LearningRates:
     sh_directional: float = 1.25e-4  # 1/20 of the constant: directions must not explain geometry
 
     def for_run(self, iterations: int) -> LearningRates:
-        """The step sizes for a shorter run: larger, as there are fewer of them.
+        """Return the step sizes for a shorter run: larger, as there are fewer of them.
 
         rate * b with b = √(30000 / iterations), 1 <= b <= 10, so that a random walk of all steps
         reaches as far; opacities, which saturate, get √b.
@@ -55,7 +55,7 @@ class LearningRates:
 
 
 def exponential(start: float, end: float, fraction: float) -> float:
-    """Geometric interpolation start^(1-t) end^t at t = `fraction`, clamped to [0, 1].
+    """Interpolate geometrically: start^(1-t) end^t at t = `fraction`, clamped to [0, 1].
 
     Args:
         start, end: positive values at t = 0 and t = 1.
@@ -73,7 +73,7 @@ def exponential(start: float, end: float, fraction: float) -> float:
 
 
 def scaled_interval(count: int, iterations: int) -> int:
-    """An interval meant for runs of 7,000 iterations and more, shortened for shorter runs.
+    """Return an interval of runs of 7,000 iterations and more, shortened for shorter runs.
 
     Args:
         count: interval of long runs, in iterations.
@@ -90,7 +90,7 @@ def scaled_interval(count: int, iterations: int) -> int:
 
 
 def sh_degree_at(iteration: int, iterations: int, highest: int) -> int:
-    """Degree of the spherical harmonics in use: one more every 1,000 iterations of a long run.
+    """Return the degree of harmonics in use: one more every 1,000 iterations of a long run.
 
     Args:
         iteration: 1 ... iterations.
@@ -108,10 +108,10 @@ def sh_degree_at(iteration: int, iterations: int, highest: int) -> int:
 
 
 def downscale_at(iteration: int, iterations: int, smallest_side: int) -> int:
-    """Factor by which photos are reduced: 4, then 2, then 1 (coarse to fine).
+    """Return the factor by which photos are reduced: 4, then 2, then 1 (coarse to fine).
 
-    Coarse pictures cost 1/16 and 1/4 of a full one, and let misplaced splats see farther. A level
-    whose pictures would have fewer than 32 pixels on a side is left out.
+    Coarse photos cost 1/16 and 1/4 of a full one, and attract misplaced splats from farther away. A
+    level whose photos would have fewer than 32 pixels on a side is left out.
 
     Args:
         iteration: 1 ... iterations.

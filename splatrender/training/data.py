@@ -1,4 +1,4 @@
-"""Which view comes next, in which size, and on which device."""
+"""Order, size and device of the views of training."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Samples:
         self._samples: list[View] = []
 
     def next(self, factor: int) -> View:
-        """The next view of the round, reduced by `factor`."""
+        """Return the next view of the round, reduced by `factor`."""
         self._latest = None
         if factor != self._factor:  # a stage of a run needs each size once
             self._samples = []  # before the room is measured
@@ -66,7 +66,7 @@ class Samples:
 
     @property
     def current(self) -> Sequence[View]:
-        """All views, in the size that was asked for last."""
+        """All views, in the size of the latest call of `next`."""
         return self._samples
 
     def state_dict(self) -> list[int]:
@@ -78,7 +78,7 @@ class Samples:
         self._order = [int(i) for i in order]
 
     def _sent(self, index: int) -> View:
-        """A sample on the device; it stays there if there is room."""
+        """Return a view on the device; it stays there if there is room."""
         sample = self._samples[index]
         if sample.photo.device == self._device:
             return sample

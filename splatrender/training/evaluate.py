@@ -1,4 +1,4 @@
-"""How close renderings come to photos."""
+"""Scores of renderings against photos."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Evaluation:
         return sum(score.ssim for score in self.scores) / len(self.scores)
 
     def summary(self) -> dict[str, float | int | str]:
-        """What the history of a run keeps of it."""
+        """Return the entry in the history of a run."""
         return {
             "iteration": self.iteration,
             "split": self.split,

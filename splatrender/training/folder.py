@@ -1,4 +1,4 @@
-"""The output folder of a run: its layout, what is written when, and what belongs to whom.
+"""The output folder of a run: its layout, and the order in which files are written.
 
 checkpoint.pt            the state to resume from
 config.json              the options
@@ -76,7 +76,7 @@ class OutputFolder:
 
     @property
     def checkpoint(self) -> Path:
-        """The state to resume from."""
+        """Checkpoint to resume from."""
         return self.path / "checkpoint.pt"
 
     @property
@@ -86,16 +86,16 @@ class OutputFolder:
 
     @property
     def flow(self) -> Path:
-        """What the strategy did, a line for each of its reports."""
+        """Reports of the strategy, a line for each."""
         return self.path / "flow.jsonl"
 
     @property
     def overview(self) -> Path:
-        """Photo, rendering and error of a few views: to look at first."""
+        """Photo, rendering and error of a few views."""
         return self.path / "overview.png"
 
     def ply(self, iteration: int) -> Path:
-        """The splats after `iteration`."""
+        """Return the file of the splats after `iteration`."""
         return self.path / _ply(iteration)
 
     @contextmanager
@@ -109,7 +109,7 @@ class OutputFolder:
             yield
 
     def claim(self, overwrite: bool, source: Path, iterations: Iterable[int]) -> None:
-        """Make sure that a new run replaces nothing but files of an earlier one. Removes nothing.
+        """Refuse to overwrite files that are not from an earlier run; remove nothing.
 
         Args:
             overwrite: whether the results of an earlier run may be replaced.
@@ -139,7 +139,7 @@ class OutputFolder:
                 raise InputError(f"{self.path / name}: expected a folder to write to, got a file")
 
     def _check_free(self) -> None:
-        """Refuse a folder that is not empty, but for what a run left that got nowhere."""
+        """Refuse a folder that is not empty, except for a run that ended before its first step."""
         ours = self.manifest.files
         kept = sorted(file for file in ours if RESULT.fullmatch(file))
         kept = [file for file in kept if (self.path / file).exists()]
@@ -169,7 +169,7 @@ class OutputFolder:
     def begin(
         self, config: dict[str, Any], cameras: Sequence[Camera], similarity: Similarity
     ) -> None:
-        """Remove what an earlier run wrote, and write what is known at the start of this one.
+        """Remove the files of an earlier run, and write those that are known at the start.
 
         Args:
             config: the options.
@@ -184,7 +184,7 @@ class OutputFolder:
         self.write_similarity(similarity)
 
     def resume(self, iteration: int) -> None:
-        """Prepare for what comes after `iteration`."""
+        """Prepare for the iterations after `iteration`."""
         self.begun = True
         self.manifest.add(FILES)
         self.cut_reports(iteration)
@@ -194,7 +194,7 @@ class OutputFolder:
         Manifest(self.path, [*FILES, MANIFEST, *self.manifest.files]).remove_temporaries()
 
     def finished_results(self, iterations: int) -> dict[str, Any] | None:
-        """The figures of a run of that length that has ended here, if there is one."""
+        """Return the figures of a run of that length that has ended here, if there is one."""
         if not self.results.exists():
             return None
         results = read_json(self.results)
@@ -207,15 +207,15 @@ class OutputFolder:
         write_json(self.path / "config.json", options)
 
     def write_cameras(self, cameras: Sequence[Camera]) -> None:
-        """Write cameras.json, of cameras in world coordinates."""
+        """Write cameras.json, with cameras in world coordinates."""
         write_cameras_json(self.path / "cameras.json", cameras)
 
     def write_similarity(self, similarity: Similarity) -> None:
-        """Write scene.json: how the frame of training is placed in the world."""
+        """Write scene.json: the place of the training frame in the world."""
         similarity.save(self.path / "scene.json")
 
     def similarity(self) -> Similarity | None:
-        """The similarity of the run that began here, if there is one."""
+        """Return the similarity of the run that began here, if there is one."""
         path = self.path / "scene.json"
         return Similarity.load(path) if path.exists() else None
 
@@ -233,7 +233,7 @@ class OutputFolder:
             raise WriteError(self.flow, error.strerror or str(error)) from error
 
     def cut_reports(self, iteration: int) -> None:
-        """Drop the lines of flow.jsonl that came after `iteration`: they are to come again.
+        """Drop the lines of flow.jsonl after `iteration`: they will be written again.
 
         A line that was cut off when the disk was full, or the power failed, is dropped, too.
         """
@@ -265,7 +265,7 @@ def _ply(iteration: int) -> str:
 
 
 def _recognised(folder: Path) -> list[str]:
-    """Files of a run from before there were manifests; none where it is in doubt that they are.
+    """Return the files of a run from before there were manifests; none in case of doubt.
 
     A folder is one of ours if its config.json or its checkpoint says so.
     """

@@ -1,6 +1,6 @@
 """The scene that a run was trained on, to distinguish it from others: names and places of photos.
 
-Where the scene's folder is does not matter: it may have moved.
+The place of the scene's folder does not matter: it may have moved.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TOLERANCE = 1e-4  # of rotations, and of places relative to the size of the scen
 
 
 def identity_of_scene(scene: Scene, source: Path) -> dict[str, Any]:
-    """The identity of a loaded scene, for a checkpoint.
+    """Return the identity of a loaded scene, for a checkpoint.
 
     Args:
         scene: the scene.
@@ -37,7 +37,7 @@ def identity_of_scene(scene: Scene, source: Path) -> dict[str, Any]:
 
 
 def identity_of_folder(source: Path) -> dict[str, Any]:
-    """The identity of the scene in a folder, without its photos.
+    """Return the identity of the scene in a folder, without its photos.
 
     Raises:
         InputError: there is no scene, or a broken one.
@@ -48,7 +48,7 @@ def identity_of_folder(source: Path) -> dict[str, Any]:
 
 
 def difference(memory: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The way in which a scene is not that of a run.
+    """Return the difference of a scene from that of a run, in words.
 
     Args:
         memory: the run's checkpoint.
@@ -81,7 +81,7 @@ def _identity(source: Path, names: Sequence[str], viewmats: Tensor) -> dict[str,
 
 
 def _same_places(one: Tensor, two: Tensor) -> bool:
-    """Whether cameras stand in the same places and look in the same directions."""
+    """Return whether cameras have the same places and directions."""
     centers = [-(m[:, :3, :3].mT @ m[:, :3, 3:])[:, :, 0] for m in (one, two)]
     size = max(float((centers[0] - centers[0].mean(dim=0)).abs().max()), 1e-300)
     moved = float((centers[0] - centers[1]).abs().max())
@@ -90,6 +90,6 @@ def _same_places(one: Tensor, two: Tensor) -> bool:
 
 
 def _some(names: Sequence[str], others: Sequence[str]) -> str:
-    """The number of photos, and one that the other scene lacks if there is any."""
+    """Return the number of photos, and one that the other scene lacks if there is any."""
     lacking = sorted(set(names) - set(others))
     return f"{len(names)} photos such as {(lacking or list(names))[0]}"

@@ -1,4 +1,4 @@
-"""Where splats begin."""
+"""The first splats of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ SEED_OPACITY = 0.5  # seed points are surfaces: begun at 0.1, training is behind
 SEED_SCALE = 0.7  # of the distance to neighbours: splats so opaque need not overlap as much
 RANDOM_POINTS = 20_000
 RANDOM_OPACITY = 0.1  # most random points are in empty space
-RANDOM_EXTENT = 1.5  # half the side of the cube, where cameras lie within 1 of the origin
+RANDOM_EXTENT = 1.5  # half the side of the cube, cameras are within 1 of the origin
 
 
 def initial_splats(
     points: Tensor, colors: Tensor, max_splats: int, random: bool, generator: torch.Generator
 ) -> Splats:
-    """Splats of degree 0 at a scene's points, or at random ones.
+    """Return splats of degree 0 at a scene's points, or at random ones.
 
     Args:
         points: [P, 3] seed points; with P = 0 random points are used.

@@ -51,7 +51,7 @@ from splatrender.training.run import (
     TrainingOutOfMemory,
 )
 
-OVERVIEW_SECONDS = 5.0  # after which a stopped run begins no further picture
+OVERVIEW_SECONDS = 5.0  # after which a stopped run renders no further view
 
 
 def train(
@@ -64,11 +64,11 @@ def train(
 
     On a CPU the run is a function of scene and options alone: the same call gives the same bits,
     also when it was interrupted and continued. A GPU draws other random numbers; a run may be
-    continued on another device than it was begun on. Ctrl-C, SIGTERM and SIGHUP finish the step,
+    resumed on a different device. Ctrl-C, SIGTERM and SIGHUP finish the step,
     save, and export splats and overview; a second Ctrl-C ends the export.
 
     Args:
-        options: what to train, where to, and how.
+        options: scene, output folder and settings.
         scene: the scene, if it is loaded already; otherwise it is read from `options.source`.
             Rates and near plane are made for a scene of unit size, as `load_scene` returns it.
         on_step: called after every iteration with the state, to watch it.
@@ -90,8 +90,7 @@ def train(
             message says how to resume.
 
     Example:
-        >>> result = train(TrainOptions("scene", "out", iterations=500))  # doctest: +SKIP
-        >>> result.results["psnr"]  # doctest: +SKIP
+        >>> train(TrainOptions("scene", "out", iterations=500)).results["psnr"]  # doctest: +SKIP
         24.1
     """
     require_type("options", options, TrainOptions)
@@ -179,7 +178,7 @@ def _train(
 
 
 def _begin(run: Run, folder: OutputFolder) -> None:
-    """Put this run in the place of an earlier one, now that it is known to work."""
+    """Replace the files of an earlier run, after the first step of this one."""
     scene = run.scene
     cameras = [scene.similarity.invert(view.camera) for view in [*scene.test, *scene.train]]
     config = {**run.options.as_json(), "backend": run.device.type}
@@ -187,20 +186,20 @@ def _begin(run: Run, folder: OutputFolder) -> None:
 
 
 def _kept(folder: OutputFolder) -> str:
-    """What is left of the run, in words."""
+    """Return the remains of a run, in words."""
     if folder.begun and folder.checkpoint.exists():
         return f"the last checkpoint is kept in {folder.checkpoint}"
     return "no checkpoint was written yet"
 
 
 def _resume(options: TrainOptions) -> str:
-    """The way to resume, in words."""
+    """Return the way to resume, in words."""
     without = " without --overwrite (overwrite=True)" if options.overwrite else ""
     return f"give the same command{without} to resume"
 
 
 def _earlier_state(options: TrainOptions, folder: OutputFolder) -> dict[str, Any] | None:
-    """The checkpoint to continue from, if there is one."""
+    """Return the checkpoint to continue from, if there is one."""
     if options.overwrite or not folder.checkpoint.exists():
         return None
     if options.resume == "never":
@@ -216,7 +215,7 @@ def _earlier_state(options: TrainOptions, folder: OutputFolder) -> dict[str, Any
 def _finished(
     options: TrainOptions, folder: OutputFolder, memory: dict[str, Any], scene: Scene | None
 ) -> dict[str, Any] | None:
-    """The figures of the run in the folder if it has ended and was of this scene."""
+    """Return the figures of the run in the folder if it has ended and was of this scene."""
     if memory["iteration"] != options.iterations:
         return None
     results = folder.finished_results(options.iterations)
@@ -245,7 +244,7 @@ def _check_scene(
 
 
 def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], None] | None) -> None:
-    """Steps until the end or until a signal."""
+    """Take steps until the end or until a signal."""
     options, state = run.options, run.state
 
     def words() -> str:
@@ -277,7 +276,7 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
 
 
 def _stop(run: Run, folder: OutputFolder, received: signal.Signals) -> Interrupted:
-    """Save the run, and leave something to look at; another signal ends that."""
+    """Save the run, and export splats and an overview; another signal ends the export."""
     iteration = run.state.iteration
     save_checkpoint(folder.checkpoint, run.state_dict())
     saved = f"{received.name}: saved {folder.checkpoint} after iteration {iteration} of "
@@ -294,7 +293,7 @@ def _stop(run: Run, folder: OutputFolder, received: signal.Signals) -> Interrupt
 
 
 def _write_overview(run: Run, folder: OutputFolder) -> None:
-    """Write overview.png of a run that was stopped, as much of it as takes seconds."""
+    """Write overview.png of a run that was stopped, within a few seconds."""
     views, _ = _judged(run.scene)
     overview, start = Overview(len(views)), time.monotonic()
     with torch.no_grad():
@@ -306,7 +305,7 @@ def _write_overview(run: Run, folder: OutputFolder) -> None:
 
 
 def _step(run: Run, folder: OutputFolder) -> StepReport | None:
-    """One step; when memory is not enough, the run is saved first."""
+    """Take one step; save the run when memory is not enough."""
     try:
         return run.step()
     except (RuntimeError, MemoryError) as error:
@@ -323,7 +322,7 @@ def _step(run: Run, folder: OutputFolder) -> StepReport | None:
 
 
 def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOfMemory:
-    """Save what can be saved, and say what to do."""
+    """Save the run if it is intact, and return the error with advice."""
     state, camera = run.state, run.scene.train[0].camera
     if run.device.type == "cuda":
         torch.cuda.empty_cache()
@@ -342,7 +341,7 @@ def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOf
 
 
 def _at_milestones(run: Run, folder: OutputFolder, progress: Progress) -> None:
-    """Evaluate, export and save where the options ask for it between start and end."""
+    """Evaluate, export and save at the iterations of the options between start and end."""
     options, iteration = run.options, run.state.iteration
     if iteration == options.iterations:
         return
@@ -357,7 +356,7 @@ def _at_milestones(run: Run, folder: OutputFolder, progress: Progress) -> None:
 
 
 def _evaluate(run: Run, pictures: Pictures | None = None) -> Evaluation:
-    """Scores of the test views, or of the training views where there are none."""
+    """Return scores of the test views, or of the training views if there are none."""
     views, split = _judged(run.scene)
     on_picture = pictures.add if pictures else None
     return evaluate(views, run.picture, run.state.iteration, split, on_picture)

@@ -1,4 +1,4 @@
-"""What a training run is told, checked before anything is loaded."""
+"""Options of a training run, checked before anything is loaded."""
 
 from __future__ import annotations
 
@@ -49,24 +49,24 @@ class TrainOptions:
     Attributes:
         source: scene folder.
         model: output folder.
-        resolution: how photos are reduced on loading: 1, 2, 4, 8 divide the size, a larger number
+        resolution: reduction of photos on loading: 1, 2, 4, 8 divide the size, a larger number
             is a width [px], -1 makes the longest side at most 800 px (see `load_scene`).
         images: folder of the photos within `source`.
         iterations: number of optimizer steps; every schedule is proportional to it.
-        max_splats: budget.
-        strategy: how splats are born and die, a name in `splatrender.flow.STRATEGIES`.
-        price: what a splat costs, for strategy wfr: births must gain and deaths cost more and less
-            than that, in squared error 1/2 Σ |r|² of a view at full size; None leaves the number of
+        max_splats: maximum number of splats.
+        strategy: rule of births and deaths, a name in `splatrender.flow.STRATEGIES`.
+        price: price of a splat, for strategy wfr: births must gain more and deaths cost less than
+            that, in squared error 1/2 Σ |r|² of a view at full size; None leaves the number of
             splats to `max_splats`.
-        transport: what moves splats: "adam"; "wasserstein", the mass-preconditioned flow; or
-            "wasserstein-scaled", that with time scales for each splat (see
-            `training.wasserstein`).
-        seed: of all randomness of the run.
+        transport: rule by which splats move: "adam"; "wasserstein", the mass-preconditioned flow;
+            or "wasserstein-scaled", that with time scales for each splat (see
+            `splatrender.flow.transports.wasserstein`).
+        seed: random seed.
         eval: hold test views out.
-        holdout: every how many views one is held out.
+        holdout: interval of the views that are held out.
         sh_degree: highest degree of the spherical harmonics, 0 to 3.
-        test_iterations: when to evaluate besides the end.
-        save_iterations: when to write a .ply besides the end.
+        test_iterations: iterations of further evaluations.
+        save_iterations: iterations after which further .ply files are written.
         checkpoint_interval: iterations between checkpoints; 0 for none before the end.
         masks: folder of masks within `source`; None for none.
         background: colour behind the splats: "black", "white", "r,g,b" in [0, 1] or three
@@ -74,7 +74,7 @@ class TrainOptions:
         antialiased: compensate opacity of splats smaller than a pixel.
         random_init: start from random points although the scene has some.
         backend: "cpu", "cuda", or "auto" for CUDA where it works.
-        threads: CPU threads, 0 for torch's default.
+        threads: number of CPU threads, 0 for torch's default.
         resume: "auto" continues an interrupted run in `model`, "never" refuses to.
         overwrite: start anew in `model`, and remove what an earlier run wrote there after the first
             step of this one; files that no run wrote stay.
@@ -168,7 +168,7 @@ class TrainOptions:
         return Path(self.model)
 
     def as_json(self) -> dict[str, Any]:
-        """All options as plain values, for config.json and for checkpoints."""
+        """Return all options as plain values, for config.json and for checkpoints."""
         values = asdict(self)
         values["source"], values["model"] = str(self.source), str(self.model)
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
@@ -197,7 +197,7 @@ class TrainOptions:
 
 
 def _color(value: str | Sequence[float] | None) -> tuple[float, ...] | None:
-    """A background as three numbers in [0, 1], or None."""
+    """Return a background as three numbers in [0, 1], or None."""
     if value is None:
         return None
     expected = "background: expected black, white or three numbers r,g,b in [0, 1]"

@@ -1,4 +1,4 @@
-"""Results of a run: the figures, pictures beside their photos, an overview to look at first."""
+"""Results of a run: figures, renderings beside their photos, and an overview."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OVERVIEW_WIDTH = 640  # px of one picture in the overview
 
 @dataclass(frozen=True)
 class TrainResult:
-    """What came out of a run.
+    """Result of a run.
 
     Attributes:
         model: the output folder.
@@ -85,7 +85,7 @@ class Overview:
         self._rows.append(comparison(photo, image, f"rendering of {view.name}"))
 
     def write(self, path: Path) -> None:
-        """Write the picture, if it has a view.
+        """Write the image, if it has a view.
 
         Args:
             path: .png to write.
@@ -95,7 +95,7 @@ class Overview:
 
 
 class Pictures:
-    """Writes renderings beside their photos, and some of them into an overview.
+    """Writer of renderings beside their photos, and of some of them in an overview.
 
     Args:
         folder: where.
@@ -130,7 +130,7 @@ class Pictures:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far [MiB]; 0 where the system does not tell."""
+    """Return the peak resident memory of this process [MiB]; 0 where the system has no figure."""
     try:
         import resource
     except ImportError:  # Windows
@@ -140,5 +140,5 @@ def peak_memory_mb() -> float:
 
 
 def peak_device_memory_mb(device: torch.device) -> float:
-    """Most memory of a GPU that tensors took at one time so far [MiB]; 0 for a CPU."""
+    """Return the peak memory of tensors on a GPU [MiB]; 0 for a CPU."""
     return torch.cuda.max_memory_allocated(device) / 2**20 if device.type == "cuda" else 0.0

@@ -1,4 +1,4 @@
-"""One training run: its state in memory and in a checkpoint, and a single step of it."""
+"""A training run: its state in memory and in a checkpoint, and a single step of it."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class TrainingDiverged(RuntimeError):  # noqa: N818, an event like KeyboardInter
 
 
 class TrainingOutOfMemory(torch.OutOfMemoryError):
-    """Memory was not enough for a step; the message says what to lower and what was saved."""
+    """Memory was not enough for a step; the message names what to lower and what was saved."""
 
 
 class TrainingDeviceFault(RuntimeError):  # noqa: N818, as above

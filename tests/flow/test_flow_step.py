@@ -33,7 +33,7 @@ TARGET = torch.stack([(5 * POINTS[:, 0]).sin(), POINTS[:, 1].square()], dim=1)
 
 
 def loss(measure: SplatMeasure) -> Tensor:
-    """A least-squares loss; the flow sees only its value and gradient."""
+    """Return a least-squares loss; the flow sees only its value and gradient."""
     return 0.5 * (evaluate(measure, POINTS).value - TARGET).square().mean(dim=0).sum()
 
 

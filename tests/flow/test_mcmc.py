@@ -23,7 +23,7 @@ def logit(opacity: float) -> float:
 
 
 def make_state(count: int = 40, seed: int = 0, dead: int = 0) -> TrainState:
-    """A state in the middle of a run: moments and step counts are not zero."""
+    """Return a state in the middle of a run: moments and step counts are not zero."""
     splats = Splats.random(count, seed=seed, degree=1)
     splats.opacity_logits.fill_(logit(0.5))
     splats.opacity_logits[:dead] = logit(0.001)

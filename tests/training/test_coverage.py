@@ -25,7 +25,7 @@ def scene() -> Scene:
 
 
 def turned_away(scene: Scene, index: int) -> Scene:
-    """The scene with one training view that looks the other way."""
+    """Return the scene with one training view that looks the other way."""
     views = list(scene.train)
     view = views[index]
     eye = view.camera.center

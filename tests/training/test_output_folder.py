@@ -47,7 +47,7 @@ def scene() -> Scene:
 
 @pytest.fixture
 def short(scene: Scene, tmp_path: Path) -> Path:
-    """The folder of a run that has ended."""
+    """Return the folder of a run that has ended."""
     train(options(tmp_path / "out", iterations=3), scene)
     return tmp_path / "out"
 

@@ -27,7 +27,7 @@ VIEWS = "adc/views"  # how many
 
 
 class ADC(Strategy):
-    """Clone what is small and split what is large where the gradient in the picture is large.
+    """Cloning of small splats and splitting of large ones with large gradients in the image.
 
     Before half of the run, every 100 iterations, splats whose mean gradient of the loss in their
     place in the picture (in units of half a picture) exceeds 0.0002 are cloned if their largest
@@ -71,7 +71,7 @@ class ADC(Strategy):
 
     @torch.no_grad()
     def after_backward(self, state: TrainState) -> None:
-        """Collect gradients in the picture."""
+        """Collect gradients in the image."""
         prints = state.footprints
         slope = None if prints is None else prints.slope(self.absgrad)
         if prints is None or slope is None or state.iteration >= self.last:
@@ -108,7 +108,7 @@ class ADC(Strategy):
         return report
 
     def _densify(self, state: TrainState, extent: float) -> int:
-        """Clone and split; returns how many splats there are more."""
+        """Clone and split; return the number of new splats."""
         gradient = state.rows[GRADIENT] / state.rows[VIEWS].clamp(min=1)
         room = self.max_splats - len(state)
         parents = (gradient >= self.threshold).nonzero()[:, 0]
@@ -131,7 +131,7 @@ class ADC(Strategy):
         return Splats(means, family.quats, log_scales, family.opacity_logits, family.sh)
 
     def _prune(self, state: TrainState, extent: float) -> int:
-        """Remove what is faint or too big; returns how many."""
+        """Remove faint and too large splats; return their number."""
         gone = state.splats.opacities < self.faint
         if self.prune_large and state.iteration > self.reset:
             gone |= state.splats.scales.amax(dim=1) > self.big_in_world * extent
@@ -144,7 +144,7 @@ class ADC(Strategy):
 
 
 def scene_extent(state: TrainState) -> float:
-    """1.1 times the largest distance of a camera from the mean of all, strays left out."""
+    """Return 1.1 times the largest distance of a camera from the mean of all, without strays."""
     return camera_extent(torch.stack([view.camera.center for view in state.views])).length
 
 

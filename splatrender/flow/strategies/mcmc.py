@@ -32,7 +32,7 @@ class MCMC(Strategy):
     Every 100 iterations between 500 and 85 % of the run (fewer in short runs), splats with
     o <= 0.005 move onto live splats drawn with probability proportional to opacity, and the
     number of splats grows by 5 % up to the budget. The twins share opacity and covariance such
-    that the picture keeps (`shared`). In every iteration means receive noise
+    that the image stays (`shared`). In every iteration means receive noise
     λ · 5·10⁵ · sigmoid(100 (0.005 - o)) Σ η, and mean opacity and scale weigh 0.01 in the loss.
 
     Adam moves only splats that its view sees, so a splat that no view sees would never fade:
@@ -87,7 +87,7 @@ class MCMC(Strategy):
         self._window_start = int(state["window_start"])
 
     def _unseen(self, state: TrainState) -> Tensor:
-        """[N] bool: splats that no view saw in the last complete round of views.
+        """Return [N] bool: splats that no view saw in the last complete round of views.
 
         `steps` counts the iterations that saw a splat; one that has not moved in two epochs of
         views (any window of two contains a complete shuffled round) is invisible from everywhere.
@@ -104,7 +104,7 @@ class MCMC(Strategy):
         return state.rows["mcmc/unseen"]
 
     def _relocate(self, state: TrainState, unseen: Tensor) -> int:
-        """Move dead splats onto live ones; returns how many."""
+        """Move dead splats onto live ones; return their number."""
         opacities = state.splats.opacities
         dead_mask = (opacities <= DEAD_OPACITY) | unseen
         dead = dead_mask.nonzero()[:, 0]
@@ -117,7 +117,7 @@ class MCMC(Strategy):
         return len(dead)
 
     def _grow(self, state: TrainState) -> int:
-        """Add 5 % more splats within the budget; returns how many."""
+        """Add 5 % more splats within the budget; return their number."""
         count = len(state)
         born = min(self.max_splats, int((1 + self.growth) * count)) - count
         if born <= 0:
@@ -148,7 +148,7 @@ def regularise(state: TrainState, opacity_weight: float, scale_weight: float) ->
 
 
 def diffuse(state: TrainState, noise: float) -> None:
-    """means += λ · noise · sigmoid(100 (0.005 - o)) Σ η, for o < 0.09: faint splats explore.
+    """Add noise: means += λ · noise · sigmoid(100 (0.005 - o)) Σ η, for o < 0.09.
 
     Args:
         state: the run; its splats are changed in place.
@@ -169,7 +169,7 @@ def diffuse(state: TrainState, noise: float) -> None:
 def _noise(
     generator: torch.Generator, strength: float, opacities: Tensor, quats: Tensor, logs: Tensor
 ) -> Tensor:
-    """[M, 3] for M splats of opacities [M], quaternions [M, 4] and log scales [M, 3]."""
+    """Return [M, 3] for M splats of opacities [M], quaternions [M, 4] and log scales [M, 3]."""
     eta = torch.randn(len(quats), 3, generator=generator, device=quats.device)
     gate = torch.sigmoid(NOISE_SHARPNESS * (DEAD_OPACITY - opacities))
     gate.masked_fill_(opacities >= NOISE_NEGLIGIBLE, 0)
@@ -181,7 +181,7 @@ def _noise(
 
 
 def shared(opacities: Tensor, sharers: Tensor) -> tuple[Tensor, Tensor]:
-    """Opacity and scale factor of N twins that together look like one splat.
+    """Return opacity and scale factor of N twins that together look like one splat.
 
     o' = 1 - (1 - o)^(1/N),    s' = s o / Σ_{j=1}^{N} C(N, j) (-1)^(j+1) o'^j / √j
 
@@ -213,7 +213,7 @@ def shared(opacities: Tensor, sharers: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _signed_binomials(device: torch.device) -> Tensor:
-    """[52, 51] table of C(N, j) (-1)^(j+1) by N and j - 1, in float64 (exact below 2^53)."""
+    """Return [52, 51] C(N, j) (-1)^(j+1) by N and j - 1, in float64 (exact below 2^53)."""
     table = torch.zeros(MAX_SHARERS + 1, MAX_SHARERS + 1, dtype=torch.float64)
     table[:, 0] = 1
     for n in range(1, MAX_SHARERS + 1):
@@ -223,7 +223,7 @@ def _signed_binomials(device: torch.device) -> Tensor:
 
 
 def _divide(state: TrainState, weights: Tensor, count: int) -> tuple[Tensor, Splats]:
-    """Draw `count` parents by weight, shrink them in place; returns their ids and the twins."""
+    """Draw `count` parents by weight, shrink them in place; return their ids and the twins."""
     chosen = draw(weights, count, state.generator)
     parents, inverse, repeats = chosen.unique(return_inverse=True, return_counts=True)
     family = state.splats.detach().index(parents)
@@ -236,7 +236,7 @@ def _divide(state: TrainState, weights: Tensor, count: int) -> tuple[Tensor, Spl
 
 
 def _mark_new(state: TrainState, ids: Tensor) -> None:
-    """Newborn splats have not been looked for yet, so they are not unseen."""
+    """Mark newborn splats as seen: no view has been searched for them yet."""
     state.rows["mcmc/unseen"][ids] = False
     state.rows["mcmc/steps"][ids] = -1
 

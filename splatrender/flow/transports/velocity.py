@@ -32,19 +32,19 @@ class Velocity:
     factors: Tensor
 
     def power(self, mass: Tensor) -> Tensor:
-        """−dF/dt along the velocity, Σ m |∇V|²: what a step decreases F by at first order."""
+        """Return −dF/dt along the velocity, Σ m |∇V|²: the decrease of F at first order."""
         squares = [t.square().reshape(len(mass), -1).sum(dim=1) for t in self.parts()]
         return (mass * sum(squares)).sum()
 
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three tensors."""
+        """Return the three tensors."""
         return self.weights, self.means, self.factors
 
 
 def wasserstein_velocity(
     mass: Tensor, grad_weights: Tensor, grad_means: Tensor, grad_factors: Tensor
 ) -> Velocity:
-    """Autograd's gradients of F divided by −m.
+    """Divide autograd's gradients of F by −m.
 
     Args:
         mass: [k] m; splats without mass get no velocity.
@@ -64,7 +64,7 @@ def wasserstein_velocity(
 
 
 def splitting_matrix(factors: Tensor, velocity: Tensor) -> Tensor:
-    """[k, d, d] S = E_ρ[∇²φ] = 2 ∂V/∂Σ for a Gaussian parent, from Ȧ = −S A; symmetric.
+    """Return [k, d, d] S = E_ρ[∇²φ] = 2 ∂V/∂Σ for a Gaussian parent: Ȧ = −S A.
 
     Args:
         factors: [k, d, d] A.
@@ -75,14 +75,14 @@ def splitting_matrix(factors: Tensor, velocity: Tensor) -> Tensor:
 
 
 def euclidean_retraction(factors: Tensor, velocity: Tensor, step: float) -> Tensor:
-    """[k, d, d] A + η Ȧ: straight on, which may pass through singular factors."""
+    """Return [k, d, d] A + η Ȧ, which may pass through singular factors."""
     return factors + step * velocity
 
 
 def bures_wasserstein_retraction(
     factors: Tensor, splitting: Tensor, step: float, exponential: bool = True
 ) -> Tensor:
-    """A ← exp(−η S) A, or (I − η S) A to first order; the former keeps A invertible.
+    """Return exp(−η S) A, which stays invertible, or (I − η S) A to first order.
 
     Args:
         factors: [k, d, d] A.
@@ -105,7 +105,7 @@ def entropic_noise(
     generator: torch.Generator | None = None,
     factors: Tensor | None = None,
 ) -> Tensor:
-    """Noise of the flow of F + τ · entropy: b + √(2 η τ) ξ, or b + √(2 η τ) A ξ.
+    """Add the noise of the flow of F + τ · entropy: b + √(2 η τ) ξ, or b + √(2 η τ) A ξ.
 
     Args:
         means: [k, d] b.

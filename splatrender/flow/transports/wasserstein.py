@@ -1,4 +1,4 @@
-"""Steps of the Wasserstein–Fisher–Rao flow itself on the splats that a view saw.
+"""Steps of Wasserstein transport and Fisher–Rao reaction on the splats that a view saw.
 
 Legend: m = -ln(1 - o) optical mass, b mean, A = R diag(s) factor, c harmonics, ω turn about the
 splat's own axes, L the training loss.
@@ -64,7 +64,7 @@ class WassersteinOptimizer(Optimizer):
     I = (s_i² - s_j²)² / (s_i² + s_j²). Velocities of transport are smoothed as Adam smooths
     gradients. Not time steps are given but lengths, view by view:
 
-    - plain: the root mean square of (ḃ, ṡ, ω̇) over the mass of the splats in the picture becomes
+    - plain: the root mean square of (ḃ, ṡ, ω̇) over the mass of the splats in the image becomes
       a tenth of the step size of the means, that of ċ the step size of the constant harmonic, and
       that of d ln m/dt three tenths of the step size of the opacities.
     - scaled: every splat has two scales of its own, the running root mean squares of ḃ and of
@@ -75,7 +75,7 @@ class WassersteinOptimizer(Optimizer):
 
     Args:
         rates: step sizes.
-        scaled: which form.
+        scaled: whether each splat has its own scales.
     """
 
     def __init__(self, rates: LearningRates, scaled: bool) -> None:
