@@ -1,6 +1,7 @@
 """The flow of a measure of splats: transport, reaction, births and deaths."""
 
 from splatrender._moved import renamed
+from splatrender.flow.memory import Moments, TransportMemory
 from splatrender.flow.state import SeenFootprints, TrainState
 from splatrender.flow.strategies.adc import ADC, AbsADC
 from splatrender.flow.strategies.base import (
@@ -13,7 +14,6 @@ from splatrender.flow.strategies.base import (
 from splatrender.flow.strategies.exchange import ExchangeConfig, ExchangeStrategy
 from splatrender.flow.strategies.mcmc import MCMC
 from splatrender.flow.strategies.report import ExchangeReport
-from splatrender.flow.transports.memory import Moments, TransportMemory
 
 __all__ = [
     "ADC",

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from splatrender._moved import renamed_attribute
-from splatrender.flow.transports.memory import Moments, TransportMemory
+from splatrender.flow.memory import Moments, TransportMemory
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.ordering import morton_order

@@ -19,9 +19,9 @@ from splatrender.flow import (
     TrainState,
     create_strategy,
 )
+from splatrender.flow.memory import TransportMemory
 from splatrender.flow.schedules import downscale_at, sh_degree_at
 from splatrender.flow.step import Flow
-from splatrender.flow.transports.memory import TransportMemory
 from splatrender.flow.transports.wasserstein import create_optimizer, memory_from_moments
 from splatrender.model import Splats
 from splatrender.model.camera import Camera

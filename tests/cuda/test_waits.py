@@ -80,9 +80,9 @@ WAITING = {
     "allclose", "repeat_interleave", "synchronize", "tensor", "as_tensor", "from_numpy", "quantile",
 }  # fmt: skip
 FILES = {
-    "flow": "birth_death line_search state",
+    "flow": "birth_death line_search memory state",
     "flow/strategies": "adc base exchange mcmc report",
-    "flow/transports": "adam memory wasserstein",
+    "flow/transports": "adam wasserstein",
     "flow/views": "footprints neighbourhood objective probes sweep",
     "model": "draws quaternions splitting",
     "operators": "adam bin blend flow_statistics loss project render shade",

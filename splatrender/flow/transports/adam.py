@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from splatrender.flow.memory import TransportMemory
 from splatrender.flow.schedules import LearningRates, exponential
 from splatrender.flow.state import TrainState
-from splatrender.flow.transports.memory import TransportMemory
 from splatrender.model import Splats
 from splatrender.operators.adam import adam_step
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from splatrender.flow.memory import Moments, TransportMemory
 from splatrender.flow.reaction import fisher_rao_step, mean_potential
 from splatrender.flow.schedules import LearningRates
 from splatrender.flow.state import TrainState
-from splatrender.flow.step import Flow
 from splatrender.flow.transports.adam import BETAS, EPSILON, Optimizer
-from splatrender.flow.transports.memory import Moments, TransportMemory
 from splatrender.model import Splats
 from splatrender.model.quaternions import slope_of_turns, turned
 
@@ -81,7 +80,6 @@ class WassersteinOptimizer(Optimizer):
     def __init__(self, rates: LearningRates, scaled: bool) -> None:
         super().__init__(rates)
         self.scaled = scaled
-        self._flow: Flow[_Slope] = Flow(self._transport_all, self._react)
 
     def memory(self, splats: Splats) -> TransportMemory:
         """Return the memory before the first step."""
@@ -114,7 +112,7 @@ class WassersteinOptimizer(Optimizer):
                     getattr(state.splats, name).grad = None
                 super().step(state, visible)  # colours and masses
                 return
-            self._flow.step(_Slope(state, rows, seen, slopes, mass))
+            self._react(self._transport_all(_Slope(state, rows, seen, slopes, mass)))
             state.steps[rows] += 1
         for _, parameter in state.splats.items():
             parameter.grad = None
