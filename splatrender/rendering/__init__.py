@@ -1,8 +1,8 @@
-"""From trained splats to pictures: the views of the photos, camera paths, videos.
+"""Rendering of trained splats: the views of the photos, camera paths, videos.
 
-trained.open_model  splats and what is known of their training
-job.render_model    which cameras, and their pictures
-frames.FrameFolder  pictures, photos and depths as numbered files
+trained.open_model  splats and the known facts of their training
+job.render_model    images of the cameras of a job
+frames.FrameFolder  images, photos and depths as numbered files
 """
 
 from splatrender.rendering.job import RenderJob, render_model

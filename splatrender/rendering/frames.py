@@ -1,4 +1,4 @@
-"""Pictures of a row of cameras as numbered files: renders, photos, and depth."""
+"""Images of a sequence of cameras as numbered files: renders, photos, and depth."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS = ("renders", "gt", "depth")
 
 
 class FrameFolder:
-    """Writes `{renders,gt,depth}/00000.png`, depth also as `.npy` with a `depth.json`.
+    """Writer of `{renders,gt,depth}/00000.png`, depth also as `.npy` with a `depth.json`.
 
     Depth is camera z of the blended splats (`Rendering.depth`), in lengths of the world: of
     cameras.json and of COLMAP's model.
@@ -44,11 +44,11 @@ class FrameFolder:
         """Write the next frame.
 
         Args:
-            rendering: of one camera.
-            photo: uint8 [H, W, 3] that goes beside it, if there is one.
+            rendering: rendering of one camera.
+            photo: uint8 [H, W, 3] to write beside it, if there is one.
 
         Returns:
-            The picture as uint8 [H, W, 3].
+            The image as uint8 [H, W, 3].
         """
         name = f"{self._count:05d}"
         kinds = ("renders",) if photo is None else ("renders", "gt")

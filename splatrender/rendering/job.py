@@ -1,4 +1,4 @@
-"""A render job: which cameras, and their pictures."""
+"""A render job: its cameras, and the images that it writes."""
 
 from __future__ import annotations
 
@@ -40,26 +40,26 @@ SMALL = 0.6  # of the size of training: pictures below lose 1 dB and more
 
 @dataclass(frozen=True)
 class RenderJob:
-    """A job: the model, the cameras, and the pictures wanted.
+    """A job: the model, the cameras, and the requested images.
 
     Attributes:
         model: folder that training wrote, or a 3DGS .ply file.
         source: scene folder; None for the one in the model's config.json.
-        iteration: which saved splats; None for the latest.
+        iteration: iteration of the saved splats; None for the latest.
         views: "test", "train", "both" or "none"; None for "test" unless there is a path.
         path: "none", "orbit", "interpolate" or a JSON file of cameras.
-        frames: of the path; None for 120, or for all cameras of a file.
-        fps: frames a second of the video.
-        resolution: of photos, as of `load_scene`; None for that of training. A path's frames are
-            reduced alike.
-        width, height: of a path's frames [px]; one follows from the other.
+        frames: number of frames of the path; None for 120, or for all cameras of a file.
+        fps: frames per second of the video.
+        resolution: resolution of photos, see `load_scene`; None for that of training. Frames of a
+            path are reduced alike.
+        width, height: size of a path's frames [px]; one follows from the other.
         depth: also write depth, in colours and as values [length of the world].
         background: RGB in [0, 1]; None for that of training, or black.
         video: write videos; None for "if the encoder is installed".
         output: folder to write to; None for the model's.
         backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: CPU threads; 0 for torch's default.
-        quiet: print nothing but warnings.
+        quiet: print only warnings.
 
     Raises:
         InputError: a size, a number of frames or fps is out of range.
@@ -100,7 +100,7 @@ class RenderJob:
 
 
 def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
-    """Render what a job asks for, and write it.
+    """Render the images of a job, and write them.
 
     Views go to `<output>/{test,train}/ours_N/{renders,gt,depth}/00000.png`, a path to
     `<output>/paths/<name>_N/{renders,depth}/00000.png` and `<output>/paths/<name>_N.mp4`; depth
@@ -118,7 +118,7 @@ def render_model(job: RenderJob) -> dict[str, list[ViewScore]]:
     Raises:
         InputError: the model, the scene or the path is missing or unusable, or the backend that
             was asked for is not there.
-        torch.OutOfMemoryError: memory is not enough for a picture of this size.
+        torch.OutOfMemoryError: memory is not enough for an image of this size.
 
     Example:
         >>> render_model(RenderJob("output/fox", path="orbit"))  # doctest: +SKIP
@@ -194,7 +194,7 @@ def _render_views(
 
 
 def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> None:
-    """Render a camera path, frame after frame, into pictures and a video."""
+    """Render a camera path, frame after frame, into images and a video."""
     cameras, name = _path_cameras(job, model, path)
     cameras = [_resized(camera, job) for camera in cameras]
     _warn_of_size(cameras, model)
@@ -225,7 +225,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
 
 
 def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camera], str]:
-    """The cameras of a path, in the world, and its name."""
+    """Return the cameras of a path, in the world, and its name."""
     if path not in ("orbit", "interpolate"):
         if Path(path).suffix.lower() != ".json":
             raise InputError(
@@ -254,12 +254,12 @@ def _path_cameras(job: RenderJob, model: Trained, path: str) -> tuple[list[Camer
 
 
 def _natural(name: str) -> list[tuple[str, int]]:
-    """Key that sorts names as they count: 2 before 10."""
+    """Return a key that sorts numbers in names by value: 2 before 10."""
     return [(text, int(number or 0)) for text, number in re.findall(r"(\D*)(\d*)", name)]
 
 
 def _resized(camera: Camera, job: RenderJob) -> Camera:
-    """The camera with the frame size that was asked for."""
+    """Return the camera with the requested frame size."""
     width, height = camera.width, camera.height
     if job.width or job.height:
         across = job.width or max(1, round(width * job.height / height))  # type: ignore[operator]
@@ -288,7 +288,7 @@ def _resized(camera: Camera, job: RenderJob) -> Camera:
 
 
 def _warn_of_size(cameras: Sequence[Camera], model: Trained) -> None:
-    """Report pictures that are so much smaller than the photos that splats look too large."""
+    """Report images that are much smaller than the photos, in which splats look too large."""
     if not model.cameras or model.config.get("antialiased"):
         return
     focal = {camera.name: camera.fx for camera in model.cameras}
@@ -308,7 +308,7 @@ def _warn_of_size(cameras: Sequence[Camera], model: Trained) -> None:
 
 
 def _warn_of_empty(frames: FrameFolder, cameras: Sequence[Camera], model: Trained) -> None:
-    """Report pictures without splats: as a rule, splats and cameras are in two frames."""
+    """Report images without splats: as a rule, splats and cameras are in two frames."""
     if frames.empty:
         places = model.splats.means.median(dim=0).values.tolist()
         stands = torch.stack([camera.center for camera in cameras]).median(dim=0).values.tolist()
@@ -322,7 +322,7 @@ def _warn_of_empty(frames: FrameFolder, cameras: Sequence[Camera], model: Traine
 
 
 def _similarity(model: Trained) -> Similarity:
-    """World to the unit frame in which the renderer's near plane makes sense."""
+    """Return the map from the world to the frame of unit size, that of the near plane."""
     if model.similarity is not None:
         return model.similarity
     if model.cameras:
@@ -333,7 +333,7 @@ def _similarity(model: Trained) -> Similarity:
 
 
 def _ball(splats: Splats) -> tuple[Tensor, float]:
-    """A ball that holds most splats: their places, and at least one of them with its skirts."""
+    """Return a ball that holds most centres, and at least one splat up to 3 sigma."""
     center, radius = trajectories.bounding_sphere(splats.means)
     return center, max(radius, 3 * float(splats.scales.amax(dim=1).median()))
 
@@ -341,7 +341,7 @@ def _ball(splats: Splats) -> tuple[Tensor, float]:
 def _drawer(
     job: RenderJob, model: Trained, similarity: Similarity
 ) -> Callable[[Camera], Rendering]:
-    """A function that renders the splats from a camera of the frame inside."""
+    """Return a function that renders the splats from a camera of the frame inside."""
     device = choose_device(job.backend)
     splats = similarity.apply(model.splats).to(device, torch.float32)
     color = job.background

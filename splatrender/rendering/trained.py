@@ -23,15 +23,15 @@ from splatrender.scenes.similarity import Similarity
 
 @dataclass(frozen=True)
 class Trained:
-    """Trained splats and what is known of their training.
+    """Trained splats and the known facts of their training.
 
     Attributes:
         splats: in world coordinates.
-        label: of the iteration, for names of folders: "7000", or the name of a .ply file.
-        folder: where pictures go unless told otherwise.
-        cameras: of the photos, in the world; empty if unknown.
-        config: options of the training; empty if unknown.
-        similarity: from the world to the frame of training; None if unknown.
+        label: label of the iteration in names of folders: "7000", or the name of a .ply file.
+        folder: default folder of images.
+        cameras: cameras of the photos, in the world; empty if unknown.
+        config: options of training; empty if unknown.
+        similarity: map from the world to the frame of training; None if unknown.
     """
 
     splats: Splats
@@ -49,10 +49,10 @@ def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> T
         model: folder with `point_cloud/iteration_N/point_cloud.ply`, or, of a run that was
             interrupted before it wrote one, `checkpoint.pt` and `scene.json`; or a .ply file; a
             file that is in such a folder brings the folder's cameras with it.
-        iteration: which N of a folder; None for the latest.
+        iteration: N of a folder; None for the latest.
 
     Returns:
-        The splats and what is known of their training.
+        The splats and the known facts of their training.
 
     Raises:
         InputError: nothing is there, or not this iteration.
@@ -88,7 +88,7 @@ def open_model(model: str | os.PathLike[str], iteration: int | None = None) -> T
 
 
 def _choose(folder: Path, iteration: int | None) -> tuple[Path | None, str]:
-    """The .ply file of an iteration, None for the checkpoint, and its label."""
+    """Return the .ply file of an iteration, None for the checkpoint, and its label."""
     saved = {}
     for file in folder.glob("point_cloud/iteration_*/point_cloud.ply"):
         number = file.parent.name.removeprefix("iteration_")
@@ -112,7 +112,7 @@ def _choose(folder: Path, iteration: int | None) -> tuple[Path | None, str]:
 def _from_checkpoint(
     folder: Path, similarity: Similarity | None, iteration: int | None
 ) -> tuple[Splats, str]:
-    """Splats in the world, and their iteration, of a run without a .ply file."""
+    """Read splats in the world, and their iteration, of a run without a .ply file."""
     if similarity is None:
         raise InputError(
             f"{folder}: expected scene.json beside checkpoint.pt, which has no .ply yet; got "
@@ -146,7 +146,7 @@ def _is_color(value: Any) -> bool:
     )
 
 
-# Options of training that rendering uses: whether a value will do, and what is expected.
+# Options of training that rendering uses: the check of a value, and the expected kind.
 _OPTIONS = {
     "source": (lambda value: isinstance(value, str), "a folder's name"),
     "resolution": (_is_integer, "a whole number"),
@@ -163,7 +163,7 @@ _OPTIONS = {
 
 
 def _read_config(path: Path) -> dict[str, Any]:
-    """Options of training, of the kinds that they should be."""
+    """Read the options of training, checked."""
     config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path}: expected an object of options, got {type(config).__name__}")

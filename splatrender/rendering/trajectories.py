@@ -1,4 +1,4 @@
-"""Camera paths: around what the photos show, and through the places of the photos."""
+"""Camera paths: around the scene, and through the cameras of the photos."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ WITHIN = (0.05, 0.95)  # the path stays between these quantiles of radius and he
 
 
 def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
-    """A closed path around what the cameras look at, near to where they stood.
+    """Return a closed path around the scene that the cameras look at, near the cameras.
 
     The centre is the point nearest to all optical axes, the axis is the upward direction of the
     pictures. In cylinder coordinates around them, radius and height of the cameras are fitted
@@ -41,7 +41,7 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
     `splatrender.scenes.extent`) are left out.
 
     Args:
-        cameras: at least one camera, in the world; their commonest picture size is used.
+        cameras: at least one camera, in the world; their most frequent image size is used.
         frames: number of cameras wanted, >= 1.
 
     Returns:
@@ -85,20 +85,20 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
 
 
 def interpolate(cameras: Sequence[Camera], frames: int = 120, closed: bool = False) -> list[Camera]:
-    """A smooth path through the cameras, in their order.
+    """Return a smooth path through the cameras, in their order.
 
     Places and directions follow a Catmull-Rom spline (cubic Hermite pieces through each camera,
     with slopes from its neighbours); directions as quaternions, normalised. The time between two
-    cameras is proportional to how far apart they are and how far they turn, so that the path goes
-    on evenly however irregularly the photos were taken.
+    cameras is proportional to how far apart they are and how far they turn, and the path
+    is even however irregularly the photos were taken.
 
     Args:
-        cameras: at least one camera, in the world; their commonest picture size is used.
+        cameras: at least one camera, in the world; their most frequent image size is used.
         frames: number of cameras wanted, >= 1.
-        closed: go on from the last camera to the first.
+        closed: continue from the last camera to the first.
 
     Returns:
-        `frames` cameras; unless closed, the first and the last stand where the given ones do.
+        `frames` cameras; unless closed, the first and the last are at the given ones.
 
     Raises:
         InputError: there is no camera, or frames < 1.
@@ -141,15 +141,15 @@ def interpolate(cameras: Sequence[Camera], frames: int = 120, closed: bool = Fal
 def orbit_sphere(
     center: Tensor, radius: float, frames: int = 120, *, width: int = 960, height: int = 540
 ) -> list[Camera]:
-    """A turn around a ball, for splats that come without cameras.
+    """Return a turn around a ball, for splats that come without cameras.
 
     Cameras stand a little above the ball's equator, with -y upwards as in COLMAP's worlds.
 
     Args:
         center: [3] centre of the ball, in the world.
-        radius: of the ball, > 0, in the unit of the world; it fills the pictures.
+        radius: radius of the ball, > 0, in the unit of the world; it fills the images.
         frames: number of cameras wanted, >= 1.
-        width, height: size of the pictures [px].
+        width, height: size of the images [px].
 
     Returns:
         `frames` cameras.
@@ -188,7 +188,7 @@ def orbit_sphere(
 
 
 def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
-    """Centre and radius of a ball that holds most points, whatever outliers do.
+    """Return centre and radius of a ball that holds most points, robust to outliers.
 
     The centre is the middle of the box between the 10th and 90th percentile of each coordinate;
     the radius is the 98th percentile of the distances to it, or twice their median if that is
@@ -212,7 +212,7 @@ def bounding_sphere(points: Tensor) -> tuple[Tensor, float]:
 
 
 def _checked(cameras: Sequence[Camera], frames: int) -> list[Camera]:
-    """The cameras without their graphs, as a path carries no gradient; refuses what has no path."""
+    """Return the cameras without their graphs, as a path carries no gradient; check them."""
     items = list(cameras) if isinstance(cameras, Iterable) else [cameras]
     for item in items:
         require_type("cameras", item, Camera)
@@ -229,14 +229,14 @@ def _require_frames(frames: int) -> int:
 
 
 def _template(cameras: Sequence[Camera]) -> Camera:
-    """A camera of the commonest picture size, with the median focal length of those."""
+    """Return a camera of the most frequent image size, with the median focal length of those."""
     size = Counter((camera.width, camera.height) for camera in cameras).most_common(1)[0][0]
     alike = [camera for camera in cameras if (camera.width, camera.height) == size]
     return sorted(alike, key=lambda camera: camera.fx)[len(alike) // 2]
 
 
 def _axes(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
-    """Centres [C, 3], forward directions [C, 3] and the upward direction [3].
+    """Return centres [C, 3], forward directions [C, 3] and the upward direction [3].
 
     Upwards is where the pictures' upper edges point on the whole, and across their horizontal
     edges as far as possible: people hold cameras level, but tilt them up and down.
@@ -245,7 +245,7 @@ def _axes(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
     centers = torch.stack([camera.center for camera in cameras])
     right, forward = rotations[:, 0], rotations[:, 2]
     mean = -rotations[:, 1].mean(dim=0)
-    if float(mean.norm()) < 0.1:  # pictures turned all ways, as of a drone that looks down
+    if float(mean.norm()) < 0.1:  # images turned all ways, like those of a drone that looks down
         mean = -forward.mean(dim=0)
     if float(mean.norm()) < 1e-6:
         mean = torch.tensor([0.0, -1.0, 0.0], dtype=torch.float64)
@@ -256,7 +256,7 @@ def _axes(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _focus(centers: Tensor, forward: Tensor) -> Tensor:
-    """The point [3] with the smallest sum of distances to the optical axes.
+    """Return the point [3] with the smallest sum of distances to the optical axes.
 
     Least squares with weights 1/distance, again and again, so that a few cameras that look
     elsewhere do not count. Where axes are parallel they meet nowhere: a weak pull towards points
@@ -279,7 +279,7 @@ def _focus(centers: Tensor, forward: Tensor) -> Tensor:
 
 
 def _upright(up: Tensor) -> Tensor:
-    """Rows x, y, up of a right-handed frame [3, 3]."""
+    """Return the rows x, y, up of a right-handed frame [3, 3]."""
     helper = torch.eye(3, dtype=torch.float64)[up.abs().argmin()]
     x = torch.linalg.cross(helper, up)
     x = x / x.norm()
@@ -287,7 +287,7 @@ def _upright(up: Tensor) -> Tensor:
 
 
 def _unwrapped(azimuths: Tensor) -> tuple[Tensor, float, bool]:
-    """Azimuths relative to the middle of what they cover, the middle, and whether that is all."""
+    """Return azimuths relative to the middle of their range, the middle, and if it is full."""
     ordered = azimuths.sort().values
     gaps = torch.cat([ordered[1:], ordered[:1] + 2 * math.pi]) - ordered
     widest = int(gaps.argmax())
@@ -299,7 +299,7 @@ def _unwrapped(azimuths: Tensor) -> tuple[Tensor, float, bool]:
 
 
 def _fit(azimuths: Tensor, values: Tensor, where: Tensor, full: bool) -> Tensor:
-    """Values as a smooth function of the azimuth, evaluated elsewhere, within their quantiles."""
+    """Fit values as a smooth function of the azimuth; evaluate it within their quantiles."""
 
     def basis(angle: Tensor) -> Tensor:
         one = torch.ones_like(angle)
@@ -319,7 +319,7 @@ def _fit(azimuths: Tensor, values: Tensor, where: Tensor, full: bool) -> Tensor:
 
 
 def _looking(template: Camera, eye: Tensor, focus: Tensor, up: Tensor, i: int) -> Camera:
-    """The template's camera at another place, looking at the focus."""
+    """Return the template's camera at another place, looking at the focus."""
     if float(torch.linalg.cross(focus - eye, up).norm()) < 1e-6 * float((focus - eye).norm()):
         up = torch.eye(3, dtype=torch.float64)[up.abs().argmin()]  # straight down: any way up
     placed = Camera.look_at(eye, focus, up)
@@ -327,7 +327,7 @@ def _looking(template: Camera, eye: Tensor, focus: Tensor, up: Tensor, i: int) -
 
 
 def _knots(keys: Tensor) -> Tensor:
-    """Times [n] of the keys: steps are distance plus turn, each in units of its mean."""
+    """Return times [n] of the keys: steps are distance plus turn, in units of their means."""
     steps = torch.zeros(len(keys) - 1, dtype=torch.float64)
     for part in (keys[:, :3], keys[:, 3:]):
         length = (part[1:] - part[:-1]).norm(dim=1)
@@ -339,7 +339,7 @@ def _knots(keys: Tensor) -> Tensor:
 
 
 def _hermite(knots: Tensor, keys: Tensor, times: Tensor, closed: bool) -> Tensor:
-    """Cubic Hermite pieces through keys [n, D] at knots [n], evaluated at times [T]."""
+    """Evaluate cubic Hermite pieces through keys [n, D] at knots [n] at times [T]."""
     steps = knots[1:] - knots[:-1]
     chords = (keys[1:] - keys[:-1]) / steps[:, None]
     if closed:
