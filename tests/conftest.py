@@ -1,4 +1,4 @@
-"""Fixtures that all tests share."""
+"""Fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import REPOSITORY
 from helpers.backends import (
     BACKENDS,
     KERNELS,
@@ -20,11 +21,9 @@ from helpers.backends import (
     opened_backend,
 )
 
-REPOSITORY = Path(__file__).resolve().parents[1]
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none."""
+    """Skip tests that need a GPU where there is none."""
     on_gpu = [item for item in items if item.get_closest_marker("cuda")]
     missing = missing_for_cuda() if on_gpu and is_built() else []
     for item in on_gpu:
@@ -36,7 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_makereport(
     item: pytest.Item,
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Skips for want of a GPU become one line of the summary, not one for each test."""
+    """Report all skips for lack of a GPU in one line of the summary."""
     report = yield
     if report.skipped and item.get_closest_marker("cuda") and isinstance(report.longrepr, tuple):
         report.longrepr = (__file__, 0, report.longrepr[2])
@@ -59,7 +58,7 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, None, None]:
 
 @contextmanager
 def _skips_without_packages() -> Iterator[None]:
-    """Turn the product's message on a missing package into a skip with these words."""
+    """Turn the package's error on a missing dependency into a skip with its message."""
     try:
         yield
     except ValueError as error:  # an InputError; the package is not imported here
@@ -78,35 +77,35 @@ def _is_missing(module: str) -> bool:
 
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each executor of the stages in turn, the reference included."""
+    """Yield each executor of the stages, the reference included."""
     with opened_backend(request.param) as opened:
         yield opened
 
 
 @pytest.fixture(params=KERNELS)
 def kernel(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """Each compiled executor in turn: what is compared with the reference."""
+    """Yield each compiled executor, to be compared with the reference."""
     with opened_backend(request.param) as opened:
         yield opened
 
 
 @pytest.fixture(params=KERNELS_IN_ANY_ORDER)
 def kernel_in_any_order(request: pytest.FixtureRequest) -> Iterator[Backend]:
-    """As `kernel`, the emulated one with its threads in several orders."""
+    """Yield as `kernel` does, the emulated one with several orders of its threads."""
     with opened_backend(request.param) as opened:
         yield opened
 
 
 @pytest.fixture
 def cpu_kernel() -> Iterator[Backend]:
-    """The CPU's kernels alone, for what only they have: a number of threads."""
+    """Yield the CPU's kernels, which alone have a number of threads."""
     with opened_backend("cpu") as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Folder with real scenes and checkpoints; tests that need it are skipped without it."""
+    """Return the folder of real scenes and checkpoints, or skip the test without it."""
     folder = Path(os.environ.get("SPLATRENDER_SHARED", REPOSITORY.parent / "shared"))
     if not folder.is_dir():
         pytest.skip(f"no data folder {folder} (set SPLATRENDER_SHARED to its path)")
@@ -115,13 +114,13 @@ def shared_data() -> Path:
 
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
-    """Every test starts from one state of torch's random numbers."""
+    """Seed torch before every test."""
     torch.manual_seed(0)
 
 
 @pytest.fixture
 def restore_threads() -> Iterator[None]:
-    """Puts the number of threads back that a test changes."""
+    """Restore the number of threads that a test changes."""
     threads = torch.get_num_threads()
     yield
     torch.set_num_threads(threads)

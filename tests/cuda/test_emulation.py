@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from helpers.toys import MODULES, ORDERS, Toys, build_module, empty, load_toys
+from helpers.toys import MODULES, ORDERS, Toys, empty, load_toys
 from numpy.typing import NDArray
+
+from tools.emulation.ptx_to_cpp import translate
 
 RNG_SEED = 3
 BLOCKS, THREADS = 3, 64
@@ -350,8 +351,6 @@ def test_too_many_threads_are_refused(plain: Toys) -> None:
     ],
 )
 def test_unknown_ptx_is_an_error(line: str, words: str) -> None:
-    build_module()  # makes the folder importable
-    translate = importlib.import_module("tools.emulation.ptx_to_cpp").translate
     ptx = f".visible .entry _Z1kv()\n{{\n.reg .b32 %r<4>;\n\n{line}\nret;\n}}\n"
     with pytest.raises(ValueError) as caught:
         translate(ptx, "k.ptx")

@@ -1,4 +1,4 @@
-"""Small random scenes and footprints: everything that goes wrong in large ones is in them."""
+"""Small random scenes and footprints with the difficult cases of large ones."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -17,13 +17,14 @@ from splatrender.reference.thresholds import ALPHA_MAX, CUTOFF, T_MIN
 __all__ = ["ALPHA_MAX", "CUTOFF", "T_MIN"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+Bundle = TypeVar("Bundle", bound="Fields")
 GAUSSIAN, BEER_LAMBERT = 0, 1
 RESPONSES = (GAUSSIAN, BEER_LAMBERT)
 NEAR, FAR, EPS2D = 0.05, 50.0, 0.3
 
 
 def cast(values: Iterable[Any], dtype: torch.dtype) -> list[Any]:
-    """The same values with floating tensors in `dtype`."""
+    """Return the values with floating tensors in `dtype`."""
     return [
         value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
         for value in values
@@ -31,17 +32,19 @@ def cast(values: Iterable[Any], dtype: torch.dtype) -> list[Any]:
 
 
 def rounded(values: Iterable[Any]) -> list[Any]:
-    """Float64 values that float32 holds exactly: both precisions then start from one input."""
+    """Round float64 values to numbers that float32 holds: both precisions then share one input."""
     return cast(cast(values, torch.float32), torch.float64)
 
 
 @dataclass(frozen=True)
 class Fields:
-    """A bundle of tensors and sizes that is cast as one."""
+    """A record of tensors and sizes that is cast as one."""
 
-    def to(self, dtype: torch.dtype) -> Any:
+    def to(self: Bundle, dtype: torch.dtype) -> Bundle:
         names = [field.name for field in fields(self)]
-        return type(self)(*cast((getattr(self, name) for name in names), dtype))
+        values = cast((getattr(self, name) for name in names), dtype)
+        changes: dict[str, Any] = dict(zip(names, values, strict=True))
+        return replace(self, **changes)
 
 
 @dataclass(frozen=True)
@@ -62,13 +65,14 @@ class World(Fields):
 
     @property
     def factors(self) -> Tensor:
-        """A = R diag(s), R by two reflections: q turns p into q p q*."""
+        """Matrix A = R diag(s); the columns of R are the axes rotated by q."""
         q = self.quats / self.quats.norm(dim=1, keepdim=True)
         axes = torch.eye(3, dtype=q.dtype, device=q.device).expand(len(q), 3, 3)
         v = q[:, None, 1:].expand(len(q), 3, 3)
         across = 2 * torch.cross(v, axes, dim=2)
         turned = axes + q[:, :1, None] * across + torch.cross(v, across, dim=2)
-        return turned.mT * self.scales[:, None, :]
+        factors: Tensor = turned.mT * self.scales[:, None, :]
+        return factors
 
     def amplitudes(self, response: int) -> Tensor:
         return self.extinctions if response == BEER_LAMBERT else self.opacities
@@ -93,12 +97,12 @@ class World(Fields):
         return [*splats.arguments, *self.lens(response, **optics).arguments]
 
     def take(self, ids: Tensor) -> World:
-        """The splats `ids` alone."""
+        """Return the world with the splats `ids` alone."""
         names = ("means", "quats", "scales", "opacities", "extinctions", "sh")
         return replace(self, **{name: getattr(self, name)[ids] for name in names})
 
     def moved(self, rotation: Tensor, translation: Tensor, turn: Tensor) -> World:
-        """Scene and cameras after x -> R x + t; `turn` is the quaternion of R."""
+        """Move splats and cameras by x -> R x + t; `turn` is the quaternion of R."""
         motion = torch.eye(4, dtype=rotation.dtype)
         motion[:3, :3], motion[:3, 3] = rotation, translation
         return replace(
@@ -110,14 +114,14 @@ class World(Fields):
 
 
 def quaternion_product(p: Tensor, q: Tensor) -> Tensor:
-    """p q, wxyz, [N,4]."""
+    """Return p q, wxyz, [N,4]."""
     pw, pv, qw, qv = p[:, :1], p[:, 1:], q[:, :1], q[:, 1:]
     vector = pw * qv + qw * pv + torch.cross(pv, qv, dim=1)
     return torch.cat((pw * qw - (pv * qv).sum(dim=1, keepdim=True), vector), dim=1)
 
 
 def look_at(eye: Tensor, target: Tensor) -> Tensor:
-    """World-to-camera [4,4], OpenCV axes, z up in the world."""
+    """Return world-to-camera [4,4], OpenCV axes, z up in the world."""
     forward = (target - eye) / (target - eye).norm()
     right = torch.linalg.cross(forward, torch.tensor([0.0, 0.0, 1.0], dtype=eye.dtype))
     right = right / right.norm()
@@ -130,9 +134,9 @@ def look_at(eye: Tensor, target: Tensor) -> Tensor:
 def random_world(
     count: int = 120, cameras: int = 2, width: int = 43, height: int = 37, seed: int = 0
 ) -> World:
-    """Cameras around a ball of anisotropic splats, float64.
+    """Make cameras around a ball of anisotropic splats, float64.
 
-    One splat in ten is anywhere (behind a camera, outside every picture), one in twenty is huge,
+    One splat in ten is anywhere (behind a camera, outside every image), one in twenty is huge,
     one in twenty is tiny, one in twenty is flat.
     """
     make = torch.Generator().manual_seed(seed)
@@ -229,7 +233,7 @@ def prints_from(
     emission: Tensor,
     **rest: Any,
 ) -> Prints:
-    """Footprints from covariances [C,N,3] (xx, xy, yy) px²; rest: backgrounds, width, height."""
+    """Make footprints of covariances [C,N,3] (xx, xy, yy) px²; rest: backgrounds, width, height."""
     xx, xy, yy = covariances.unbind(dim=-1)
     conics = torch.stack((yy, -xy, xx), dim=-1) / (xx * yy - xy * xy)[..., None]
     level = 2 * torch.log(peaks / CUTOFF)
@@ -247,7 +251,7 @@ def random_prints(
     sigma: float = 3.0,
     response: int = GAUSSIAN,
 ) -> Prints:
-    """Footprints of all sizes in and around the picture, one in nine culled, float64."""
+    """Make footprints of all sizes in and around the image, one in nine culled, float64."""
     make = torch.Generator().manual_seed(seed)
     shape = (cameras, count)
 
@@ -290,7 +294,7 @@ def wide_prints(
     seed: int = 0,
     peak: float = 0.5,
 ) -> Prints:
-    """Footprints so wide that every one reaches every pixel, far from any threshold."""
+    """Make footprints so wide that each reaches every pixel, far from any threshold."""
     prints = random_prints(count, cameras, channels, width, height, seed, sigma=8.0)
     make = torch.Generator().manual_seed(seed + 1)
     spread = torch.rand(cameras, count, 3, generator=make, dtype=torch.float64)

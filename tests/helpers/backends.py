@@ -1,7 +1,7 @@
-"""The executors that every test body runs on.
+"""Executors on which every test body runs.
 
-A body makes its tensors on the CPU and gives them to the stages of a `Backend`. What that backend
-needs in order to run (another device, other kernels behind the same operators) is arranged here.
+A body makes its tensors on the CPU and passes them to the stages of a `Backend`. This module
+provides what the backend needs: another device, or other kernels behind the same operators.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from helpers import flat
 
 EMULATED = "cuda-emulated-forward"
 ANY_ORDER = (EMULATED, "cuda-emulated-reverse", "cuda-emulated-random")
-"""The CUDA kernels on a CPU, with the threads of a block run in that order."""
+"""CUDA kernels on a CPU, with the threads of a block run in that order."""
 
 PTX = "cuda-ptx"
-"""The same from the PTX that nvcc makes of them."""
+"""CUDA kernels on a CPU, from the PTX that nvcc makes of them."""
 
 CUDA = pytest.param("cuda", marks=pytest.mark.cuda)
 KERNELS = ("cpu", EMULATED, PTX, CUDA)
@@ -70,7 +70,7 @@ class Backend:
 
 @contextmanager
 def opened_backend(name: str) -> Iterator[Backend]:
-    """The backend called `name`; skips or fails the running test where it cannot be."""
+    """Open the backend called `name`; skip or fail the running test where it cannot run."""
     if name == "reference":
         yield _stages(name, "splatrender.reference")
         return
@@ -96,13 +96,13 @@ def _stages(name: str, package: str) -> Backend:
 
 
 def _on_cuda(backend: Backend) -> Backend:
-    stages = {name: _sent_to_cuda(getattr(backend, name)) for name in STAGES}
+    stages: dict[str, Any] = {name: _sent_to_cuda(getattr(backend, name)) for name in STAGES}
     stages["adam_step"] = _with_copies_back(backend.adam_step)
     return replace(backend, device="cuda", **stages)
 
 
 def there(value: Any, device: str | torch.device) -> Any:
-    """A tensor on a device, with its strides and its graph; anything else as it is."""
+    """Move a tensor to a device, with its strides and its graph; return anything else unchanged."""
     if not isinstance(value, Tensor) or value.is_meta:
         return value
     moved = value.to(device)
@@ -114,7 +114,7 @@ def there(value: Any, device: str | torch.device) -> Any:
 
 
 def _back(result: Any, device: torch.device) -> Any:
-    """Tensors, tuples and dataclasses of them on another device."""
+    """Move tensors, and tuples and dataclasses of them, to another device."""
     if isinstance(result, Tensor):
         return result.to(device)
     if isinstance(result, tuple):
@@ -126,7 +126,7 @@ def _back(result: Any, device: torch.device) -> Any:
 
 
 def _sent_to_cuda(stage: Callable[..., Any]) -> Callable[..., Any]:
-    """A stage that takes its tensors to the GPU and brings the results back."""
+    """Make a stage that moves its tensors to the GPU and its results back."""
 
     @wraps(stage)
     def call(*args: Any, **options: Any) -> Any:
@@ -138,7 +138,7 @@ def _sent_to_cuda(stage: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _with_copies_back(step: Callable[..., None]) -> Callable[..., None]:
-    """Adam changes its arguments in place: what changed on the GPU is copied back."""
+    """Copy back what Adam changes in place on the GPU."""
 
     @wraps(step)
     def call(*args: Any, **options: Any) -> None:
@@ -154,13 +154,13 @@ def _with_copies_back(step: Callable[..., None]) -> Callable[..., None]:
 
 
 def is_built() -> bool:
-    """Whether the extension is there."""
+    """Return True if the extension is built."""
     folder = Path(splatrender.__path__[0])
     return any(folder.glob("_C*.so")) or any(folder.glob("_C*.pyd"))
 
 
 def require_extension() -> None:
-    """Fails the running test without the extension, or skips it where that is allowed."""
+    """Fail the running test without the extension, or skip it where that is allowed."""
     if is_built():
         return
     message = f"the compiled extension is not built: no _C*.so in {splatrender.__path__[0]}"
@@ -170,5 +170,7 @@ def require_extension() -> None:
 
 
 def missing_for_cuda() -> list[str]:
-    """What is missing to run the CUDA kernels; needs the extension."""
-    return importlib.import_module("splatrender.runtime.devices").missing_for_cuda()
+    """Return the reasons why the CUDA kernels cannot run; needs the extension."""
+    devices = importlib.import_module("splatrender.runtime.devices")
+    missing: list[str] = devices.missing_for_cuda()
+    return missing

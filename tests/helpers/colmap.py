@@ -1,4 +1,4 @@
-"""Tiny COLMAP scenes on disk, written from the format's description, apart from the reader."""
+"""Tiny COLMAP scenes on disk, written by the format's description, independent of the reader."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 MODEL_NAMES = [
@@ -36,7 +37,7 @@ ONE_FOCAL_LENGTH = (0, 2, 3, 8, 9, 12, 14)
 
 
 def random_params(model: int, rng: np.random.Generator) -> list[float]:
-    """PARAMS[] of a plausible camera of 640x480 px."""
+    """Draw PARAMS[] of a plausible camera of 640x480 px."""
     focal = rng.uniform(400, 600, 1 if model in ONE_FOCAL_LENGTH else 2)
     center = np.array([320, 240]) + rng.uniform(-20, 20, 2)
     terms = rng.uniform(-0.04, 0.04, LENS_TERMS[model])
@@ -74,8 +75,8 @@ class FileImage:
 class FileModel:
     cameras: dict[int, FileCamera]
     images: list[FileImage]
-    points: np.ndarray  # float64 [P, 3]
-    colors: np.ndarray  # uint8 [P, 3]
+    points: NDArray[np.float64]  # [P, 3]
+    colors: NDArray[np.uint8]  # [P, 3]
     tracks: list[int] = field(default_factory=list)  # length of each point's track
 
     def track(self, index: int) -> list[tuple[int, int]]:
@@ -131,7 +132,7 @@ class FileModel:
 def small_model(
     names: list[str], cameras: dict[int, FileCamera] | None = None, seed: int = 0, points: int = 20
 ) -> FileModel:
-    """Cameras on a ring that look roughly inwards, and points around the origin.
+    """Make cameras on a ring that look roughly inwards, and points around the origin.
 
     Photo n has camera 1 if `cameras` holds one, and otherwise takes them in turn.
     """
@@ -154,8 +155,8 @@ def small_model(
     )
 
 
-def smooth_photo(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """uint8 [H, W, 3] of slow waves, so that resizing and resampling change little."""
+def smooth_photo(width: int, height: int, seed: int = 0) -> NDArray[np.uint8]:
+    """Make a photo, uint8 [H, W, 3], of slow waves: resampling changes it little."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     x, y = (x + 0.5) / width, (y + 0.5) / height
@@ -172,9 +173,9 @@ def write_scene(
     images: str = "images",
     text: bool = False,
     sparse: str = "sparse/0",
-    **options,
+    **options: int,
 ) -> FileModel:
-    """A whole scene folder: model and photos of its cameras' sizes."""
+    """Write a scene folder: the model, and photos of its cameras' sizes."""
     names = names if names is not None else [f"{index:03d}.png" for index in range(9)]
     model = small_model(names, cameras, **options)
     model.write(root / sparse, text=text)

@@ -1,4 +1,4 @@
-"""How results are compared; the numbers are in tolerances.py."""
+"""Comparison of results; the numbers are in tolerances.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Stage = Callable[..., Any]
 
 
 def outputs_of(stage: Stage, args: Sequence[Any]) -> tuple[Tensor, ...]:
-    """What a stage returns, as a tuple."""
+    """Return the outputs of a stage as a tuple."""
     result = stage(*args)
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
@@ -26,10 +26,10 @@ def outputs_of(stage: Stage, args: Sequence[Any]) -> tuple[Tensor, ...]:
 def gradients(
     stage: Stage, args: Sequence[Any], wrt: Sequence[int], weights: Mapping[int, Tensor]
 ) -> list[Tensor]:
-    """Gradients of Σ weights · outputs in the arguments `wrt`; zeros where nothing arrives.
+    """Return the gradients of Σ weights · outputs in the arguments `wrt`; zeros where unused.
 
     Args:
-        weights: which outputs count, and how: output position -> tensor of its shape.
+        weights: Output position -> tensor of its shape.
     """
     args = list(args)
     for position in wrt:
@@ -41,35 +41,36 @@ def gradients(
     return [torch.zeros_like(s) if g is None else g for s, g in zip(sources, found, strict=True)]
 
 
-def random_weights(results: Sequence[Tensor], chosen: Sequence[int]) -> dict[int, Tensor]:
-    """Seeded normal weights for the chosen outputs."""
+def random_weights(results: Sequence[Tensor], positions: Sequence[int]) -> dict[int, Tensor]:
+    """Draw seeded normal weights for the outputs at `positions`."""
     make = torch.Generator().manual_seed(7)
     return {
         i: torch.randn(results[i].shape, generator=make, dtype=torch.float64).to(results[i].device)
-        for i in chosen
+        for i in positions
     }
 
 
 SCALARS = ("depths", "peaks", "amplitudes", "transmittance", "visibility")
-"""Tensors whose last axis is not a vector: each number is a row of its own."""
+"""Names of tensors whose last axis is not a vector: each number is a row of its own."""
 
 
 def rows_of(values: Tensor, name: str) -> Tensor:
-    """One row per splat, pixel or camera, in float64: what belongs together has one error."""
+    """Return one row per splat, pixel or camera, in float64; a row has one error."""
     width = 1 if name.split()[-1] in SCALARS else values.shape[-1]
     return values.double().reshape(-1, width)
 
 
 def row_errors(found: Tensor, truth: Tensor, name: str) -> Tensor:
-    """Error of each row relative to its own size, floored by a hundredth of the usual size."""
+    """Return each row's error relative to its size, floored by a hundredth of the usual size."""
     exact = rows_of(truth, name)
     sizes = exact.norm(dim=1)
     usual = sizes.square().mean().sqrt()
-    return (rows_of(found, name) - exact).norm(dim=1) / (sizes + 0.01 * usual + 1e-30)
+    errors: Tensor = (rows_of(found, name) - exact).norm(dim=1) / (sizes + 0.01 * usual + 1e-30)
+    return errors
 
 
 def assert_double(found: Tensor, truth: Tensor, name: str) -> None:
-    """Float64 kernel equals float64 reference."""
+    """Check that a float64 kernel equals the float64 reference."""
     assert found.shape == truth.shape, f"{name}: shape {found.shape}, expected {truth.shape}"
     assert found.dtype == torch.float64, f"{name}: {found.dtype} from float64 input"
     if truth.numel():
@@ -84,7 +85,7 @@ def assert_single(
     name: str,
     floor: float = tolerances.FLOAT32_FLOOR,
 ) -> None:
-    """A float32 result is as good as the float32 reference, judged by the float64 reference."""
+    """Check a float32 result to be as good as the float32 reference, by the float64 reference."""
     assert found.shape == truth.shape, f"{name}: shape {found.shape}, expected {truth.shape}"
     assert found.dtype == torch.float32, f"{name}: {found.dtype} from float32 input"
     if not truth.numel():
@@ -107,10 +108,10 @@ def assert_single(
 
 
 def assert_gradient(found: Tensor, truth: Tensor, name: str) -> None:
-    """Direction, bias and rows of a float32 gradient against the float64 reference."""
+    """Check direction, bias and rows of a float32 gradient against the float64 reference."""
     found, truth = rows_of(found, name), rows_of(truth, name)
     if not bool(truth.any()):
-        assert not bool(found.any()), f"{name}: a gradient where there is none"
+        assert not bool(found.any()), f"{name}: expected a zero gradient"
         return
     cosine = float((found * truth).sum() / (found.norm() * truth.norm() + 1e-30))
     assert 1 - cosine <= tolerances.GRADIENT_COSINE, f"{name}: 1 - cosine is {1 - cosine:.2e}"
@@ -133,14 +134,14 @@ def assert_stage_equals_reference(
     masks: Mapping[int, Tensor] | None = None,
     gradient_floor: float = tolerances.FLOAT32_FLOOR,
 ) -> None:
-    """Values and gradients of a kernel against the reference, in float64 or float32.
+    """Check values and gradients of a kernel against the reference, in float64 or float32.
 
     Args:
-        args: of the stage, float64; rounded to float32 first, so that all start from one input.
-        outputs, inputs: what to compare, name -> position.
-        constant: positions of outputs that carry no gradient.
-        masks: output position -> where it is away from discontinuities, bool, broadcast.
-        gradient_floor: what the error of a float32 gradient may always be.
+        args: Arguments of the stage, float64; rounded to float32 first, to share one input.
+        outputs, inputs: Tensors to compare, name -> position.
+        constant: Positions of outputs that carry no gradient.
+        masks: Output position -> mask of places away from discontinuities, bool, broadcast.
+        gradient_floor: Error that a float32 gradient may always have.
     """
     args, wrt = rounded(args), list(inputs.values())
     truth = outputs_of(reference, args)
@@ -172,7 +173,7 @@ def assert_stage_equals_reference(
 def assert_gradcheck(
     stage: Stage, args: Sequence[Any], wrt: Sequence[int], outputs: Sequence[int]
 ) -> None:
-    """torch.autograd.gradcheck of the chosen outputs in the chosen arguments, float64."""
+    """Run torch.autograd.gradcheck of `outputs` in the arguments `wrt`, float64."""
 
     def function(*variables: Tensor) -> tuple[Tensor, ...]:
         full = list(args)
@@ -188,10 +189,10 @@ def assert_gradcheck(
 
 
 def assert_same_bits_for_any_threads(
-    stage: Stage, args: Sequence[Any], wrt: Sequence[int], chosen: Sequence[int]
+    stage: Stage, args: Sequence[Any], wrt: Sequence[int], positions: Sequence[int]
 ) -> None:
-    """Values and gradients do not depend on the number of threads, to the last bit."""
-    weights = random_weights(outputs_of(stage, args), chosen)
+    """Check that the number of threads changes no bit of values and gradients."""
+    weights = random_weights(outputs_of(stage, args), positions)
     runs = []
     for threads in (1, 2):
         torch.set_num_threads(threads)
@@ -201,14 +202,14 @@ def assert_same_bits_for_any_threads(
 
 
 def assert_stage_composes(
-    stage: Stage, args: Sequence[Any], wrt: Sequence[int], chosen: Sequence[int], device: str
+    stage: Stage, args: Sequence[Any], wrt: Sequence[int], positions: Sequence[int], device: str
 ) -> None:
-    """A stage gives the same under no_grad and under torch.compile without graph breaks.
+    """Check that a stage gives the same under no_grad and torch.compile without graph breaks.
 
-    It is compiled as it is, without what a backend wraps around it, for tensors on `device`.
+    The stage is compiled without the wrappers of its backend, for tensors on `device`.
     """
     stage, args = inspect.unwrap(stage), [there(value, device) for value in args]
-    weights = random_weights(outputs_of(stage, args), chosen)
+    weights = random_weights(outputs_of(stage, args), positions)
     plain, plain_grads = outputs_of(stage, args), gradients(stage, args, wrt, weights)
     with torch.no_grad():
         silent = outputs_of(stage, args)
@@ -224,7 +225,7 @@ def assert_stage_composes(
 
 
 def stable_pixels(prints: Prints, response: int) -> Tensor:
-    """Pixels [C,H,W] where no splat is within a small band of any threshold of `blend`."""
+    """Return the pixels [C,H,W] where no splat is within a band of a threshold of `blend`."""
     y, x = torch.meshgrid(torch.arange(prints.height), torch.arange(prints.width), indexing="ij")
     centers = (torch.stack((x, y), dim=-1) + 0.5).double()
     order = torch.argsort(prints.depths, dim=1, stable=True)
@@ -253,7 +254,7 @@ def stable_pixels(prints: Prints, response: int) -> Tensor:
 def assert_refuses(
     stage: Stage, args: Sequence[Any], changes: Mapping[int, Any], name: str, *words: str
 ) -> None:
-    """One sentence names the argument, what was expected and what was found."""
+    """Check that a refusal names the argument, the expected value and the actual one."""
     changed = [changes.get(position, value) for position, value in enumerate(args)]
     with pytest.raises(InputError) as caught:
         stage(*changed)
@@ -263,7 +264,7 @@ def assert_refuses(
 
 
 def assert_takes_any_strides(stage: Stage, args: Sequence[Any]) -> None:
-    """Tensors that are not contiguous give the same bits as contiguous ones."""
+    """Check that tensors that are not contiguous give the bits of contiguous ones."""
 
     def strided(value: Any) -> Any:
         if not isinstance(value, Tensor) or value.ndim == 0:
@@ -279,7 +280,7 @@ def assert_takes_any_strides(stage: Stage, args: Sequence[Any]) -> None:
 
 
 def assert_opcheck(name: str, args: Sequence[Any], device: str) -> None:
-    """torch.library.opcheck of torch.ops.splatrender.<name>: schema, fake tensors, autograd."""
+    """Run torch.library.opcheck of an operator: schema, fake tensors, autograd."""
     leaves = [
         there(value.detach(), device).requires_grad_(value.requires_grad)
         if isinstance(value, Tensor)

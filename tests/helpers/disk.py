@@ -1,4 +1,4 @@
-"""A disk that is full, without one: the system's limit on the size of files."""
+"""A pretended full disk: the system's limit on the size of files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def files_up_to(size: int) -> Iterator[None]:
-    """Within the block every write beyond `size` bytes of a file fails with EFBIG."""
+    """Let every write beyond `size` bytes of a file fail with EFBIG inside the block."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:

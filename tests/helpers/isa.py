@@ -1,6 +1,6 @@
-"""Run as a script: every stage in float32, forward and backward, against the float64 reference.
+"""Script that checks every stage in float32, both passes, against the float64 reference.
 
-The extension chooses its instruction set once per process, so each one needs a process of its own.
+The extension chooses its instruction set once per process: each one needs a process of its own.
 """
 
 from __future__ import annotations

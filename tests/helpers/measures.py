@@ -20,7 +20,7 @@ def make_measure(
     parent: str | Parent = "gaussian",
     normalised: bool = False,
 ) -> SplatMeasure:
-    """Splats in the unit box, none of them thin: condition numbers of factors below about ten."""
+    """Make splats in the unit box, none thin: condition numbers of factors below about ten."""
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -37,7 +37,7 @@ def make_measure(
 
 
 def uniform(count: int, dims: int = 2, seed: int = 100) -> Tensor:
-    """Points in the unit box."""
+    """Draw points in the unit box."""
     generator = torch.Generator().manual_seed(seed)
     return torch.rand(count, dims, generator=generator, dtype=F64)
 
@@ -45,7 +45,7 @@ def uniform(count: int, dims: int = 2, seed: int = 100) -> Tensor:
 def difference_quotient(
     function: Callable[[Tensor], float], place: Tensor, step: float = 1e-5
 ) -> Tensor:
-    """Central differences of a scalar function in every entry of a tensor."""
+    """Return central differences of a scalar function in every entry of a tensor."""
     gradient = torch.zeros_like(place)
     for index in range(place.numel()):
         change = torch.zeros(place.numel(), dtype=place.dtype)

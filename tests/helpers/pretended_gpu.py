@@ -1,13 +1,14 @@
-"""A GPU that is not there: tensors of the CPU that claim to be elsewhere, and waits are counted.
+"""A pretended GPU: tensors of the CPU that claim to be elsewhere, and a count of the waits.
 
     python tests/helpers/pretended_gpu.py        waits of training steps and of sweeps, as JSON
 
-What would make the host wait for a GPU is what tells it a number or a size (`float(x)`, `nonzero`,
-an index by a mask, `unique`, `tolist`) and every copy but one from pinned memory. Operations on
-tensors of two devices fail as on a GPU. `bin` waits, too, in its own kernel, and is not counted.
+The host waits for a GPU when an operation returns a number or a size to it (`float(x)`, `nonzero`,
+an index by a mask, `unique`, `tolist`), and for every copy except those from pinned memory.
+Operations on tensors of two devices fail as on a GPU. `bin` waits, too, in its own kernel, and is
+not counted.
 
-The device is torch's private one, which exists once in a process: a test runs this file in one of
-its own.
+The device is torch's private one, which exists once per process: a test runs this file in a process
+of its own.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ from splatrender.flow import ExchangeConfig, ExchangeStrategy
 from splatrender.io.images import to_uint8
 from splatrender.training.run import Run
 
-TELL = {  # the host a number, or the size of what comes out
+WAITING = {  # these return a number to the host, or have results of unknown size
     "aten::_local_scalar_dense",
     "aten::nonzero",
     "aten::masked_select",
@@ -54,7 +55,9 @@ pinned: dict[int, torch.Tensor] = {}
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor on the device; its numbers are in `inner`, on the CPU."""
+    """A tensor on the device; its numbers are in `host`, on the CPU."""
+
+    host: torch.Tensor
 
     @staticmethod
     def __new__(cls, inner: torch.Tensor) -> Elsewhere:
@@ -64,17 +67,17 @@ class Elsewhere(torch.Tensor):
         )
 
     def __init__(self, inner: torch.Tensor) -> None:
-        self.inner = inner
+        self.host = inner
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]  # torch calls it without instances
         cls, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         return run(function, *args, **(kwargs or {}))
 
 
 def wait(reason: str) -> None:
-    """Note that the host waits, and where in the package."""
+    """Record that the host waits, and the line of the package."""
     for frame in reversed(traceback.extract_stack()):
         if "/splatrender/" in frame.filename:
             file = frame.filename.rpartition("/splatrender/")[2]
@@ -84,14 +87,14 @@ def wait(reason: str) -> None:
 
 
 def run(function: Any, *args: Any, **kwargs: Any) -> Any:
-    """An operation with the real tensors; what comes out is on the device."""
+    """Run an operation on the tensors of the CPU, and put its results on the device."""
     name, tensors = function.name(), [t for t in tree_leaves((args, kwargs)) if is_tensor(t)]
-    ours = {id(t.inner): t for t in tensors if isinstance(t, Elsewhere)}
+    ours = {id(t.host): t for t in tensors if isinstance(t, Elsewhere)}
     if name == "aten::copy_":
-        look_at_copy(*args[:2], non_blocking=len(args) > 2 and args[2])
+        check_copy(args[0], args[1], non_blocking=len(args) > 2 and args[2])
     elif name == "aten::_to_copy" and kwargs.get("device", DEVICE).type == "cpu":
         wait(f"copy of {args[0].dtype} to the host")
-        return function(args[0].inner, *args[1:], **kwargs)
+        return function(args[0].host, *args[1:], **kwargs)
     elif name in INDEX:
         for index in (index for index in args[1] if index is not None):
             if not isinstance(index, Elsewhere):
@@ -100,36 +103,45 @@ def run(function: Any, *args: Any, **kwargs: Any) -> Any:
                 wait("index by a mask")
     elif any(t.dim() and not isinstance(t, Elsewhere) for t in tensors):
         raise RuntimeError(f"{name}: expected all tensors to be on the same device")
-    if name in TELL:
+    if name in WAITING:
         wait(name)
 
     def real(x: Any) -> Any:
         if isinstance(x, torch.device) and x == DEVICE:
             return torch.device("cpu")
-        return x.inner if isinstance(x, Elsewhere) else x
+        return x.host if isinstance(x, Elsewhere) else x
 
     def elsewhere(x: Any) -> Any:
         return x if not is_tensor(x) else ours[id(x)] if id(x) in ours else Elsewhere(x)
 
     result = function(*tree_map(real, args), **tree_map(real, kwargs))
-    if any(t.shape != t.inner.shape for t in ours.values()):
+    if any(t.shape != t.host.shape for t in ours.values()):
         raise RuntimeError(f"{name}: changes the size of a tensor, which is not pretended")
     return args[0] if name == "aten::copy_" else tree_map(elsewhere, result)
 
 
-def look_at_copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+def check_copy(target: torch.Tensor, source: torch.Tensor, non_blocking: bool) -> None:
+    """Record the wait of a copy."""
     if not isinstance(target, Elsewhere):
         wait(f"copy of {source.dtype} to the host")
     elif not isinstance(source, Elsewhere) and not (non_blocking and source.data_ptr() in pinned):
         wait("copy from memory that is not pinned")
 
 
+def host_of(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the numbers of a tensor on the device."""
+    detached = tensor.detach()
+    assert isinstance(detached, Elsewhere)
+    return detached.host
+
+
 def is_tensor(x: Any) -> bool:
+    """Return True for tensors of both devices."""
     return isinstance(x, torch.Tensor)
 
 
 class Generator(torch.Generator):
-    """Random numbers of the device, which are those of the CPU."""
+    """Random numbers of the device: those of the CPU."""
 
     def __new__(cls, device: torch.device | str = "cpu") -> Generator:
         return super().__new__(cls)
@@ -143,14 +155,14 @@ class Generator(torch.Generator):
 
 
 def pretend() -> None:
-    """Let what torch does outside of its dispatcher know of the device."""
+    """Patch the functions of torch that do not go through its dispatcher."""
     tolist, tensor, getitem = torch.Tensor.tolist, torch.tensor, torch.Tensor.__getitem__
 
-    def told(self: torch.Tensor) -> Any:
+    def listed(self: torch.Tensor) -> Any:
         if not isinstance(self, Elsewhere):
             return tolist(self)
         wait("tolist")
-        return tolist(self.inner)
+        return tolist(self.host)
 
     def new(self: torch.Tensor, data: Any, **kwargs: Any) -> torch.Tensor:
         return torch.tensor(data, dtype=kwargs.get("dtype", self.dtype), device=self.device)
@@ -174,9 +186,11 @@ def pretend() -> None:
         pinned[copy.data_ptr()] = copy
         return copy
 
-    torch.Tensor.tolist, torch.Tensor.new_tensor, torch.tensor = told, new, made
-    torch.Tensor.__getitem__ = at
-    torch.Tensor.pin_memory, torch.Generator = pin, Generator
+    methods = {"tolist": listed, "new_tensor": new, "__getitem__": at, "pin_memory": pin}
+    functions = {"tensor": made, "Generator": Generator}
+    for owner, patches in ((torch.Tensor, methods), (torch, functions)):
+        for name, patch in patches.items():
+            setattr(owner, name, patch)
     everything, aten = (torch.library.Library(name, "IMPL") for name in ("_", "aten"))
     everything.fallback(run, "PrivateUse1")
     aten.impl("arange.start", partial(run, torch.ops.aten.arange.start), "PrivateUse1")
@@ -189,13 +203,14 @@ registered: list[torch.library.Library] = []  # for as long as the process lives
 
 @contextmanager
 def counted(result: dict[str, Any], key: str) -> Iterator[None]:
+    """Store the waits of the block under `key`."""
     waits.clear()
     yield
     result[key] = dict(waits.most_common())
 
 
 def begun(folder: Path, device: torch.device, **changes: Any) -> Run:
-    """A run of which three steps are done."""
+    """Return a run after three steps."""
     settings: dict[str, Any] = {"iterations": 7000, "max_splats": 300, "random_init": True}
     run = Run(options(folder, **{**settings, **changes}), ring_scene(), device)
     for _ in range(3):
@@ -204,7 +219,7 @@ def begun(folder: Path, device: torch.device, **changes: Any) -> Run:
 
 
 def swept(folder: Path, device: torch.device, views: int) -> tuple[Run, ExchangeStrategy]:
-    """A run that is at its first sweep, and the strategy that sweeps."""
+    """Return a run that is at its first sweep, and the strategy that sweeps."""
     run = begun(folder, device, strategy="none")
     strategy = ExchangeStrategy(7000, 300, config=ExchangeConfig(views=views, ray_views=views))
     run.state.generator = Generator(device).manual_seed(5)
@@ -213,15 +228,15 @@ def swept(folder: Path, device: torch.device, views: int) -> tuple[Run, Exchange
 
 
 def main() -> None:
-    """Waits of five steps by strategy and transport, and of sweeps by number of views."""
+    """Count the waits of steps by strategy and transport, and of sweeps by number of views."""
     pretend()
     result: dict[str, Any] = {"steps": {}, "sweeps": {}, "report": {}, "same": {}}
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        for strategy in ("none", "mcmc", "adc", "adc-absgrad", "wfr"):
-            run = begun(folder, DEVICE, strategy=strategy)
-            with counted(result["steps"], strategy):
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        for name in ("none", "mcmc", "adc", "adc-absgrad", "wfr"):
+            run = begun(folder, DEVICE, strategy=name)
+            with counted(result["steps"], name):
                 for _ in range(5):
                     run.step()
         for transport in ("wasserstein", "wasserstein-scaled"):
@@ -235,10 +250,11 @@ def main() -> None:
             with counted(result["sweeps"], str(views)):
                 report = strategy.step(run.state)
             strategy.step(here.state)
+            assert report is not None
             born, trials = report.born + report.relocated, report.trials
             result["report"][views] = [report.probes["ray"], born, trials]
             result["same"][views] = all(
-                torch.equal(tensor.detach().inner, dict(here.state.splats.items())[name].detach())
+                torch.equal(host_of(tensor), dict(here.state.splats.items())[name].detach())
                 for name, tensor in run.state.splats.items()
             )
         with counted(result, "picture"):

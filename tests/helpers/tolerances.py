@@ -1,8 +1,8 @@
-"""Every number that decides a comparison, and how it was measured."""
+"""Tolerances of all comparisons, and how each was measured."""
 
 FLOAT64_KERNEL = 1e-10
 """Float64 kernel against float64 reference, relative to the largest value of a row.
-Measured: 1e-15 to 3e-13 on the scenes of helpers.py; the rest is room for other compilers."""
+Measured: 1e-15 to 3e-13 on the scenes of `helpers`; the rest is room for other compilers."""
 
 FLOAT32_FACTOR = 2.0
 """A float32 kernel may be off by this times the error of the float32 reference ..."""
@@ -18,7 +18,7 @@ fused multiply-add; 2.3e-6 with it, which needs no room."""
 
 WORST_ROW_FACTOR = 8.0
 """The same for the worst row alone. Two correct roundings of one ill-conditioned row differ by
-chance, so the worst of some hundred rows says less than their mean."""
+chance, so the worst of some hundred rows is less informative than their mean."""
 
 FLOAT32_BIAS = 3e-7
 """Mean relative error of single opacities in float32. Measured: 1e-7, the polynomial of 2^x."""

@@ -1,8 +1,7 @@
-"""The small kernels of tools/emulation/toys.cu, as a Python module and under the sanitizers."""
+"""Small kernels of tools/emulation/toys.cu, as a Python module and under the sanitizers."""
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 import shutil
@@ -13,15 +12,17 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-from helpers.emulation import FOLDER
+from tools.emulation import build
 
 ORDERS = ("forward", "reverse", "random:5")
 MODULES = ("toys", "toys-ptx", "toys-ucontext")
+Array = NDArray[Any]
 Extent = tuple[int, int, int]
 RACE, OVERRUN = "data race", "heap-buffer-overflow"
 
@@ -34,16 +35,16 @@ class Toys:
     module: ModuleType
 
     def run(
-        self, name: str, values: NDArray, out: NDArray, grid: Extent | int, block: Extent | int
-    ) -> NDArray:
-        """Launches the kernel called `name` and returns `out`, which it wrote to."""
+        self, name: str, values: Array, out: Array, grid: Extent | int, block: Extent | int
+    ) -> Array:
+        """Launch the kernel called `name` and return `out`, to which it wrote."""
         sizes = [(x, 1, 1) if isinstance(x, int) else x for x in (grid, block)]
         self.module.run(name, values, out, *sizes)
         return out
 
     @contextmanager
     def order(self, order: str) -> Iterator[None]:
-        """Within, threads and blocks get their turn in that order."""
+        """Run threads and blocks in that order."""
         self.module.set_order(order)
         try:
             yield
@@ -53,10 +54,10 @@ class Toys:
 
 @cache
 def load_toys(kind: str) -> Toys:
-    """One of `MODULES`, built if it is not up to date; skips without the tools for it."""
+    """Load one of `MODULES`, built if it is not up to date; skip without the tools for it."""
     require_tools(kind)
     pytest.importorskip("pybind11", reason="no pybind11 to bind the kernels with")
-    path: Path = build_module().build(kind)
+    path: Path = build.build(kind)
     spec = importlib.util.spec_from_file_location(path.name.split(".")[0], path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -64,26 +65,18 @@ def load_toys(kind: str) -> Toys:
     return Toys(kind, module)
 
 
-@cache
-def build_module() -> ModuleType:
-    """tools/emulation/build.py."""
-    if not FOLDER.is_dir():
-        pytest.skip(f"no folder {FOLDER}: the emulation is not part of this installation")
-    return importlib.import_module("tools.emulation.build")
-
-
 def require_tools(kind: str) -> None:
-    """Skips the running test where `kind` cannot be compiled."""
+    """Skip the running test where `kind` cannot be compiled."""
     if shutil.which(os.environ.get("CXX", "g++")) is None:
         pytest.skip("no g++ to compile the CUDA kernels for the CPU with")
-    if kind.endswith("ptx") and not build_module().has_nvcc():
+    if kind.endswith("ptx") and not build.has_nvcc():
         pytest.skip("no nvcc to make PTX of the CUDA kernels with")
 
 
 def run_program(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Builds a program of `tools/emulation/build.py` and runs it to its end or its first report."""
+    """Build a program of `tools/emulation/build.py` and run it to its end or first report."""
     require_tools(kind)
-    program: Path = build_module().build(kind)
+    program: Path = build.build(kind)
     environment = {
         **{k: v for k, v in os.environ.items() if not k.startswith("SIMT_")},
         "TSAN_OPTIONS": "halt_on_error=1 report_signal_unsafe=0",
@@ -95,6 +88,6 @@ def run_program(kind: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def empty(count: int, dtype: type) -> NDArray:
-    """An array that is full of numbers which no kernel here writes."""
+def empty(count: int, dtype: DTypeLike) -> Array:
+    """Return an array full of a number that no kernel here writes."""
     return np.full(count, 77, dtype)

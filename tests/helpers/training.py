@@ -1,4 +1,4 @@
-"""A small scene whose photos were rendered from known splats, and runs on it."""
+"""A small scene with photos of known splats, and training runs on it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 72, 48
 
 
 def truth() -> Splats:
-    """What the photos show."""
+    """Return the splats that the photos show."""
     splats = Splats.random(40, extent=0.6, seed=3, degree=0)
     splats.log_scales.clamp_(min=math.log(0.05), max=math.log(0.2))
     splats.opacity_logits.fill_(1.5)
@@ -30,7 +30,7 @@ def truth() -> Splats:
 
 
 def ring(count: int) -> list[Camera]:
-    """Cameras around the origin."""
+    """Place cameras around the origin."""
     cameras = []
     for index in range(count):
         angle = 2 * math.pi * index / count
@@ -44,7 +44,7 @@ def ring(count: int) -> list[Camera]:
 
 
 def ring_scene() -> Scene:
-    """9 views, 2 of them held out; seed points near the true ones."""
+    """Make a scene of 9 views, 2 of them held out, with seed points near the true ones."""
     splats = truth()
     views = []
     with torch.no_grad():
@@ -59,6 +59,7 @@ def ring_scene() -> Scene:
 
 
 def options(folder: Path, **changes: Any) -> TrainOptions:
+    """Return options of a short run that writes to `folder`."""
     defaults: dict[str, Any] = {
         "iterations": 40,
         "max_splats": 60,
@@ -71,7 +72,7 @@ def options(folder: Path, **changes: Any) -> TrainOptions:
 
 
 def stop_at(iteration: int, number: signal.Signals = signal.SIGINT) -> Any:
-    """A callback that interrupts as Ctrl-C does."""
+    """Make a callback that interrupts as Ctrl-C does."""
 
     def on_step(state: TrainState) -> None:
         if state.iteration == iteration:
@@ -81,7 +82,7 @@ def stop_at(iteration: int, number: signal.Signals = signal.SIGINT) -> Any:
 
 
 def assert_same(one: Any, two: Any) -> None:
-    """Nested containers of the same bits."""
+    """Check that nested containers hold the same bits."""
     if isinstance(one, torch.Tensor):
         assert torch.equal(one, two)
     elif isinstance(one, dict):
