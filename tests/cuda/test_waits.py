@@ -22,7 +22,7 @@ ATTEMPT = ("kept.nonzero()[:, 0]  # once", "0.5 * square", "float(costs[")  # in
 
 @pytest.fixture(scope="module")
 def pretended() -> dict[str, Any]:
-    """What `pretended_gpu.py` counts, in a process of its own."""
+    """Count waits with `pretended_gpu.py`, in a process of its own."""
     from torch.utils import backend_registration
 
     if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):

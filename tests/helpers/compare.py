@@ -122,7 +122,7 @@ def assert_gradient(found: Tensor, truth: Tensor, name: str) -> None:
     assert not bool(lost.any()), f"{name}: rows {lost.nonzero().flatten().tolist()} lost to zero"
 
 
-def assert_stage_equals_reference(
+def assert_stage_equals_reference(  # noqa: PLR0913 - two stages, their call, and what to compare
     stage: Stage,
     reference: Stage,
     args: Sequence[Any],

@@ -26,7 +26,7 @@ def make_field(count: int = 6, seed: int = 0, size: float = 0.3) -> ExtinctionFi
 def make_medium(
     kind: str = "shared", count: int = 6, seed: int = 0, size: float = 0.3, degree: int = 1
 ) -> Medium:
-    """A medium of 3 channels; with kind independent three normalised sources."""
+    """Make a medium of 3 channels; with kind independent three normalised sources."""
     generator = torch.Generator().manual_seed(seed + 1000)
     field, size_of = make_field(count, seed, size), (degree + 1) ** 2
 
@@ -53,14 +53,14 @@ def make_rays(count: int = 5, seed: int = 0, distance: float = 3.0) -> tuple[Ten
 
 
 def ball(peak: float, place: float = 3.0, size: float = 0.5) -> ExtinctionField:
-    """A round splat on the z axis."""
+    """Make a round splat on the z axis."""
     means = torch.tensor([[0.0, 0.0, place]], dtype=F64)
     peaks = torch.tensor([peak], dtype=F64)
     return ExtinctionField(means, size * torch.eye(3, dtype=F64)[None], peaks)
 
 
 def axis_ray() -> tuple[Tensor, Tensor]:
-    """The z axis from the origin."""
+    """Return the z axis from the origin."""
     return torch.zeros(1, 3, dtype=F64), torch.tensor([[0.0, 0.0, 1.0]], dtype=F64)
 
 

@@ -1,4 +1,4 @@
-"""The benchmarks of strategies and of the sweep run, at toy size, and keep what they measured."""
+"""The benchmarks of strategies and of the sweep run at toy size, and keep their results."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from helpers.backends import require_extension
 
+from benchmarks.flow import strategies, sweep
 from splatrender.flow import STRATEGIES
 
 TOY = ["--resolution", "96", "--iterations", "40", "--threads", "1"]
@@ -25,8 +26,6 @@ def _folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def test_a_table_is_made_once(tmp_path: Path) -> None:
-    from benchmarks.flow import strategies
-
     cache = tmp_path / "cache"
     command = [*TOY, "--strategies", "wfr,none", "--budgets", "700", "--seeds", "0,1"]
     first = CliRunner().invoke(strategies.main, [*command, "--cache", str(cache)])
@@ -47,24 +46,18 @@ def test_a_table_is_made_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["ablations", "sensitivity", "prices", "half", "baselines"])
 def test_variants_differ_from_each_other(kind: str) -> None:
-    from benchmarks.flow import strategies
-
     entries = strategies.variants(kind)
     assert len({entry.label for entry in entries}) == len(entries) > 1
     plans = {(e.strategy, str(e.change), e.price, e.effort, e.transport) for e in entries}
     assert len(plans) == len(entries)
 
 
-def test_numbers_that_are_not_are_told() -> None:
-    from benchmarks.flow import strategies
-
+def test_words_in_place_of_numbers_are_refused() -> None:
     result = CliRunner().invoke(strategies.main, ["--budgets", "many"])
     assert result.exit_code == 2 and "expected numbers like 1,2,3, got 'many'" in result.output
 
 
 def test_the_cost_of_a_sweep_is_printed() -> None:
-    from benchmarks.flow import sweep
-
     result = CliRunner().invoke(
         sweep.main, [*TOY, "--splats", "700", "--rounds", "1", "--iterations", "60"]
     )

@@ -45,7 +45,7 @@ def compiler() -> None:
 
 @pytest.fixture
 def workload() -> Workload:
-    """A small workload."""
+    """Make a small workload."""
     return make_workload("W0b", toy=True)
 
 

@@ -1,4 +1,4 @@
-"""What is shipped: imports, pins, versions, and the contents of the archives."""
+"""Tests of the distribution: imports, pins, versions, and the contents of the archives."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import setuptools
+from helpers import REPOSITORY
 from packaging.requirements import Requirement
 
 import splatrender
@@ -25,7 +26,6 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 
 
@@ -43,7 +43,7 @@ def last_line(process: subprocess.CompletedProcess[str]) -> str:
 
 @pytest.fixture
 def unbuilt(tmp_path: Path) -> Path:
-    """A folder with a copy of the package, but for the compiled extension."""
+    """Copy the package, without the compiled extension, to a folder."""
     ignored = shutil.ignore_patterns("_C*", "__pycache__")
     shutil.copytree(REPOSITORY / "splatrender", tmp_path / "splatrender", ignore=ignored)
     return tmp_path
@@ -96,7 +96,7 @@ def test_one_version() -> None:
 
 
 def pins(*names: str) -> dict[str, list[Requirement]]:
-    """What the files of requirements/ pin, by package."""
+    """Read the pins of requirements/, by package."""
     found: dict[str, list[Requirement]] = {}
     for name in names:
         for line in (REPOSITORY / "requirements" / f"{name}.txt").read_text().splitlines():
@@ -133,7 +133,7 @@ def test_pins_are_exact_and_stand_once() -> None:
 
 @pytest.fixture
 def setup_names(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """The functions of setup.py."""
+    """Load the functions of setup.py."""
     monkeypatch.setattr(setuptools, "setup", lambda **options: None)
     return runpy.run_path(str(REPOSITORY / "setup.py"))
 
@@ -191,7 +191,7 @@ def test_build_refuses_an_unknown_cuda_architecture(
 
 
 def copy_of_repository(folder: Path) -> Path:
-    """The files that the archives are made of, and compiled objects to save time."""
+    """Copy the files of which the archives are made, and compiled objects to save time."""
     for name in ("csrc", "splatrender", "tests", "benchmarks", "tools", "requirements"):
         ignored = shutil.ignore_patterns("__pycache__", "_C*")
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
@@ -226,6 +226,7 @@ def test_source_archive_builds_elsewhere_and_has_no_scenes(tmp_path: Path) -> No
     package = {p.relative_to(folder).as_posix() for p in folder.glob("splatrender/**/*.py")}
     assert sources <= names and package <= names
     assert {"LICENSE", "setup.py", "pyproject.toml", "Makefile", "train.py"} <= names
+    assert {"tools/emulation/build.py", "tools/emulation/simt.h", "tests/helpers/toys.py"} <= names
     assert not [n for n in names if n.startswith(("scenes", "build")) or n.endswith((".so", ".o"))]
 
 
@@ -242,7 +243,7 @@ def test_wheel_is_for_every_python_and_holds_the_package_alone(tmp_path: Path) -
         f"splatrender-{splatrender.__version__}.dist-info",
     }
     library = "splatrender/_C.pyd" if sys.platform == "win32" else "splatrender/_C.abi3.so"
-    assert library in names and "splatrender/cli/train.py" in names
+    assert {library, "splatrender/cli/train.py", "splatrender/py.typed"} <= set(names)
     assert b"Requires-Dist: torch>=2.10" in metadata and b"License-File: LICENSE" in metadata
 
 

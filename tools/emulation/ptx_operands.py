@@ -142,7 +142,7 @@ class Instruction:
         return f"(void)({value});" if target == "_" else f"ptx::put({identifier(target)}, {value});"
 
     def site(self) -> str:
-        """This place, for the runtime's messages."""
+        """Return this place, for the runtime's messages."""
         return (
             f'{{"{self.name}.{".".join(self.modifiers)}", "{self.operands.source}", {self.line}}}'
         )

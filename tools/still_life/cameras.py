@@ -25,7 +25,7 @@ class Pinhole:
 
     @classmethod
     def of_size(cls, width: int, height: int) -> Pinhole:
-        """The scene's camera for pictures of `width` x `height` px."""
+        """Return the scene's camera for images of `width` x `height` px."""
         s = width / 640
         return cls(width, height, 566.4 * s, 566.4 * s, 322.6 * s, height / 2 - 1.9 * s)
 
@@ -45,7 +45,7 @@ class Pose:
         return pixels, p[:, 2]
 
     def rays(self, pixels: Array, pinhole: Pinhole) -> Array:
-        """Unit world directions [N, 3] through the pixel positions [N, 2]."""
+        """Return unit world directions [N, 3] through the pixel positions [N, 2]."""
         xy = (pixels - [pinhole.cx, pinhole.cy]) / [pinhole.fx, pinhole.fy]
         return unit(np.column_stack([xy, np.ones(len(xy))]) @ self.rotation)
 

@@ -19,7 +19,7 @@ _PINHOLE = 1
 
 
 def quaternion(rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Unit quaternion (w, x, y, z), w >= 0, of a rotation matrix [3, 3].
+    """Return the unit quaternion (w, x, y, z), w >= 0, of a rotation matrix [3, 3].
 
     The eigenvector of the largest eigenvalue of Bar-Itzhack's symmetric 4 x 4 matrix.
     """

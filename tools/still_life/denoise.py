@@ -50,7 +50,7 @@ def _same_surface(f: Features, here: tuple[slice, slice], there: tuple[slice, sl
 
 
 def denoise(passes: Image, features: Features, radius: int = 8, strength: float = 0.55) -> Image:
-    """Filtered radiance [H, W, 3].
+    """Return filtered radiance [H, W, 3].
 
     Args:
         passes: [K, H, W, 3] independent renderings, K even and at least 4.

@@ -75,6 +75,6 @@ def metal(color: Sequence[float], roughness: float) -> dict[str, Any]:
 
 
 def bumpy(material: dict[str, Any], heights: NDArray[np.float64], scale: float) -> dict[str, Any]:
-    """The material with the relief `heights` [H, W], `scale` in texture units."""
+    """Return the material with the relief `heights` [H, W], `scale` in texture units."""
     bump = {"type": "bumpmap", "arbitrary": Picture(heights[..., None]), "scale": scale}
     return {"type": "twosided", "bsdf": bump | {"bsdf": material["bsdf"]}}

@@ -21,11 +21,11 @@ class Mesh:
     faces: NDArray[np.int64]
 
     def moved(self, by: ArrayLike) -> Mesh:
-        """The mesh translated by the vector `by` [3]."""
+        """Return the mesh translated by the vector `by` [3]."""
         return Mesh(self.vertices + np.asarray(by, float), self.normals, self.uv, self.faces)
 
     def turned(self, rotation: Array) -> Mesh:
-        """The mesh turned about the origin by the matrix `rotation` [3, 3]."""
+        """Return the mesh rotated about the origin by the matrix `rotation` [3, 3]."""
         return Mesh(self.vertices @ rotation.T, self.normals @ rotation.T, self.uv, self.faces)
 
 

@@ -30,7 +30,7 @@ def _table() -> list[Part]:
 
 
 def _cloth() -> list[Part]:
-    """A runner with soft wrinkles where nothing stands on it, and a fringe at both ends."""
+    """Make a runner with soft wrinkles where nothing stands on it, and a fringe at both ends."""
     length, width = 1.16, 0.42
     rows, columns = 240, 100
     y, x = np.meshgrid(

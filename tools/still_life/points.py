@@ -122,7 +122,7 @@ def _matched(
     poses: Sequence[Pose],
     rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    """The share of the visible points that a matcher would find, [views, points].
+    """Return the share of visible points that a matcher would find, [views, points].
 
     Corners look alike only from similar directions and distances; of those, chance decides.
     """
@@ -160,7 +160,7 @@ def _with_wrong_matches(
 
 
 def _jacobians(pose: Pose, pinhole: Pinhole, points: Array) -> Array:
-    """Derivative [N, 2, 3] of the pixels with respect to the world points."""
+    """Return the derivative [N, 2, 3] of the pixels with respect to the world points."""
     p = (points - pose.center) @ pose.rotation.T
     j = np.zeros((len(p), 2, 3))
     j[:, 0, 0], j[:, 0, 2] = pinhole.fx / p[:, 2], -pinhole.fx * p[:, 0] / p[:, 2] ** 2

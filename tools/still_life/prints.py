@@ -55,7 +55,7 @@ def chart(shape: Shape, seed: int, cells: tuple[int, int], title: str = "") -> A
 def _matted(
     picture: Array, mat: float, paper: tuple[float, float, float] = (0.89, 0.87, 0.81)
 ) -> Array:
-    """The picture behind a bevelled mat of `mat` times its short side."""
+    """Put the picture behind a bevelled mat of `mat` times its short side."""
     h, w = picture.shape[:2]
     u, v = grid((h, w))
     edge = np.minimum(np.minimum(u, 1 - u) * w, np.minimum(v, 1 - v) * h) / min(h, w)

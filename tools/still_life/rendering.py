@@ -62,7 +62,7 @@ def _bitmap(picture: Picture) -> dict[str, Any]:
 
 
 def _resolve(value: Any) -> Any:
-    """The material with its pictures turned into Mitsuba bitmaps."""
+    """Return the material with its pictures as Mitsuba bitmaps."""
     if isinstance(value, Picture):
         return _bitmap(value)
     if isinstance(value, dict):
@@ -89,7 +89,7 @@ def _light(light: room.Light) -> dict[str, Any]:
 
 
 def build_scene() -> Any:
-    """The still life in its room as a Mitsuba scene (without sensors)."""
+    """Return the still life in its room as a Mitsuba scene (without sensors)."""
     description: dict[str, Any] = {"type": "scene"}
     with tempfile.TemporaryDirectory() as folder:
         for part in [*objects.parts(), *room.parts()]:

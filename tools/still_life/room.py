@@ -149,7 +149,7 @@ def _framed(
     turn: float,
     rim: tuple[float, float, float],
 ) -> list[Part]:
-    """A framed picture of `size` (width, height), its front towards -y before the turn about z."""
+    """Frame a picture of `size` (width, height), front towards -y before the turn about z."""
     w, h = size
     bar, deep = 0.028, 0.024
     frame = [_box((w + 2 * bar, deep, bar), (0, 0, s * (h + bar) / 2)) for s in (-1, 1)]
@@ -250,8 +250,12 @@ def _foliage(count: int, seed: int, reach: float, rise: float, size: float) -> t
 
 
 def _furniture() -> list[Part]:
-    """Chair, sideboard with a lamp, a door, a stool and two big plants."""
+    """Chair, sideboard with a lamp, a door, two big plants and a stool."""
     timber = textures.wood((512, 512), 251, (0.32, 0.19, 0.10), (0.60, 0.42, 0.25))
+    return [_chair(timber), *_sideboard(), *_lamp(), _pile(), *_door(), *_plants(), _stool(timber)]
+
+
+def _chair(timber: Pixels) -> Part:
     x, y = -0.28, -1.02
     corners = [(sx, sy) for sx in (-1, 1) for sy in (-1, 1)]
     ends = [
@@ -266,10 +270,10 @@ def _furniture() -> list[Part]:
         for d in (-0.08, 0.0, 0.08)
     ]
     seat = _box((0.42, 0.42, 0.03), (x, y, -0.30), 0.012)
-    parts = [
-        Part("chair", join([*legs, tube(arch, 0.014, 10), *slats, seat]), glossy(timber, 0.25))
-    ]
+    return Part("chair", join([*legs, tube(arch, 0.014, 10), *slats, seat]), glossy(timber, 0.25))
 
+
+def _sideboard() -> list[Part]:
     cabinet = [_box((1.7, 0.42, 0.68), (-0.35, -HALF_Y + 0.22, FLOOR + 0.42), 0.008)]
     doors = [
         _box((0.52, 0.02, 0.56), (-0.35 + d, -HALF_Y + 0.44, FLOOR + 0.42), 0.006)
@@ -282,10 +286,13 @@ def _furniture() -> list[Part]:
     knob = knob.turned(rotation("x", -90)).moved((-0.35, -HALF_Y + 0.45, FLOOR + 0.50))
     knobs = [knob.moved((d, 0, 0)) for d in (-0.34, 0.2, 0.36)]
     paint = textures.wood((256, 512), 252, (0.24, 0.32, 0.33), (0.40, 0.49, 0.48))
-    parts += [
+    return [
         Part("sideboard", join([*cabinet, *doors, *feet]), glossy(paint, 0.3)),
         Part("knobs", join(knobs), metal((0.75, 0.58, 0.32), 0.2)),
     ]
+
+
+def _lamp() -> list[Part]:
     base = (0.28, -HALF_Y + 0.22, 0.01)
     foot = revolve(
         [
@@ -310,19 +317,19 @@ def _furniture() -> list[Part]:
         (40, 160),
     )
     glaze = textures.speckled((256, 512), 254, (0.62, 0.34, 0.22), (0.28, 0.16, 0.12))
-    parts += [
+    return [
         Part("lamp_foot", foot.moved(base), glossy(glaze, 0.1)),
         Part("lamp_shade", shade.moved(base), matte(pleats)),
     ]
-    pile = [_box((0.26, 0.19, 0.035), (-0.78, -HALF_Y + 0.22, 0.03 + 0.036 * k)) for k in range(3)]
-    parts.append(
-        Part(
-            "sideboard_books",
-            join(pile),
-            glossy(textures.plaster((64, 64), 255, (0.50, 0.30, 0.22)), 0.35),
-        )
-    )
 
+
+def _pile() -> Part:
+    pile = [_box((0.26, 0.19, 0.035), (-0.78, -HALF_Y + 0.22, 0.03 + 0.036 * k)) for k in range(3)]
+    cover = glossy(textures.plaster((64, 64), 255, (0.50, 0.30, 0.22)), 0.35)
+    return Part("sideboard_books", join(pile), cover)
+
+
+def _door() -> list[Part]:
     door = [_box((0.04, 0.86, 2.02), (-HALF_X + 0.02, -1.25, FLOOR + 1.01), 0.006)]
     door += [
         _box((0.05, 0.09, 2.10), (-HALF_X + 0.025, -1.25 + s * 0.475, FLOOR + 1.05))
@@ -346,7 +353,7 @@ def _furniture() -> list[Part]:
         0.008,
         8,
     )
-    parts += [
+    return [
         Part(
             "door",
             join(door),
@@ -354,6 +361,10 @@ def _furniture() -> list[Part]:
         ),
         Part("door_lever", lever, metal((0.6, 0.58, 0.55), 0.2)),
     ]
+
+
+def _plants() -> list[Part]:
+    parts: list[Part] = []
     rim = np.array(
         [(0, 0), (0.13, 0), (0.18, 0.30), (0.188, 0.32), (0.170, 0.318), (0.16, 0.28), (0, 0.27)]
     )
@@ -376,23 +387,26 @@ def _furniture() -> list[Part]:
                 glossy(textures.leaf((256, 384), 263 + k, tint), 0.2),
             ),
         ]
+    return parts
+
+
+def _stool(timber: Pixels) -> Part:
     stool = [
         tube([(1.9, 1.7, -0.28), (1.9 + 0.2 * np.cos(a), 1.7 + 0.2 * np.sin(a), FLOOR)], 0.014, 8)
         for a in (0.5, 2.6, 4.7)
     ]
     stool += [revolve([(0, -0.30), (0.19, -0.30), (0.20, -0.285), (0.19, -0.27), (0, -0.27)], 48)]
     stool[-1] = stool[-1].moved((1.9, 1.7, 0))
-    parts.append(Part("stool", join(stool), glossy(timber, 0.25)))
-    return parts
+    return Part("stool", join(stool), glossy(timber, 0.25))
 
 
 def parts() -> list[Part]:
-    """Everything of the room except its lights."""
+    """Return all parts of the room except its lights."""
     return [*_shell(), *_bookshelf(), *_pictures(), *_window(), *_furniture()]
 
 
 def lights() -> list[Light]:
-    """A dim garden behind the window, a skylight on the window side and a weak fill."""
+    """Make a dim garden behind the window, a skylight on the window side and a weak fill."""
     return [
         Light(
             "window",

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from tools.still_life import textures
@@ -80,36 +82,12 @@ def _twigs() -> list[Part]:
         path = curve(knots, 40)
         stems.append(tube(path, np.linspace(0.0024, 0.0009, 40), 7))
         if k in (2, 5):  # two twigs carry berries instead of leaves
-            for j in range(14, 40, 2):
-                way = unit(rng.normal(0, 1, 3) + [0, 0, 0.3])
-                tip = path[j] + way * rng.uniform(0.018, 0.030)
-                stems.append(
-                    tube(curve([path[j], (path[j] + tip) / 2 + [0, 0, 0.002], tip], 6), 0.0006, 5)
-                )
-                profile = 0.0058 * np.stack(
-                    [np.sin(a := np.linspace(0, np.pi, 12)), -np.cos(a)], -1
-                )
-                berries.append(revolve(profile, 16).moved(tip))
+            stalks, fruit = _berries(path, rng)
+            stems += stalks
+            berries += fruit
             continue
-        for j in range(13, 40, 2):
-            for side in (-1, 1):
-                tangent = unit(path[min(j + 1, 39)] - path[j - 1])
-                around = unit(np.cross(tangent, rng.normal(0, 1, 3)))
-                forward = unit(side * around * 0.9 + tangent * 0.55 + rng.normal(0, 0.15, 3))
-                up = unit(
-                    np.cross(np.cross(forward, np.array([0, 0, 1.0])), forward)
-                    + rng.normal(0, 0.25, 3)
-                )
-                across = unit(np.cross(up, forward))
-                size = rng.uniform(0.036, 0.056) * (1.15 - j / 90)
-                blade = _leaf(
-                    size,
-                    size * rng.uniform(0.30, 0.40),
-                    rng.uniform(0, 0.35),
-                    rng.uniform(0.1, 0.4),
-                )
-                frame = np.stack([forward, across, np.cross(forward, across)], axis=1)
-                (leaves if rng.random() < 0.7 else pale).append(blade.turned(frame).moved(path[j]))
+        for blade in _blades(path, rng):
+            (leaves if rng.random() < 0.7 else pale).append(blade)
     bark = (0.30, 0.22, 0.14)
     return [
         Part("stems", join(stems), matte(bark)),
@@ -123,6 +101,41 @@ def _twigs() -> list[Part]:
         ),
         Part("berries", join(berries), glossy((0.62, 0.12, 0.09), 0.1)),
     ]
+
+
+def _berries(path: Array, rng: np.random.Generator) -> tuple[list[Mesh], list[Mesh]]:
+    """Make the stalks and the berries of a twig along `path` [40, 3]."""
+    stems: list[Mesh] = []
+    berries: list[Mesh] = []
+    for j in range(14, 40, 2):
+        way = unit(rng.normal(0, 1, 3) + [0, 0, 0.3])
+        tip = path[j] + way * rng.uniform(0.018, 0.030)
+        stems.append(tube(curve([path[j], (path[j] + tip) / 2 + [0, 0, 0.002], tip], 6), 0.0006, 5))
+        profile = 0.0058 * np.stack([np.sin(a := np.linspace(0, np.pi, 12)), -np.cos(a)], -1)
+        berries.append(revolve(profile, 16).moved(tip))
+    return stems, berries
+
+
+def _blades(path: Array, rng: np.random.Generator) -> Iterator[Mesh]:
+    """Make the leaves of a twig along `path` [40, 3], one at a time."""
+    for j in range(13, 40, 2):
+        for side in (-1, 1):
+            tangent = unit(path[min(j + 1, 39)] - path[j - 1])
+            around = unit(np.cross(tangent, rng.normal(0, 1, 3)))
+            forward = unit(side * around * 0.9 + tangent * 0.55 + rng.normal(0, 0.15, 3))
+            up = unit(
+                np.cross(np.cross(forward, np.array([0, 0, 1.0])), forward) + rng.normal(0, 0.25, 3)
+            )
+            across = unit(np.cross(up, forward))
+            size = rng.uniform(0.036, 0.056) * (1.15 - j / 90)
+            blade = _leaf(
+                size,
+                size * rng.uniform(0.30, 0.40),
+                rng.uniform(0, 0.35),
+                rng.uniform(0.1, 0.4),
+            )
+            frame = np.stack([forward, across, np.cross(forward, across)], axis=1)
+            yield blade.turned(frame).moved(path[j])
 
 
 def _jug() -> list[Part]:
