@@ -10,8 +10,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from helpers import REPOSITORY
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 LIMITS = json.loads(Path(__file__).with_name("cuda_resources.json").read_text())
 ARCHS = ("sm_80", "sm_90")
 UPDATE = "after a wanted change: python -m tools.cuda_static.cuda_static --update-limits"

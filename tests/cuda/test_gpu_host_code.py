@@ -9,8 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import REPOSITORY
 
-CSRC = Path(__file__).resolve().parents[2] / "csrc"
+CSRC = REPOSITORY / "csrc"
 STREAM = "aoti_torch_get_current_cuda_stream"
 TORCH_CUDA = f"""
 extern "C" int {STREAM}(int device, void** stream) {{

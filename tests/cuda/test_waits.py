@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import REPOSITORY
 
 import splatrender
 
-TESTS = Path(__file__).resolve().parents[1]
+TESTS = REPOSITORY / "tests"
 PACKAGE = Path(splatrender.__file__).resolve().parent
 ONCE = 19  # waits of a sweep, of any number of views, without those of rays and of attempts
 ATTEMPT = ("kept.nonzero()[:, 0]  # once", "0.5 * square", "float(costs[")  # in exchange and sweep

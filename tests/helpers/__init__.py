@@ -78,21 +78,21 @@ class World(Fields):
         return self.extinctions if response == BEER_LAMBERT else self.opacities
 
     def splats(self, response: int = GAUSSIAN, *, with_factors: bool = False) -> SplatTensors:
-        """The splats, by quats and scales or by factors."""
+        """Return the splats, by quats and scales or by factors."""
         amplitudes = self.amplitudes(response)
         if with_factors:
             return SplatTensors(self.means, amplitudes, factors=self.factors)
         return SplatTensors(self.means, amplitudes, self.quats, self.scales)
 
     def lens(self, response: int = GAUSSIAN, **optics: Any) -> Lens:
-        """The cameras; optics: antialiased, near, far, eps2d."""
+        """Return the cameras; optics: antialiased, near, far, eps2d."""
         optics = {"near": NEAR, "far": FAR, "eps2d": EPS2D, "response": response, **optics}
         return Lens(self.viewmats, self.intrinsics, self.width, self.height, **optics)
 
     def project_args(
         self, response: int = GAUSSIAN, *, with_factors: bool = False, **optics: Any
     ) -> list[Any]:
-        """Flat arguments of `project`, in the order of the op schema."""
+        """Return the flat arguments of `project`, in the order of the op schema."""
         splats = self.splats(response, with_factors=with_factors)
         return [*splats.arguments, *self.lens(response, **optics).arguments]
 
@@ -191,20 +191,20 @@ class Prints(Fields):
 
     @property
     def projected(self) -> Projected:
-        """The footprints without their colours."""
+        """Footprints without their colours."""
         return Projected(self.means2d, self.conics, self.depths, self.peaks, self.extents)
 
     def footprints(self, probes: int = 0) -> Footprints:
-        """The footprints with their colours."""
+        """Return the footprints with their colours."""
         return Footprints(self.projected, self.emission, self.backgrounds, probes)
 
     def lens(self, response: int = GAUSSIAN) -> Lens:
-        """Size and response; stages behind `project` read no cameras."""
+        """Return size and response; stages behind `project` read no cameras."""
         nothing = torch.empty(0)
         return Lens(nothing, nothing, self.width, self.height, response=response)
 
     def bin_args(self) -> list[Any]:
-        """Flat arguments of `bin`, in the order of the op schema."""
+        """Return the flat arguments of `bin`, in the order of the op schema."""
         return [*self.projected.arguments, self.width, self.height]
 
     def blend_args(
@@ -214,13 +214,13 @@ class Prints(Fields):
         with_visibility: bool = True,
         with_absgrad: bool = False,
     ) -> list[Any]:
-        """Arguments of `blend`, in the order of the op schema."""
+        """Return the arguments of `blend`, in the order of the op schema."""
         size = (self.width, self.height)
         flags = (with_visibility, with_absgrad)
         return [*self.footprints().arguments, *bins, *size, response, *flags]
 
     def dense_args(self, response: int = GAUSSIAN) -> list[Any]:
-        """Flat arguments of `blend_dense`."""
+        """Return the flat arguments of `blend_dense`."""
         shape = (self.means2d, self.conics, self.depths, self.peaks, self.emission)
         return [*shape, self.backgrounds, self.width, self.height, response]
 

@@ -52,8 +52,8 @@ class Backend:
     `project`, `bin` and `blend` take the flat arguments of their op schemas, see `helpers.flat`.
 
     Attributes:
-        name: as in `BACKENDS`.
-        device: device of the operators' own tensors. The stages take tensors from anywhere, and
+        name: Entry of `BACKENDS`.
+        device: Device of the operators' own tensors. The stages take tensors from anywhere, and
             return theirs on the device of the first argument.
     """
 

@@ -56,7 +56,7 @@ def _project(make: torch.Generator, backward: bool) -> list[Any]:
 def _shade(make: torch.Generator, backward: bool) -> list[Any]:
     world = random_world(200, cameras=2, seed=2).to(torch.float32)
     extents = truths.project(*world.project_args())[4]
-    args = [world.means, world.sh, world.viewmats, extents, 3]
+    args: list[Any] = [world.means, world.sh, world.viewmats, extents, 3]
     if not backward:
         return args
     return [*args[:4], reference.shade(*args), _normal(make, 2, 200, 3), *args[4:]]

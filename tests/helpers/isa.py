@@ -22,13 +22,13 @@ NAMES = ("means", "quats", "scales", "sh", "viewmats", "intrinsics", "background
 
 
 def stages_of(package: ModuleType) -> list[Callable[..., Any]]:
-    """The four stages of the operators or of the reference."""
+    """Return the four stages of the operators or of the reference."""
     modules = (importlib.import_module(f"{package.__name__}.{name}") for name in STAGES)
     return [getattr(module, name) for module, name in zip(modules, STAGES, strict=True)]
 
 
 def rendered(stages: Sequence[Callable[..., Any]], world: World, response: int) -> Blended:
-    """Images of a world."""
+    """Render a world."""
     project, shade, bin, blend = stages
     lens = world.lens(response)
     projected = project(world.splats(response), lens)
@@ -39,7 +39,7 @@ def rendered(stages: Sequence[Callable[..., Any]], world: World, response: int) 
 
 
 def worst_errors(response: int) -> dict[str, float]:
-    """Error of the image and of each gradient, relative to its largest number."""
+    """Return the error of the image and of each gradient, relative to its largest number."""
     exact_world = random_world(80, cameras=1, seed=4).to(torch.float32).to(torch.float64)
     worlds = {operators: exact_world.to(torch.float32), reference: exact_world}
     results: list[list[Tensor]] = []

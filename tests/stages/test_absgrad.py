@@ -78,16 +78,20 @@ def backward(
 
 @cache
 def pixel_by_pixel(response: int, channels: int) -> tuple[Prints, list[Tensor], Tensor]:
-    """A scene, and its Σ |gradient of a pixel's part of the loss| [C,N,2], taken pixel by pixel."""
+    """Return a scene, and Σ |gradient of a pixel's part of the loss| [C,N,2], pixel by pixel."""
     prints, weights = scene(response, 16, 2, channels, 19, 18)
     args = prints.dense_args(response)
     args[MEANS2D] = args[MEANS2D].clone().requires_grad_()
     radiance, transmittance = truths.blend_dense(*args)
-    parts = (weights[0] * radiance).sum(dim=-1) + weights[1] * transmittance
+    # Cameras share no place: one pass takes the gradients of a pixel of each.
+    parts = ((weights[0] * radiance).sum(dim=-1) + weights[1] * transmittance).sum(dim=0).flatten()
     total = torch.zeros_like(args[MEANS2D])
-    for part in parts.flatten():
-        total += torch.autograd.grad(part, args[MEANS2D], retain_graph=True)[0].abs()
-    return prints, weights, total.detach()
+    for rows in torch.eye(len(parts), dtype=parts.dtype).split(57):
+        (pixels,) = torch.autograd.grad(
+            parts, args[MEANS2D], rows, retain_graph=True, is_grads_batched=True
+        )
+        total += pixels.abs().sum(dim=0)
+    return prints, weights, total
 
 
 @DTYPES

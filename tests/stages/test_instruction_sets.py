@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from helpers import REPOSITORY
 from helpers.backends import require_extension
 
-SCRIPT = Path(__file__).resolve().parents[1] / "helpers" / "isa.py"
+SCRIPT = REPOSITORY / "tests" / "helpers" / "isa.py"
 BEST_SETS = {  # what torch may call the best set of a machine that runs the build
     "portable": None,
     "avx2": ("AVX2", "AVX512"),

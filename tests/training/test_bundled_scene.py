@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers import REPOSITORY
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[2]
-SCENE = ROOT / "scenes" / "still_life"
+SCENE = REPOSITORY / "scenes" / "still_life"
 SPARSE = SCENE / "sparse" / "0"
 GENERATOR = "tools.still_life"
 MEGABYTES = 6
@@ -161,7 +161,7 @@ def test_pycolmap_reads_the_model(images, points):
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, cwd=REPOSITORY)
 
 
 needs_mitsuba = pytest.mark.skipif(
