@@ -59,7 +59,8 @@ def compiled(static: SimpleNamespace) -> list[Any]:
     """Compile every kernel file for both architectures, once per version of the sources."""
     if static.build.find_tool("nvcc") is None:
         pytest.skip("no nvcc on the PATH or in CUDA_HOME: the CUDA kernels are not compiled")
-    return static.main.our_kernels(ARCHS)
+    kernels: list[Any] = static.main.our_kernels(ARCHS)
+    return kernels
 
 
 @pytest.fixture(scope="module")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
-from helpers.toys import MODULES, ORDERS, Toys, empty, load_toys
-from numpy.typing import NDArray
+from helpers.toys import MODULES, ORDERS, Array, Extent, Toys, empty, load_toys
+from numpy.typing import DTypeLike
 
 from tools.emulation.ptx_to_cpp import translate
 
@@ -29,11 +30,11 @@ def plain() -> Toys:
     return load_toys("toys")
 
 
-def numbers(count: int, dtype: type, low: int = -1000, high: int = 1000) -> NDArray:
+def numbers(count: int, dtype: DTypeLike, low: int = -1000, high: int = 1000) -> Array:
     return np.random.default_rng(RNG_SEED).integers(low, high, count).astype(dtype)
 
 
-def by_warp(values: NDArray) -> NDArray:
+def by_warp(values: Array) -> Array:
     return values.reshape(-1, 32)
 
 
@@ -96,13 +97,14 @@ def test_warp_votes_and_reductions(toys: Toys) -> None:
     unsigned = warps.astype(np.uint32)
     bit = np.uint32(1) << np.arange(32, dtype=np.uint32)
 
-    def mask(holds: NDArray) -> NDArray:
-        return np.where(holds, bit, np.uint32(0)).sum(-1, dtype=np.uint32)
+    def mask(holds: Array) -> Array:
+        masks: Array = np.where(holds, bit, np.uint32(0)).sum(-1, dtype=np.uint32)
+        return masks
 
     wants = (
         mask(warps > 0)[:, None],
-        (warps > 3).any(1)[:, None],
-        (warps > -100).all(1)[:, None],
+        (warps > 3).any(1, keepdims=True),
+        (warps > -100).all(1, keepdims=True),
         mask(warps[:, :, None] == warps[:, None, :]),
         warps.sum(1).astype(np.uint32)[:, None],
         warps.min(1).astype(np.uint32)[:, None],
@@ -184,8 +186,8 @@ def test_integers(toys: Toys, name: str, dtype: type) -> None:
 @pytest.mark.parametrize(
     ("name", "dtype"), [("functions", np.float32), ("functions_double", np.float64)]
 )
-def test_functions(toys: Toys, name: str, dtype: type) -> None:
-    values = np.random.default_rng(RNG_SEED).uniform(-6, 6, THREADS).astype(dtype)
+def test_functions(toys: Toys, name: str, dtype: Any) -> None:
+    values: Array = np.random.default_rng(RNG_SEED).uniform(-6, 6, THREADS).astype(dtype)
     out = toys.run(name, values, empty(14 * THREADS, dtype), 1, THREADS).reshape(-1, 14)
     x = values.astype(np.longdouble)
     y = x.reshape(-1, 2)[:, ::-1].ravel()
@@ -284,7 +286,10 @@ def test_orders_are_what_they_say(plain: Toys) -> None:
     def turns(order: str) -> list[int]:
         with plain.order(order):
             start = np.zeros(1 + BLOCKS * THREADS, np.int32)
-            return plain.run("turns", empty(1, np.int32), start, BLOCKS, THREADS)[1:].tolist()
+            order_of_turns: list[int] = plain.run(
+                "turns", empty(1, np.int32), start, BLOCKS, THREADS
+            )[1:].tolist()
+            return order_of_turns
 
     ascending = list(range(BLOCKS * THREADS))
     assert turns("forward") == ascending
@@ -313,7 +318,7 @@ def test_blocks_on_several_threads(plain: Toys) -> None:
         ((1, 1, 1), (512, 3, 1), "too many threads in a block (512, 3, 1)"),
     ],
 )
-def test_refused_launches(plain: Toys, grid: tuple, block: tuple, words: str) -> None:
+def test_refused_launches(plain: Toys, grid: Extent, block: Extent, words: str) -> None:
     before = plain.module.launches()
     with pytest.raises(RuntimeError) as caught:
         plain.run("indices", empty(1, np.int32), empty(1, np.int32), grid, block)

@@ -8,8 +8,17 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from helpers.toys import MODULES, ORDERS, OVERRUN, RACE, Toys, empty, load_toys, run_program
-from numpy.typing import NDArray
+from helpers.toys import (
+    MODULES,
+    ORDERS,
+    OVERRUN,
+    RACE,
+    Array,
+    Toys,
+    empty,
+    load_toys,
+    run_program,
+)
 
 SANITIZERS = ("asan", "ubsan", "tsan")
 TILE, BLOCKS = 64, 3
@@ -133,7 +142,7 @@ def test_unwritten_shared_memory_is_nan_in_every_block(any_order: Toys) -> None:
 # ---- barriers and collectives that never come about ----------------------------------------------
 
 
-def error_of(toys: Toys, name: str, values: NDArray, block: int) -> str:
+def error_of(toys: Toys, name: str, values: Array, block: int) -> str:
     with pytest.raises(RuntimeError) as caught:
         toys.run(name, values, empty(block, values.dtype.type), 1, block)
     return str(caught.value)

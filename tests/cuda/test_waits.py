@@ -31,7 +31,8 @@ def pretended() -> dict[str, Any]:
     command = [sys.executable, "-m", "helpers.pretended_gpu"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=TESTS)
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(done.stdout)
+    counts: dict[str, Any] = json.loads(done.stdout)
+    return counts
 
 
 @pytest.mark.parametrize("strategy", ["none", "mcmc", "adc", "adc-absgrad", "wfr"])
@@ -145,7 +146,8 @@ class Places(ast.NodeVisitor):
     """Calls that may wait for a device, as "file function callee"."""
 
     def __init__(self, file: str) -> None:
-        self.file, self.inside, self.found = file, [], Counter[str]()
+        self.file, self.found = file, Counter[str]()
+        self.inside: list[str] = []
 
     def visit_FunctionDef(self, node: ast.FunctionDef | ast.ClassDef) -> None:
         self.inside.append(node.name)

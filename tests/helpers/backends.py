@@ -90,7 +90,11 @@ def _stages(name: str, package: str) -> Backend:
         function: getattr(importlib.import_module(f"{package}.{module}"), function)
         for function, module in STAGES.items()
     }
-    adapters = {"project": flat.project, "bin": flat.bin, "blend": flat.blend}
+    adapters: dict[str, Callable[..., Any]] = {
+        "project": flat.project,
+        "bin": flat.bin,
+        "blend": flat.blend,
+    }
     flattened = {stage: flat.flattened(adapt, stages[stage]) for stage, adapt in adapters.items()}
     return Backend(name, "cpu", **{**stages, **flattened})
 

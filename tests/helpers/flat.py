@@ -19,7 +19,7 @@ Flat = Callable[..., Any]
 
 
 def lens_of(width: int, height: int, response: int = 0) -> Lens:
-    """A lens for stages behind `project`, which read no cameras."""
+    """Return a lens for stages behind `project`, which read no cameras."""
     nothing = torch.empty(0)
     return Lens(nothing, nothing, width, height, response=response)
 

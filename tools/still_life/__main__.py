@@ -47,7 +47,7 @@ def _finished(path: Path, size: tuple[int, int]) -> bool:
     if not path.exists():
         return False
     with Image.open(path) as picture:
-        return picture.size == size
+        return bool(picture.size == size)
 
 
 def main() -> None:

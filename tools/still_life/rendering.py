@@ -187,4 +187,5 @@ def develop(radiance: NDArray[np.float32]) -> NDArray[np.uint8]:
     """sRGB picture of a radiance picture: exposure, a film-like shoulder and toe, gamma."""
     linear = (1 - np.exp(-EXPOSURE * np.maximum(radiance, 0))) ** CONTRAST
     gamma = np.where(linear < 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(255 * np.clip(gamma, 0, 1)).astype(np.uint8)
+    levels: NDArray[np.uint8] = np.rint(255 * np.clip(gamma, 0, 1)).astype(np.uint8)
+    return levels

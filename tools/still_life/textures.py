@@ -81,7 +81,8 @@ def woven(
     slub_v = noise(shape, seed + 1, 0.7, stretch=(40, 1), low=10)
     cloud = noise(shape, seed + 2, 1.7)
     shade = 1 + 0.10 * weave + 0.045 * slub_u + 0.045 * slub_v + 0.03 * cloud
-    return np.clip(color * shade[..., None], 0, 1)
+    clipped: Array = np.clip(color * shade[..., None], 0, 1)
+    return clipped
 
 
 def plaster(shape: Shape, seed: int, color: Color, depth: float = 0.03) -> Array:
@@ -105,7 +106,8 @@ def wallpaper(shape: Shape, seed: int, ground: Color, figure: Color, repeat: Sha
         color = mix(color, figure, 0.8 * petal)
         color = mix(color, ground, step(-radius, -0.05, -0.035))
     shade = 1 + 0.025 * noise(shape, seed, 1.4)
-    return np.clip(color * shade[..., None], 0, 1)
+    clipped: Array = np.clip(color * shade[..., None], 0, 1)
+    return clipped
 
 
 def rug(shape: Shape, seed: int) -> Array:
