@@ -1,7 +1,7 @@
 # The commands of this repository; `make` alone lists them.
 #
-# Each environment file below is a stamp: pip runs only when the pins or pyproject.toml are newer, and the compiler
-# only when a source is. So everything works without a network once it is installed.
+# Each environment file below is a stamp: pip runs only when the pins or pyproject.toml are newer, and the compiler only
+# when a source is. After the installation no network is needed.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -17,7 +17,7 @@ DEMO_SPLATS ?= 50000
 DEMO_PATH ?= interpolate
 DEMO_FRAMES ?= 90
 PYTEST_ARGS ?=
-# A process for each core, eight at most, on one thread each.
+# One process per core, at most eight, with one thread each.
 PYTEST := OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest -n auto --maxprocesses 8 --dist worksteal
 BENCH_ARGS ?=
 
@@ -46,7 +46,7 @@ build: $(VENV)/.built ## install what is pinned and compile the kernels, in .ven
 test: $(VENV)/.test $(VENV)/.built ## run all tests
 	$(PYTEST) $(PYTEST_ARGS)
 
-# What follows depends on neither the kernels for the CPU nor torch's: compilers, archives, and the emulated GPU.
+# These depend on no instruction set of the CPU: compilers, archives, and the emulated GPU.
 NO_ISA := --ignore=tests/cuda --ignore=tests/project/test_packaging.py
 NARROWER = $(PYTEST) -q $(NO_ISA) -k "not cuda- and not emulat and not ptx" $(PYTEST_ARGS)
 
