@@ -16,7 +16,6 @@ LONGER = {
     "splatrender/operators/flow_statistics.py:flow_statistics": "mostly docstring",
     # to be divided:
     "splatrender/model/evaluation.py:evaluate": "",
-    "splatrender/model/geometry.py:transport_plan": "",
     "splatrender/scenes/scene.py:load_scene": "",
     "splatrender/training/loop.py:train": "",
     "tests/cli/test_cli.py": "",
