@@ -206,7 +206,7 @@ def compare_photos(check: Comparison, w: Workload, shape: list[Any], radiance: T
     probes = min(PROBES, len(w) // 5)
     levels = torch.tensor([0.15, 0.5, 1.0], dtype=w.means.dtype)
     view = [photo[None], mask[None], levels, probes, w.width, w.height, GAUSSIAN]
-    statistics = "error removal insertion colors"
+    statistics = "error removal insertion"
     check.run("flow_statistics", [*shape, *view], statistics, factor=3.0)
 
 
