@@ -132,13 +132,6 @@ def perturbed_log_costs(
     return costs.clamp(min=tiny).log() - temperature * gumbel
 
 
-def choose_deaths(
-    costs: Tensor, count: int, generator: torch.Generator, temperature: float = 1.0
-) -> Tensor:
-    """Return `count` splats by rising `perturbed_log_costs`."""
-    return perturbed_log_costs(costs, generator, temperature).argsort()[:count]
-
-
 @dataclass(frozen=True, eq=False)
 class Selection:
     """Candidates in the order of their selection, with the gain of each.
@@ -369,4 +362,9 @@ __getattr__ = renamed(
         "Twins": "splatrender.model.splitting.Children",
         "split_twins": "splatrender.model.splitting.split_factors",
     },
+)
+
+
+__getattr__ = renamed(
+    __name__, {"steepest_atoms": "splatrender.flow.birth_death.orthogonal_least_squares"}
 )
