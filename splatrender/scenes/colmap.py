@@ -70,9 +70,9 @@ class ColmapModel:
 
 
 def read_model(folder: str | Path, need_points: bool = True) -> ColmapModel:
-    """Read a sparse model, binary if it is there and text otherwise.
+    """Read a sparse model, from binary files if they exist and from text files otherwise.
 
-    What is faulty in itself is left out with a warning: photos without a valid pose (COLMAP 3.10
+    Faulty parts are left out with a warning: photos without a valid pose (COLMAP 3.10
     and other programs list unregistered photos with a quaternion of zeros), cameras that no photo
     has, and points that are not finite.
 
@@ -122,7 +122,7 @@ def model_suffix(folder: Path) -> str:
 
 
 def listing(folder: Path) -> str:
-    """What is in a folder, for messages."""
+    """Describe the content of a folder, for messages."""
     if not folder.is_dir():
         return "no such folder"
     names = sorted(path.name for path in folder.iterdir())
@@ -131,7 +131,7 @@ def listing(folder: Path) -> str:
 
 
 def _registered(path: Path, records: Sequence[ImageRecord]) -> list[ColmapImage]:
-    """The photos with a valid pose; warns about the others."""
+    """Return the photos with a valid pose; warn about the others."""
     images, faults = [], []
     for record in records:
         try:
@@ -153,7 +153,7 @@ def _registered(path: Path, records: Sequence[ImageRecord]) -> list[ColmapImage]
 
 
 def _image(record: ImageRecord) -> ColmapImage:
-    """The photo of a record, from quaternion and translation."""
+    """Return the photo of a record, from quaternion and translation."""
     pose, name = record.pose, record.name
     norm = math.hypot(*pose[:4])
     if not name:
@@ -172,7 +172,7 @@ def _image(record: ImageRecord) -> ColmapImage:
 
 
 def _lenses(path: Path, images_file: Path, images: Sequence[ColmapImage]) -> dict[int, Lens]:
-    """The cameras in `path`, those that photos have without fault; warns about faulty others."""
+    """Read the cameras in `path`; refuse faulty ones of photos, warn about faulty others."""
     records = read_cameras(path)
     users = {image.camera_id: image.name for image in images}
     for camera_id, name in users.items():
@@ -192,7 +192,7 @@ def _lenses(path: Path, images_file: Path, images: Sequence[ColmapImage]) -> dic
 
 
 def _lens(record: CameraRecord) -> Lens:
-    """The lens of a record, with file and camera in front of whatever is wrong with it."""
+    """Return the lens of a record; messages on errors begin with file and camera."""
     try:
         if record.model not in _MODEL_IDS:
             raise InputError(unknown_model(record.model))
@@ -202,7 +202,7 @@ def _lens(record: CameraRecord) -> Lens:
 
 
 def _finite(path: Path, needed: bool) -> PointRecords:
-    """The finite points of a file; none if it is not there."""
+    """Read the finite points of a file; none if it does not exist."""
     points = read_points(path) if path.is_file() else PointRecords()
     finite = (np.abs(points.xyz) < FARTHEST).all(axis=1)  # False for NaN
     if not finite.all():

@@ -1,4 +1,4 @@
-"""How far cameras reach: the unit of length of a scene, with cameras that went astray left out."""
+"""The extent of cameras: the unit of length of a scene, without cameras that are astray."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _FEWEST = 4  # with fewer cameras, nothing says which of them is wrong
 
 @dataclass(frozen=True, eq=False)
 class Extent:
-    """Where cameras are.
+    """Middle and extent of the cameras.
 
     Args:
         center: float64 [3], mean of the camera centres, those astray left out.
         length: 1.1 times the largest distance of a camera to `center`, those astray left out.
         astray: indices of cameras so far out that they are probably registered wrong.
-        times: how much farther out each of these is than the farthest other camera.
+        times: distance of each of these, relative to the farthest other camera.
     """
 
     center: Tensor
@@ -31,7 +31,7 @@ class Extent:
 
 
 def camera_extent(centers: Tensor) -> Extent:
-    """The middle and the reach of cameras: their mean c, and 1.1 max |x - c|.
+    """Compute the middle and the extent of cameras: their mean c, and 1.1 max |x - c|.
 
     A camera is astray, and left out of both, where its distance to the median of the centres is
     more than five times that of nine tenths of all cameras. Without such a camera the result is

@@ -1,4 +1,4 @@
-"""Where a scene keeps its sparse model, as COLMAP and other programs lay it out."""
+"""The place of the sparse model in a scene, as COLMAP and other programs write it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MANY = 1000  # folders to look through for a hint
 
 
 def find_model(root: Path) -> Path:
-    """The folder of a scene's sparse model: of `sparse/*` and `sparse`, the one with most photos.
+    """Find the sparse model of a scene: of `sparse/*` and `sparse`, the one with most photos.
 
     Where there is none, `colmap/sparse/*`, `colmap/sparse`, `colmap` and the scene's own folder
     are looked through, with a warning.
@@ -44,7 +44,7 @@ def find_model(root: Path) -> Path:
 
 
 def _largest(root: Path, models: list[Path]) -> Path:
-    """The model with most photos, the first of equals; a warning names the others."""
+    """Return the model with most photos, the first of equals; a warning names the others."""
     if len(models) == 1:
         return models[0]
     counts = [count_images(folder / f"images{model_suffix(folder)}") for folder in models]
@@ -59,7 +59,7 @@ def _largest(root: Path, models: list[Path]) -> Path:
 
 
 def _refuse_own_model(root: Path) -> None:
-    """InputError if `root` is the model of a scene, `SCENE/sparse/0`, and not the scene."""
+    """Raise InputError if `root` is the model of a scene, `SCENE/sparse/0`, and not the scene."""
     here = root.resolve()
     for parent in here.parents[:2]:
         if here in _models(parent, _USUAL):
@@ -70,7 +70,7 @@ def _refuse_own_model(root: Path) -> None:
 
 
 def _models(root: Path, places: tuple[str, ...]) -> list[Path]:
-    """The folders below `root` that hold a model, in the order of the places."""
+    """Return the folders below `root` that hold a model, in the order of the places."""
     found = []
     for place in places:
         folders = sorted(root.glob(place)) if "*" in place else [root / place]
@@ -79,7 +79,7 @@ def _models(root: Path, places: tuple[str, ...]) -> list[Path]:
 
 
 def _nearest(root: Path) -> str:
-    """What there is instead of a model, and what to do about it."""
+    """Describe the content of a folder without a model, and the remedy."""
     for parent in root.resolve().parents[:2]:
         if _models(parent, _USUAL):
             return f"{listing(root)}; its parent {parent} is the scene: give that folder"
@@ -102,7 +102,7 @@ def _nearest(root: Path) -> str:
 
 
 def _scenes_below(root: Path) -> Iterator[Path]:
-    """Folders one or two levels down that are scenes."""
+    """Yield folders one or two levels down that are scenes."""
     seen = 0
     for pattern in ("*/", "*/*/"):
         for folder in root.glob(pattern):

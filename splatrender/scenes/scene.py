@@ -1,4 +1,4 @@
-"""A scene as training wants it: cameras with photos and seed points, brought to unit size."""
+"""A scene for training: cameras with photos and seed points, scaled to unit size."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Scene:
         test: views held out.
         points: float32 [P, 3] seed points.
         colors: uint8 [P, 3] their colours.
-        similarity: how the inside frame lies in the world of the files.
+        similarity: map from the world of the files to the inside frame.
     """
 
     path: Path
@@ -131,7 +131,7 @@ def load_scene(
         masks: folder of masks (usually "masks"): for `images/x.jpg` it holds `x.jpg.png` or
             `x.png`, lighter than 127 = keep. Photos without one are kept whole. None: no masks.
         holdout: of the photos sorted by name, those with index % holdout == 0 are for testing;
-            a file `test.txt` beside the model, one name a line, says it instead.
+            a file `test.txt` beside the model, one name per line, replaces this rule.
         eval: hold test photos out; False puts all photos in `train`.
         need_points: refuse a scene without seed points; training from random points needs none.
         normalize: True moves and scales the world as above; False leaves cameras and points in the
@@ -195,7 +195,7 @@ def load_scene(
 
 
 def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> None:
-    """Name the cameras that stand too far out to belong to the capture."""
+    """Report the cameras that are too far out to belong to the capture."""
     extent = camera_extent(centers)
     if extent.astray:
         worst = max(zip(extent.times, extent.astray, strict=True))
@@ -213,7 +213,7 @@ def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> 
 def _chosen(
     normalize: bool | Similarity, centers: torch.Tensor, points: torch.Tensor
 ) -> Similarity:
-    """The frame inside."""
+    """Return the similarity of the frame inside."""
     if isinstance(normalize, Similarity):
         return normalize
     natural = Similarity.of_cameras(centers, points)
@@ -229,7 +229,7 @@ def _chosen(
 
 
 def _what(path: Path) -> str:
-    """What is at a path that is no folder, for messages."""
+    """Describe the content of a path that is no folder, for messages."""
     if path.exists():
         return "a file; give the folder that holds images and sparse"
     if not path.parent.is_dir():
@@ -240,7 +240,7 @@ def _what(path: Path) -> str:
 
 
 def _distinct(points: torch.Tensor, model: ColmapModel) -> tuple[torch.Tensor, torch.Tensor]:
-    """The points and colours without repetitions, in their order; says so if there were any."""
+    """Return points and colours without repetitions, in their order; log their number."""
     _, first = np.unique(points.numpy(), axis=0, return_index=True)
     first.sort()
     if len(first) < len(points):
@@ -249,7 +249,7 @@ def _distinct(points: torch.Tensor, model: ColmapModel) -> tuple[torch.Tensor, t
 
 
 def _held_out(root: Path, model: ColmapModel, holdout: int) -> set[str]:
-    """Names of the test views."""
+    """Return the names of the test views."""
     names = [image.name for image in model.images]
     for folder in (model.folder, root / "sparse" / "0"):
         listing = folder / "test.txt"

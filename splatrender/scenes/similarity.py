@@ -21,13 +21,13 @@ FINE = 1e-3  # size of a small splat, in inside lengths
 
 @dataclass(frozen=True, eq=False)
 class Similarity:
-    """From the world of the files to the frame inside: x_inside = scale (x_world - center).
+    """Map from the world of the files to the frame inside: x_inside = scale (x_world - center).
 
     There is no rotation, so quaternions and spherical harmonics are the same in both. Opacities
-    are too; extinctions [1/length] are not touched either, as `Splats` does not tell the two apart.
+    are too; extinctions [1/length] are not changed either: `Splats` does not distinguish them.
 
     The world is that of COLMAP's model, of .ply files and of cameras.json; the inside is where
-    `Scene` has its cameras and points, and where training and near planes are at home. In the
+    `Scene` has its cameras and points, and where training and near planes are defined. In the
     output folder of a run the similarity is kept in scene.json (`save`, `load`).
 
     Args:
@@ -56,7 +56,7 @@ class Similarity:
 
     @classmethod
     def of_cameras(cls, centers: torch.Tensor, points: torch.Tensor) -> Similarity:
-        """The frame in which the cameras have mean 0 and extent 1.
+        """Return the similarity after which the cameras have mean 0 and extent 1.
 
         The extent is that of `camera_extent`: 1.1 max |center - mean of centers| over the cameras
         that are not astray. Cameras that all stand in one place have no extent; then the median
@@ -76,7 +76,7 @@ class Similarity:
 
     @classmethod
     def identity(cls) -> Similarity:
-        """The similarity that moves nothing: the frame inside is the world."""
+        """Return the similarity that moves nothing: the frame inside is the world."""
         return cls(1.0, torch.zeros(3))
 
     @property
@@ -142,7 +142,7 @@ class Similarity:
     def apply(self, thing: Splats) -> Splats: ...
 
     def apply(self, thing: torch.Tensor | Camera | Splats) -> torch.Tensor | Camera | Splats:
-        """From the world to the inside.
+        """Move a thing from the world to the inside.
 
         Args:
             thing: points [..., 3] (floating point), a Camera, or Splats.
@@ -160,7 +160,7 @@ class Similarity:
     def invert(self, thing: Splats) -> Splats: ...
 
     def invert(self, thing: torch.Tensor | Camera | Splats) -> torch.Tensor | Camera | Splats:
-        """From the inside back to the world; see `apply`.
+        """Move a thing from the inside back to the world; see `apply`.
 
         float32 points and Splats become float64 where the world is so far from its origin that
         float32 would lose digits of positions (where there is an `offset`).
@@ -174,7 +174,7 @@ class Similarity:
 def _move(
     thing: torch.Tensor | Camera | Splats, scale: float, center: torch.Tensor
 ) -> torch.Tensor | Camera | Splats:
-    """`thing` after x -> scale (x - center)."""
+    """Return `thing` after x -> scale (x - center)."""
     if isinstance(thing, Camera):
         # p_camera = W x + t must come out scaled: t' = scale (W center + t), W stays.
         viewmat = thing.viewmat.clone()
@@ -185,6 +185,6 @@ def _move(
         assert isinstance(means, torch.Tensor)
         log_scale = float(np.log(scale))
         return replace(thing, means=means, log_scales=thing.log_scales + log_scale)
-    # In float64, as float32 would lose digits where the world's origin lies far away.
+    # In float64, as float32 would lose digits where the world's origin is far away.
     moved = scale * (thing.double() - center.to(thing.device))
     return moved.to(thing.dtype)

@@ -13,7 +13,7 @@ _LINE_END = re.compile(r"\r\n|\n|\r")
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Return the content of a file.
 
     Raises:
         InputError: it cannot be read.
@@ -25,7 +25,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The stripped lines of a text file, blank ones and comments too.
+    """Return the stripped lines of a text file, with blank ones and comments.
 
     UTF-8, where bytes that are none survive as surrogates (names of files may have such), or
     UTF-16 after its byte-order mark, as Windows PowerShell writes it.
@@ -45,5 +45,5 @@ def read_lines(path: Path) -> list[str]:
 
 
 def file_name(text: str) -> str:
-    """A name out of `read_lines` as the file system spells it, also where that is no UTF-8."""
+    """Return a name from `read_lines` as the file system spells it, also if it is no UTF-8."""
     return os.fsdecode(text.encode("utf-8", errors="surrogateescape"))
