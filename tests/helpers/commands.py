@@ -41,7 +41,7 @@ def world_cameras() -> list[Camera]:
 
 
 def make_model(root: Path, shift: float = 0.0) -> Path:
-    """Copy the folders of `model`, with the world moved by `shift` along each axis."""
+    """Write the folders of `model`, with the world moved by `shift` along each axis."""
     splats = Splats.random(60, extent=1.5, seed=3)
     splats = Splats(
         splats.means * torch.tensor([1.0, 0.5, 1.0]) + OFFSET,
