@@ -1,4 +1,4 @@
-"""Where the stages run: the choice of a device, and the way to it."""
+"""Devices: the choice of one, and transfers to it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ OLDEST_GPU = (7, 5)  # compute capability from which on there are kernels: Turin
 
 
 def has_cuda_kernels() -> bool:
-    """Whether the extension was built with the CUDA kernels."""
+    """Return true if the extension was built with the CUDA kernels."""
     return torch._C._dispatch_has_kernel_for_dispatch_key("splatrender::blend", "CUDA")
 
 
 def missing_for_cuda() -> list[str]:
-    """What stands between this process and its GPU, in words; nothing where all is there."""
+    """Describe the obstacle to the use of the GPU; return an empty string if there is none."""
     missing = []
     if not has_cuda_kernels():
         missing.append("splatrender was built without CUDA kernels")
@@ -37,7 +37,7 @@ def missing_for_cuda() -> list[str]:
 
 
 def choose_device(backend: str = "auto") -> torch.device:
-    """The device to train and render on.
+    """Return the device to train and render on.
 
     Args:
         backend: "cpu", "cuda" (torch's current GPU), or "auto" for CUDA where it works.
@@ -66,12 +66,12 @@ def choose_device(backend: str = "auto") -> torch.device:
 
 
 def device_name(device: torch.device) -> str:
-    """What the device calls itself: "cpu", or the model of the GPU."""
+    """Return the name of the device: "cpu", or the model of the GPU."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
 def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = None) -> Tensor:
-    """Copy a tensor to a device without waiting for the device to finish what it does.
+    """Copy a tensor to a device without waiting for its queued work.
 
     Such a copy needs pinned memory, which torch keeps until the copy is done. A tensor that carries
     a gradient is copied in the ordinary way.
@@ -92,7 +92,7 @@ def to_device(tensor: Tensor, device: torch.device, dtype: torch.dtype | None = 
 
 
 def read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
-    """The values of numbers on a device, in one look: each look waits for the device.
+    """Return the values of numbers on a device by one transfer: each one waits for the device.
 
     Args:
         numbers: tensors of one element on one device, by name; integers below 2^53.
@@ -106,13 +106,13 @@ def read(numbers: Mapping[str, Tensor]) -> dict[str, float]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until a device has done all it was told: before a clock is read, and only then."""
+    """Wait until a device has finished its queued work, as before a clock is read."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch or of the kernels means that memory is not enough.
+    """Return true if an exception of torch or of the kernels means that memory is not enough.
 
     Not all of them are `torch.OutOfMemoryError`: on a CPU, and from within operators, they are
     RuntimeErrors that differ in their words alone.
@@ -123,7 +123,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def is_device_fault(error: BaseException) -> bool:
-    """Whether an exception of torch or of the kernels reports a fault of CUDA.
+    """Return true if an exception of torch or of the kernels reports a fault of CUDA.
 
     Such a fault, for example an illegal memory access, fails every later call in the process.
 

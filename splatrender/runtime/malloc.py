@@ -1,4 +1,4 @@
-"""Keeping freed memory, for programs that free and take the same blocks all the time."""
+"""Reuse of freed memory, for programs that often free and take blocks of the same size."""
 
 from __future__ import annotations
 

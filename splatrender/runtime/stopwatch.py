@@ -1,4 +1,4 @@
-"""Where the time of a step goes."""
+"""Time of a step, by part and by kernel."""
 
 from __future__ import annotations
 
@@ -64,11 +64,11 @@ class Stopwatch:
             self._since = now
 
     def parts(self) -> dict[str, float]:
-        """Milliseconds per step, by part."""
+        """Return milliseconds per step, by part."""
         return {part: 1e3 * spent / max(1, self._steps) for part, spent in self._spent.items()}
 
     def kernels(self) -> dict[str, float]:
-        """Milliseconds per step, by kernel, in the last steps; ends the measurement."""
+        """Return milliseconds per step, by kernel, in the last steps; end the measurement."""
         if self._profiler is None:
             return {}
         self._profiler.stop()
@@ -86,7 +86,7 @@ class Stopwatch:
         return {name: total / 1e3 / self._profiled for name, total in in_order}
 
     def report(self) -> str:
-        """Both tables as text."""
+        """Return both tables as text."""
         lines = ["Time per step" if self._device.type == "cuda" else "CPU time per step"]
         lines += [f"{name:>24} {spent:8.2f} ms" for name, spent in self.parts().items()]
         lines.append(f"Time of kernels per step, in the last {self._profiled} steps")
@@ -94,7 +94,7 @@ class Stopwatch:
         return "\n".join(lines)
 
     def _now(self) -> float:
-        """Seconds on the hand of the watch."""
+        """Return the seconds on the clock."""
         if self._device.type == "cpu":
             return time.process_time()
         synchronize(self._device)
