@@ -27,7 +27,7 @@ from splatrender.model import Splats
 from splatrender.model.camera import Camera
 from splatrender.model.view import View
 from splatrender.operators.loss import photometric_gradient
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.options import RenderOptions
 from splatrender.operators.stages import Look
 from splatrender.runtime.devices import choose_device, read
 from splatrender.runtime.stopwatch import Stopwatch
