@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from splatrender.model import SplatMeasure
+from splatrender.model.draws import draw
 from splatrender.operators.differential import Condition, unpack
 from splatrender.regression.linearise import design_of
 
@@ -43,8 +44,8 @@ def random_atoms(
         Atoms of amplitude 0.
     """
     points = torch.cat([condition.points for condition in conditions])
-    odds = residual_energy(measure, conditions).double()
-    means = points[torch.multinomial(odds, count, replacement=True, generator=generator)]
+    odds = residual_energy(measure, conditions)
+    means = points[draw(odds, count, generator)]
     gaps = torch.einsum("kij,nkj->nki", measure.inverse_factors(), means[:, None] - measure.means)
     nearest = measure.index(gaps.square().sum(dim=2).argmin(dim=1))
     dims = measure.dims
