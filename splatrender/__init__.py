@@ -20,7 +20,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which do not run `__getat
     from splatrender.model.camera import Camera
     from splatrender.model.splats import Splats
     from splatrender.operators.plausible import debug
-    from splatrender.operators.render import Rendering, RenderOptions, rasterize, render
+    from splatrender.operators.options import RenderOptions
+    from splatrender.operators.render import Rendering, rasterize, render
     from splatrender.scenes.scene import load_scene
     from splatrender.training import TrainOptions, train
 
@@ -47,7 +48,7 @@ _HOMES = {
     "Camera": "splatrender.model.camera",
     "InputError": "splatrender.errors",
     "InputWarning": "splatrender.errors",
-    "RenderOptions": "splatrender.operators.render",
+    "RenderOptions": "splatrender.operators.options",
     "Rendering": "splatrender.operators.render",
     "Splats": "splatrender.model.splats",
     "TrainOptions": "splatrender.training",

@@ -23,7 +23,8 @@ from splatrender.io.video import check_rate, encoder, write_video
 from splatrender.metrics import ViewScore, score
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
-from splatrender.operators.render import Rendering, RenderOptions, render
+from splatrender.operators.options import RenderOptions
+from splatrender.operators.render import Rendering, render
 from splatrender.rendering import trajectories
 from splatrender.rendering.frames import FrameFolder
 from splatrender.rendering.trained import Trained, open_model
