@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # the same names for type checkers, which do not run `__getat
     from splatrender.errors import InputError, InputWarning
     from splatrender.model.camera import Camera
     from splatrender.model.splats import Splats
-    from splatrender.operators.plausible import debug
     from splatrender.operators.options import RenderOptions
+    from splatrender.operators.plausible import debug
     from splatrender.operators.render import Rendering, rasterize, render
     from splatrender.scenes.scene import load_scene
     from splatrender.training import TrainOptions, train
