@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from splatrender.model import SplatMeasure
+from splatrender.model.draws import draw_distinct
 from splatrender.operators.differential import Condition
 from splatrender.regression.linearise import residuals_of
 
@@ -44,4 +45,4 @@ def hard_points(
     """
     energy = residuals_of(measure, conditions(trial)[0]).square().sum(dim=1)
     odds = energy + 1e-3 * energy.mean() + torch.finfo(energy.dtype).tiny
-    return trial[torch.multinomial(odds, count, generator=generator)]
+    return trial[draw_distinct(odds, count, generator)]
