@@ -170,7 +170,7 @@ class Splats(Record):
             ... # doctest: +SKIP
             Splats(49,145 splats, degree 3, torch.float32, cpu)
         """
-        from splatrender.model.ply import read_ply  # here, as files know splats
+        from splatrender.model.ply import read_ply  # late: the format is made of splats
 
         return read_ply(path)
 
@@ -190,7 +190,7 @@ class Splats(Record):
         Example:
             >>> Splats.random(10).save("ten.ply")  # doctest: +SKIP
         """
-        from splatrender.model.ply import write_ply
+        from splatrender.model.ply import write_ply  # late: the format is made of splats
 
         write_ply(path, self)
 
