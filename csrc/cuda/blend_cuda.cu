@@ -80,15 +80,16 @@ __device__ __forceinline__ void fetch_entry(const BlendArgs<T>& a, const Footpri
 // A warp's votes on the splat of this lane's number, and what it contributes to the quadrant.
 template <class T>
 struct Votes {
-  unsigned upper = 0, lower = 0;
-  T sum = T(0);
+  unsigned upper, lower;
+  T sum;
 };
 
 // Blends entries j0 .. j0 + 31 of a stretch that begins at list entry k0 into the warp's quadrant.
 template <int D, Response R, bool VISIBILITY, class T>
 __device__ __forceinline__ Votes<T> blend_entries(const Place<T>& at, const ForwardStretch<T>& stretch, int k0, int j0,
                                                   ForwardPixels<D, T>& p) {
-  Votes<T> votes;
+  unsigned upper = 0, lower = 0;
+  T sum = T(0);
   unsigned todo = __ballot_sync(kAllLanes, stretch.reach[j0 + at.lane] >> at.warp & 1u);
   while (todo) {
     const int j = __ffs(int(todo)) - 1;
@@ -114,9 +115,9 @@ __device__ __forceinline__ Votes<T> blend_entries(const Place<T>& at, const Forw
       if (VISIBILITY) light += w;
     }
     if (VISIBILITY) light = warp_sum(light);
-    if (at.lane == j) votes = {vote[0], vote[1], light};
+    if (at.lane == j) upper = vote[0], lower = vote[1], sum = light;
   }
-  return votes;
+  return {upper, lower, sum};
 }
 
 template <int D, class T>
