@@ -124,7 +124,7 @@ def first_derivative(name: str, gradient: Tensor, *sources: Tensor) -> Tensor:
 
 
 class _Once(torch.autograd.Function):
-    """The identity of its first tensor; its derivative is refused."""
+    """Identity of its first tensor; its derivative is refused."""
 
     @staticmethod
     def forward(ctx: Any, name: str, gradient: Tensor, *sources: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ NEGLIGIBLE = 1e-18  # relative to a splat's peak: images below are left out
 
 @dataclass(frozen=True)
 class Term:
-    """A term factor(x) · (value + gradient·∇ + hessian:∇²) f at x + offset.
+    """Term factor(x) · (value + gradient·∇ + hessian:∇²) f at x + offset.
 
     Attributes:
         value: c₀.
@@ -79,7 +79,7 @@ class Term:
 
 @dataclass(frozen=True)
 class LinearOperator:
-    """A linear differential operator of order at most 2, with shifts: a sum of terms.
+    """Linear differential operator of order at most 2, with shifts: a sum of terms.
 
     Example:
         >>> heat = partial(1, dims=2) - 0.1 * partial(0, 0, dims=2)  # ∂/∂t − 0.1 ∂²/∂x²
@@ -381,7 +381,7 @@ def unpack(strain: Tensor, dims: int) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Condition:
-    """A requirement on a splat function at some points, as weighted squared residuals.
+    """Requirement on a splat function at some points, as weighted squared residuals.
 
         r = √w · (N(x, L₁f(x), ..., L_qf(x)) − target),      loss = ½ Σ |r|².
 

@@ -76,7 +76,7 @@ _OF_CAMERAS = ("viewmats", "intrinsics")  # any floating-point dtype
 
 
 class Unset(Enum):
-    """The value of an argument that was not given, where None means something else."""
+    """Value of an argument that was not given, where None means something else."""
 
     UNSET = "not given"
 

@@ -198,7 +198,7 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
     doubts: dict[str, str] = {}
     for i, row in enumerate(scene.lens.intrinsics.tolist()):
         fx, fy, cx, cy = row
-        what = f"got fx, fy, cx, cy = {row} of camera {i} for a picture of {w}x{h}"
+        what = f"got fx, fy, cx, cy = {row} of camera {i} for an image of {w}x{h}"
         if min(w, h) > 8 and (fx < max(2, w / 50) or fy < max(2, h / 50)):
             doubts.setdefault(
                 "focal",
@@ -208,7 +208,7 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
         elif cx == cy == 0:
             doubts.setdefault(
                 "corner",
-                f"{name}: expected a principal point from the picture's corner, {what} "
+                f"{name}: expected a principal point from the image's corner, {what} "
                 "(its middle is width / 2, height / 2)",
             )
         elif w != h and max(abs(2 * cx - h), abs(2 * cy - w)) < 0.05 * abs(w - h):
@@ -216,7 +216,7 @@ def _doubts_of_lenses(scene: SceneTensors, names: Mapping[str, str]) -> Iterator
         elif not (-w <= cx <= 2 * w and -h <= cy <= 2 * h):
             doubts.setdefault(
                 "outside",
-                f"{name}: expected a principal point near the picture, {what} "
+                f"{name}: expected a principal point near the image, {what} "
                 "(intrinsics of another size?)",
             )
     yield from doubts.values()

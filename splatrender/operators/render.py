@@ -102,7 +102,7 @@ def rasterize(  # noqa: PLR0913, the signature of gsplat
         colors: values [N,D] or [C,N,D] that are blended as they are, or spherical harmonics
             [N,K,3]: sh_degree says which.
         viewmats: [C,4,4] world-to-camera, OpenCV axes; intrinsics: [C,4] fx, fy, cx, cy [px].
-        width, height: size of the picture [px], 1 to 65535.
+        width, height: size of the image [px], 1 to 65535.
         sh_degree: None blends colors as they are; 0 to 3 evaluates harmonics up to that degree,
             (sh_degree+1)² <= K <= 16, or up to `options.sh_degree`, if that is lower. Where it is
             not given, colors that can only be harmonics are taken for harmonics, with a
@@ -111,7 +111,7 @@ def rasterize(  # noqa: PLR0913, the signature of gsplat
         options: see `RenderOptions`.
         depth, visibility: also render expected depth / sum each splat's contribution.
         absgrad: also sum, in the backward pass, absolute gradients of the splats' places in the
-            picture (`Rendering.absgrad`), for at most four channels, depth included.
+            image (`Rendering.absgrad`), for at most four channels, depth included.
 
     Returns:
         See `Rendering`. All tensors share one dtype, float32 or float64, and are on one device;
@@ -253,7 +253,7 @@ def _cameras(cameras: Camera | Sequence[Camera]) -> list[Camera]:
         raise InputError("cameras: expected at least one camera, got none")
     sizes = {(view.width, view.height) for view in items}
     if len(sizes) > 1:
-        raise InputError(f"cameras: expected one picture size, got {sorted(sizes)}")
+        raise InputError(f"cameras: expected one image size, got {sorted(sizes)}")
     return items
 
 

@@ -43,7 +43,7 @@ _ENTRIES = 1025
 
 @dataclass(frozen=True)
 class Approximation:
-    """One way to replace the transfer equation by a sum over sorted splats.
+    """Method to replace the transfer equation by a sum over sorted splats.
 
     Attributes:
         response: "beer_lambert" (α = 1 - e^{-τ}, τ = κ times the length of the path within the

@@ -181,7 +181,7 @@ def with_absolute_gradient(
 
 
 class _AbsoluteGradient(torch.autograd.Function):
-    """The identity of its first argument; the second gets the absolute value of the gradient."""
+    """Identity of its first argument; the second gets the absolute value of the gradient."""
 
     @staticmethod
     def forward(ctx: Any, value: Tensor, zeros: Tensor) -> Tensor:

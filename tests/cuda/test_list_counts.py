@@ -65,7 +65,7 @@ def test_a_lone_splat(counting: SimpleNamespace) -> None:
     workload.opacities.fill_(0.9)
     c = counting.lists.count_lists(workload)
     # its ellipse reaches 3 sqrt(2 ln(255·0.9)) = 9.9 px: beyond tile 4 on the left and above, past
-    # the picture on the right and below
+    # the image on the right and below
     assert (c.pairs, c.pairs_hit, c.visible) == (3, 3, 1)
     assert c.forward_pixels == c.backward_pixels == 64 * (4 + 2 + 2)
     assert c.chunk_pixels == 8 * c.backward_pixels  # sums over 8 splats, of which there is one

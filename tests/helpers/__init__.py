@@ -38,7 +38,7 @@ def rounded(values: Iterable[Any]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Fields:
-    """A record of tensors and sizes that is cast as one."""
+    """Record of tensors and sizes that is cast as one."""
 
     def to(self: Bundle, dtype: torch.dtype) -> Bundle:
         names = [field.name for field in fields(self)]

@@ -47,7 +47,7 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Backend:
-    """The stages of one executor, and functions that are built on them.
+    """Stages of one executor, and functions that are built on them.
 
     `project`, `bin` and `blend` take the flat arguments of their op schemas, see `helpers.flat`.
 

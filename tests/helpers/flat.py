@@ -46,7 +46,7 @@ def bin(stage: Callable[..., TileLists]) -> Flat:
 
 
 def footprints_of(tensors: Any, probes: int = 0) -> Footprints:
-    """Footprints from means2d, conics, peaks, emission, backgrounds."""
+    """Return footprints from means2d, conics, peaks, emission, backgrounds."""
     means2d, conics, peaks, emission, backgrounds = tensors
     projected = Projected(means2d, conics, peaks, peaks, means2d)
     return Footprints(projected, emission, backgrounds, probes)
@@ -92,7 +92,7 @@ def flow_statistics(stage: Callable[..., Any]) -> Flat:
 
 
 def flattened(adapter: Callable[[Flat], Flat], stage: Flat) -> Flat:
-    """`adapter(stage)`; inspect.unwrap gives the same without what decorates the stage."""
+    """Return `adapter(stage)`; inspect.unwrap gives the same without what decorates the stage."""
     flat = adapter(stage)
     flat.__wrapped__ = adapter(inspect.unwrap(stage))  # type: ignore[attr-defined]
     return flat

@@ -55,7 +55,7 @@ pinned: dict[int, torch.Tensor] = {}
 
 
 class Elsewhere(torch.Tensor):
-    """A tensor on the device; its numbers are in `host`, on the CPU."""
+    """Tensor on the device; its numbers are in `host`, on the CPU."""
 
     host: torch.Tensor
 

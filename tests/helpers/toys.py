@@ -29,7 +29,7 @@ RACE, OVERRUN = "data race", "heap-buffer-overflow"
 
 @dataclass(frozen=True)
 class Toys:
-    """One build of the module."""
+    """Build of the module."""
 
     kind: str
     module: ModuleType

@@ -40,12 +40,13 @@ MEANS2D, INPUTS = 0, 5  # the first five arguments have gradients
 
 
 def scene(response: int, *shape: int, seed: int = 3) -> tuple[Prints, list[Tensor]]:
-    """Footprints that float32 holds exactly, and weights of radiance and transmittance.
+    """Return footprints that float32 holds exactly, and weights of radiance and transmittance.
 
     Args:
         shape: splats, cameras, channels, width, height.
     """
-    prints = random_prints(*shape, seed=seed, response=response)
+    make: Callable[..., Prints] = random_prints
+    prints = make(*shape, seed=seed, response=response)
     prints = prints.to(torch.float32).to(torch.float64)
     stable = stable_pixels(prints, response)
     assert float(stable.double().mean()) > 0.9
@@ -56,7 +57,7 @@ def scene(response: int, *shape: int, seed: int = 3) -> tuple[Prints, list[Tenso
 
 
 def arguments(prints: Prints, response: int, with_absgrad: bool = True) -> list[Any]:
-    """Of `blend`, with the reference's lists."""
+    """Return the arguments of `blend`, with the reference's lists."""
     bins = truths.bin(*prints.bin_args())
     return prints.blend_args(bins, response, False, with_absgrad)
 
@@ -140,7 +141,7 @@ def test_equals_reference(
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_opposite_sides_add_up(backend: Backend, response: int) -> None:
-    """A splat in the middle of a picture in which every pixel wants it brighter.
+    """Put a splat in the middle of an image in which every pixel wants it brighter.
 
     Then ∂L_p/∂mean2d = w ∂α/∂mean2d, and with a = peak exp(-½ q |d|²): ∂a/∂mean2d = a q d.
     """
@@ -272,7 +273,7 @@ def test_of_a_rendering(kernel: Backend, depth: bool, response: str) -> None:
         (rendering.radiance - 0.4).square().sum().backward()
         results.append((rendering.absgrad, rendering.means2d.grad))
     (absgrad, grad), (nothing, same) = results
-    assert nothing is None
+    assert nothing is None and absgrad is not None and grad is not None
     torch.testing.assert_close(grad, same, rtol=1e-4, atol=1e-5)
     assert absgrad.shape == grad.shape == (2, 60, 2)
     assert bool((grad.abs() <= absgrad * (1 + 1e-4) + 1e-5 * absgrad.max()).all())

@@ -154,7 +154,7 @@ def test_faint_splats_take_no_place_in_the_window() -> None:
 
 
 def test_faint_splats_leave_the_gradients_of_opaque_pairs() -> None:
-    """A faint splat in front has little depth before it, an opaque one that is paired much."""
+    """Check the depth before: little of a faint splat in front, much of an opaque one."""
     medium, rays = make_medium(count=12, size=0.12), make_rays(50)
     medium = medium.with_tensors({"splats.peaks": 200 * medium.splats.peaks})
     gradients = []

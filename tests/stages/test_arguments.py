@@ -6,6 +6,7 @@ import doctest
 import importlib
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -134,14 +135,16 @@ def test_an_operator_refuses(position: int, value: Any, message: str) -> None:
 
 
 def test_other_operators_name_their_arguments() -> None:
-    picture, one = torch.zeros(4, 4, 3), torch.ones(1, 3)
-    for call in (photometric_loss, photometric_gradient, metrics.psnr, metrics.ssim):
+    image, one = torch.zeros(4, 4, 3), torch.ones(1, 3)
+    calls: tuple[Callable[..., Any], ...]
+    calls = (photometric_loss, photometric_gradient, metrics.psnr, metrics.ssim)
+    for call in calls:
         with pytest.raises(InputError, match=r"^(radiance|image): .*numpy"):
-            call(picture.numpy(), picture)
+            call(image.numpy(), image)
         with pytest.raises(InputError, match=r"^mask: .*got 'white'"):
-            call(picture, picture, "white")
+            call(image, image, "white")
     with pytest.raises(InputError, match=r"^photometric_loss: ssim_weight: .* a number, got '1'"):
-        photometric_loss(picture, picture, None, "1")  # type: ignore[arg-type]
+        photometric_loss(image, image, None, "1")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"^shade: degree: expected .*, got 1.5"):
         shade(one, one[None], torch.eye(4)[None], torch.ones(1, 1, 2), 1.5)  # type: ignore[arg-type]
     state = (one.clone(), one, one.clone(), one.clone(), torch.zeros(1, dtype=torch.int32))
@@ -163,6 +166,7 @@ def test_errors_about_something_else_stay() -> None:
 
 def test_flags_and_paths() -> None:
     assert require_flag("depth", np.bool_(True)) is True and require_flag("depth", 0) is False
+    value: Any
     for value in (None, "yes", 2, 0.5, [1], np.ones(2), torch.ones(2)):
         with pytest.raises(InputError, match=r"^depth: expected True or False, got "):
             require_flag("depth", value)
@@ -171,6 +175,7 @@ def test_flags_and_paths() -> None:
             load_scene(value)  # type: ignore[arg-type]
 
 
+NONSENSE: tuple[Any, ...]
 NONSENSE = (None, "x", -1, 1.5, 2**70, math.nan, [1], {}, np.ones((3, 3)), torch.ones(2), object())
 SPLATS = Splats.random(4, seed=1)
 CAMERA = Camera.look_at((0, 0, -3), (0, 0, 0), width=16, height=12)

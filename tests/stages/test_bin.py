@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers import CUTOFF, Prints, cast, prints_from, random_prints, truths
+from helpers import CUTOFF, Prints, cast, flat, prints_from, random_prints, truths
 from helpers.backends import Backend, there
 from helpers.compare import (
     assert_opcheck,
@@ -31,7 +31,7 @@ def few_prints(
     width: int = 48,
     height: int = 32,
 ) -> Prints:
-    """One camera and the given footprints, float64."""
+    """Return one camera and the given footprints, float64."""
     double, count = torch.float64, len(centers)
     return prints_from(
         torch.tensor([centers], dtype=double),
@@ -46,7 +46,7 @@ def few_prints(
 
 
 def listed(bins: tuple[Tensor, ...]) -> list[list[int]]:
-    """The ids of every tile."""
+    """Return the ids of every tile."""
     offsets, ids = bins[0].tolist(), bins[1].tolist()
     return [ids[a:b] for a, b in itertools.pairwise(offsets)]
 
@@ -183,7 +183,7 @@ def test_equals_reference(kernel_in_any_order: Backend, width: int, height: int)
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 def test_splats_of_many_tiles(kernel_in_any_order: Backend, dtype: torch.dtype) -> None:
-    """Those that fill the picture, or a row or column of it, among small ones."""
+    """Put splats that fill the image, or a row or column of it, among small ones."""
     centers = [(280.0, 328.0), (100.0, 300.0), (200.0, 71.0), (20.0, 40.0), (530.0, 600.0)]
     covariances = [(4e6, 0.0, 4e6), (9.0, 0.0, 1e6), (1e6, 0.0, 9.0), (4.0, 0.0, 4.0)]
     covariances += [(2e4, 1.9e4, 2e4)]
@@ -247,7 +247,7 @@ def test_lists_carry_no_gradient(backend: Backend) -> None:
 
 def test_composes_with_torch(kernel: Backend) -> None:
     args = [there(value, kernel.device) for value in random_prints().to(torch.float32).bin_args()]
-    stage = inspect.unwrap(kernel.bin)
+    stage: flat.Flat = inspect.unwrap(kernel.bin)
     plain = stage(*args)
     torch.compiler.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

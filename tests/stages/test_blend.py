@@ -54,7 +54,7 @@ def blend_args(prints: Prints, response: int = GAUSSIAN, with_visibility: bool =
 def stack(
     peaks: list[float], emission: list[list[float]], background: list[float], size: int = 1
 ) -> Prints:
-    """Footprints centred on the first pixel, front to back, in a size x size picture; float64."""
+    """Return footprints on the first pixel, front to back, in a size x size image; float64."""
     count, double = len(peaks), torch.float64
     return prints_from(
         torch.full((1, count, 2), 0.5, dtype=double),
@@ -278,7 +278,7 @@ def test_equals_reference(
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_faint_and_strong_splats_are_equally_exact(kernel: Backend, response: int) -> None:
-    """One splat per pixel: relative error of its opacity in float32, and its mean."""
+    """Return the relative error of the opacity in float32 of one splat per pixel, and its mean."""
     count, double = 300, torch.float64
     column = torch.arange(count, dtype=double)
     offset = torch.rand(2, count, dtype=double) - 0.5

@@ -28,7 +28,7 @@ def extension() -> None:
 
 
 def _called(stage: str, first: int, args: list[Any], output: int) -> tuple[Function, Tensor]:
-    """A stage as a function of one argument."""
+    """Return a stage as a function of one argument."""
     module = {"photometric_loss": "loss"}.get(stage, stage)
     call = getattr(importlib.import_module(f"splatrender.operators.{module}"), stage)
     if stage in ("project", "blend"):
@@ -37,14 +37,15 @@ def _called(stage: str, first: int, args: list[Any], output: int) -> tuple[Funct
     def function(x: Tensor) -> Tensor:
         result = call(*args[:first], x, *args[first + 1 :])
         if stage == "photometric_loss":
-            return result.loss
-        return result if isinstance(result, Tensor) else result[output]
+            result = result.loss
+        value: Tensor = result if isinstance(result, Tensor) else result[output]
+        return value
 
     return function, args[first]
 
 
 def operator(name: str) -> tuple[Function, Tensor]:
-    """An operator as a differentiable function of its first tensor, and a place."""
+    """Return an operator as a differentiable function of its first tensor, and a place."""
     world, prints = random_world(20, cameras=1), random_prints(20)
     if name == "project":
         return _called(name, 0, world.project_args(), 0)
@@ -136,7 +137,8 @@ def test_statistics_have_no_derivative() -> None:
     first, *rest = flow_args(random_prints(20), 0)
 
     def statistics(means2d: Tensor) -> Tensor:
-        return torch.ops.splatrender.flow_statistics(means2d, *rest)[0]
+        error: Tensor = torch.ops.splatrender.flow_statistics(means2d, *rest)[0]
+        return error
 
     with pytest.raises(NotImplementedError, match=f"flow_statistics {FORWARD}"):
         torch.func.jvp(statistics, (first,), (first,))
@@ -149,11 +151,11 @@ def test_statistics_have_no_derivative() -> None:
 def test_a_step_of_adam_has_no_derivative() -> None:
     from splatrender.operators.adam import adam_step
 
-    state = [torch.ones(3, 2), torch.zeros(3, 2), torch.zeros(3, 2)]
+    gradient, m, v = torch.ones(3, 2), torch.zeros(3, 2), torch.zeros(3, 2)
 
     def step(param: Tensor) -> Tensor:
         moved = param.clone()
-        adam_step(moved, *state, torch.zeros(3, dtype=torch.int32), None, 0.1)
+        adam_step(moved, gradient, m, v, torch.zeros(3, dtype=torch.int32), None, 0.1)
         return moved
 
     with pytest.raises(NotImplementedError, match=f"adam_step {FORWARD}"):

@@ -52,13 +52,13 @@ Flow = Callable[..., tuple[Tensor, ...]]
 
 @pytest.fixture
 def flow(backend: Backend) -> Flow:
-    """The pass on each executor in turn, the reference included."""
+    """Return the pass on each executor in turn, the reference included."""
     return flow_on(backend)
 
 
 @pytest.fixture
 def compiled(kernel: Backend) -> Flow:
-    """The pass on each compiled executor in turn."""
+    """Return the pass on each compiled executor in turn."""
     return flow_on(kernel)
 
 
@@ -69,7 +69,7 @@ def compiled_in_any_order(kernel_in_any_order: Backend) -> Flow:
 
 
 def flow_on(backend: Backend) -> Flow:
-    """The pass on an executor; its results are on the CPU."""
+    """Return the pass on an executor; its results are on the CPU."""
     if backend.name == "reference":
         return truths.flow_statistics
 
@@ -96,14 +96,14 @@ def flow_args(
 
 
 def without(prints: Prints, rows: Tensor) -> Prints:
-    """The same prints with some rows culled."""
+    """Return the same prints with some rows culled."""
     extents = prints.extents.clone()
     extents[:, rows] = 0
     return replace(prints, extents=extents)
 
 
 def rendered_error(prints: Prints, photos: Tensor, response: int, masks: Tensor | None) -> Tensor:
-    """F [C] of a picture blended anew, and how much light is left at least."""
+    """Return F [C] of an image that is blended anew."""
     radiance, transmittance, *_ = blend(
         *prints.blend_args(truths.bin(*prints.bin_args()), response)
     )
@@ -111,7 +111,8 @@ def rendered_error(prints: Prints, photos: Tensor, response: int, masks: Tensor 
     if masks is not None:
         squares = squares * masks[..., None]
     assert float(transmittance.min()) > T_MIN, "a full pixel: predictions are not exact there"
-    return 0.5 * squares.sum(dim=(1, 2, 3))
+    error: Tensor = 0.5 * squares.sum(dim=(1, 2, 3))
+    return error
 
 
 def calm(response: int, seed: int = 1) -> Prints:
@@ -182,7 +183,7 @@ def test_predictions_hold_in_single_precision(compiled: Any) -> None:
 
 @pytest.mark.parametrize("response", RESPONSES)
 def test_behind_opaque_splats_the_error_is_that_of_full_pixels(response: int) -> None:
-    """A pixel ends at T <= 1e-4: re-rendering can differ from the prediction by that much light."""
+    """Check full pixels: these end at T <= 1e-4, and a new image may differ by that much light."""
     prints = random_prints(150, cameras=1, seed=4, sigma=6.0, response=response)
     prints = replace(prints, peaks=prints.peaks * (3.0 if response else 1.0))
     args = flow_args(prints, response, probes=30)
@@ -192,13 +193,14 @@ def test_behind_opaque_splats_the_error_is_that_of_full_pixels(response: int) ->
     def error(rows: Tensor) -> Tensor:
         bins = truths.bin(*without(prints, rows).bin_args())
         radiance = blend(*without(prints, rows).blend_args(bins, response))[0]
-        return 0.5 * (radiance - args[9]).square().sum()
+        half: Tensor = 0.5 * (radiance - args[9]).square().sum()
+        return half
 
     before = error(hidden)
     changes = torch.stack([error(torch.cat((hidden, torch.tensor([n])))) for n in range(120)])
     off = (removal[0] - (changes - before)).abs()
     pixels = prints.width * prints.height
-    # two pictures, each within T_MIN · 2 of the endless sum in each of three colours; |r| <= 1
+    # two images, each within T_MIN · 2 of the endless sum in each of three colours; |r| <= 1
     assert float(off.max()) < 2 * 2 * T_MIN * 3 * pixels
     assert float(off.max()) < 0.01 * float(changes.abs().max())
 

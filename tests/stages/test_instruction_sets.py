@@ -1,4 +1,4 @@
-"""Every build of the CPU kernels that this machine can run gives the same pictures."""
+"""Every build of the CPU kernels that this machine can run gives the same images."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def stack(depths: Tensor) -> list[Any]:
     return [means2d, conics, depths[None], emission, black, *bins, SIZE, SIZE, BEER_LAMBERT, True]
 
 
-def tolerance(dtype: torch.dtype) -> dict[str, float]:
+def tolerance(dtype: torch.dtype) -> dict[str, Any]:
     return {"rtol": 1e-5, "atol": 1e-6} if dtype == torch.float32 else {"rtol": 1e-9, "atol": 1e-9}
 
 
@@ -139,8 +139,8 @@ def test_vanishing_splats_have_finite_footprints(
 def test_optical_depths(dtype: torch.dtype) -> None:
     logits = torch.tensor([-INF, -80.0, -3.0, 0.0, 17.0, 30.0, 50.0, INF], dtype=dtype)
     depths = optical_depths(logits.requires_grad_())
-    expected = [0.0, math.exp(-80), *(math.log1p(math.exp(x)) for x in (-3, 0, 17, 30))]
-    expected = torch.tensor([*expected, DEEPEST, DEEPEST], dtype=dtype)
+    middle = (math.log1p(math.exp(x)) for x in (-3, 0, 17, 30))
+    expected = torch.tensor([0.0, math.exp(-80), *middle, DEEPEST, DEEPEST], dtype=dtype)
     torch.testing.assert_close(depths.detach(), expected, rtol=1e-6, atol=0)
     depths.sum().backward()
     slopes = torch.tensor([0, math.exp(-80), 0.0474259, 0.5, 1, 1, 0, 0], dtype=dtype)
@@ -157,16 +157,20 @@ def test_ends_of_ranges_are_no_broken_splats() -> None:
 
 
 def rendered(splats: Splats, response: str) -> tuple[Tensor, dict[str, Tensor]]:
-    """A picture, and the gradients of its splats."""
+    """Return an image, and the gradients of its splats."""
     require_extension()
     from splatrender.model.camera import Camera
-    from splatrender.operators.render import RenderOptions, render
+    from splatrender.operators.options import RenderOptions
+    from splatrender.operators.render import render
 
     splats = splats.clone().requires_grad_()
     camera = Camera(torch.eye(4), 40.0, 40.0, 24.0, 18.0, 48, 36)
     out = render(splats, camera, options=RenderOptions(response=response), depth=True)
+    assert out.depth is not None
     (out.radiance.square().sum() + out.depth.sum()).backward()
-    return out.radiance.detach(), {name: value.grad for name, value in splats.items()}
+    gradients = {name: value.grad for name, value in splats.items() if value.grad is not None}
+    assert len(gradients) == len(dict(splats.items()))
+    return out.radiance.detach(), gradients
 
 
 def ahead(logit: float, log_scale: float = -1.0, dtype: torch.dtype = torch.float32) -> Splats:
@@ -187,17 +191,17 @@ def test_opaque_splats_are_seen(dtype: torch.dtype, response: str) -> None:
     torch.testing.assert_close(opaque, almost)
     last = None
     for logit in (15.0, 16.0, 17.0, 18.0, 19.0):  # nothing happens where an opacity rounds to 1
-        picture, gradients = rendered(ahead(logit, dtype=dtype), response)
-        assert last is None or float((picture - last).abs().max()) < 0.05
-        last = picture
+        image, gradients = rendered(ahead(logit, dtype=dtype), response)
+        assert last is None or float((image - last).abs().max()) < 0.05
+        last = image
         assert all(bool(value.isfinite().all()) for value in gradients.values())
 
 
 @pytest.mark.parametrize("response", ["gaussian", "beer_lambert"])
 def test_flat_and_invisible_splats_have_finite_gradients(response: str) -> None:
     for splats in (ahead(2.0, -INF), ahead(-INF), ahead(INF, -INF), ahead(2.0, -60.0)):
-        picture, gradients = rendered(splats, response)
-        assert bool(picture.isfinite().all())
+        image, gradients = rendered(splats, response)
+        assert bool(image.isfinite().all())
         assert all(bool(value.isfinite().all()) for value in gradients.values())
 
 
@@ -210,8 +214,9 @@ def test_training_goes_on_with_opaque_flat_and_invisible_splats(
 ) -> None:
     require_extension()
     from splatrender.training import run, train
+    from splatrender.training.initial import initial_splats
 
-    initial = run.initial_splats
+    initial = initial_splats
 
     def at_the_ends(*args: Any) -> Splats:
         splats = initial(*args)

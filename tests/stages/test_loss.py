@@ -22,6 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from splatrender.errors import InputError
+from splatrender.interfaces import PhotometricLoss
 from splatrender.operators import loss as operators_loss
 from splatrender.reference import loss as reference_loss
 
@@ -31,7 +32,7 @@ SIZES = [(1, 1), (3, 700), (11, 11), (37, 4), (40, 53), (70, 1100)]
 class Loss:
     """A backend's loss as a stage: a tuple of three tensors."""
 
-    def __init__(self, function: Callable[..., operators_loss.PhotometricLoss]) -> None:
+    def __init__(self, function: Callable[..., PhotometricLoss]) -> None:
         self.function = function
 
     def __call__(self, *args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -55,8 +56,8 @@ def loss_kernel(kernel: Backend) -> Loss:
     return Loss(kernel.photometric_loss)
 
 
-def pictures(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """A picture [H,W,3] float64, a uint8 photo that resembles it, and a mask of blobs."""
+def images(height: int, width: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
+    """Return an image [H,W,3] float64, a uint8 photo that resembles it, and a mask of blobs."""
     make = torch.Generator().manual_seed(seed)
     photo = torch.randint(0, 256, (height, width, 3), generator=make, dtype=torch.uint8)
     noise = torch.rand(height, width, 3, generator=make, dtype=torch.float64)
@@ -79,7 +80,7 @@ def test_l1_alone(loss: Loss) -> None:
 
 
 def test_one_pixel(loss: Loss) -> None:
-    # Only the middle of the window lies in the picture: every moment is its weight times x, x², ...
+    # Only the middle of the window is in the image: every moment is its weight times x, x², ...
     weights = [math.exp(-k * k / 4.5) for k in range(-5, 6)]
     w = (weights[5] / sum(weights)) ** 2
     x = torch.tensor([0.3, 0.6, 0.9], dtype=torch.float64, requires_grad=True)
@@ -98,7 +99,7 @@ def test_one_pixel(loss: Loss) -> None:
 
 def test_similarity_follows_its_definition(loss: Loss) -> None:
     # Straight from the definition: a window of 121 weights around every pixel.
-    image, photo, _ = pictures(14, 17)
+    image, photo, _ = images(14, 17)
     target = photo.double() / 255
     k = torch.arange(-5, 6, dtype=torch.float64)
     window = torch.exp(-(k[:, None] ** 2 + k[None] ** 2) / (2 * 1.5**2)).flatten()
@@ -118,29 +119,29 @@ def test_similarity_follows_its_definition(loss: Loss) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
-def test_equal_pictures(loss: Loss, dtype: torch.dtype) -> None:
-    photo = pictures(20, 30)[1]
+def test_equal_images(loss: Loss, dtype: torch.dtype) -> None:
+    photo = images(20, 30)[1]
     image = photo.to(dtype) / 255
     value, l1, ssim = loss(image, photo)
     assert float(l1) == 0 and abs(float(value)) < 1e-6 and abs(1 - float(ssim)) < 1e-6
     assert float(loss.gradient(image, photo).abs().max()) < 1e-6
 
 
-def test_kernel_is_exact_for_equal_pictures(loss_kernel: Loss) -> None:
-    photo = pictures(20, 30)[1]
+def test_kernel_is_exact_for_equal_images(loss_kernel: Loss) -> None:
+    photo = images(20, 30)[1]
     image = photo.float() / 255
     assert [float(v) for v in loss_kernel(image, photo)] == [0, 0, 1]
     assert not bool(loss_kernel.gradient(image, photo).any())
 
 
 def test_default_weight_is_that_of_3dgs(loss: Loss) -> None:
-    image, photo, _ = pictures(12, 12)
+    image, photo, _ = images(12, 12)
     value, l1, ssim = loss(image, photo)
     torch.testing.assert_close(value, 0.8 * l1 + 0.2 * (1 - ssim))
 
 
-def test_bright_flat_pictures_stay_finite(loss_kernel: Loss) -> None:
-    # float32 variances of a flat picture at 1000 are rounding alone, of either sign.
+def test_bright_flat_images_stay_finite(loss_kernel: Loss) -> None:
+    # float32 variances of a flat image at 1000 are rounding alone, of either sign.
     image = torch.full((30, 30, 3), 1000.0) + 1e-3 * torch.rand(30, 30, 3)
     photo = torch.full((30, 30, 3), 255, dtype=torch.uint8)
     assert all(bool(torch.isfinite(v)) for v in loss_kernel(image, photo))
@@ -148,7 +149,7 @@ def test_bright_flat_pictures_stay_finite(loss_kernel: Loss) -> None:
 
 
 def test_nan_is_not_hidden(loss: Loss) -> None:
-    image, photo, _ = pictures(20, 20)
+    image, photo, _ = images(20, 20)
     image[10, 10, 1] = math.nan
     assert math.isnan(float(loss(image, photo)[0]))
 
@@ -157,7 +158,7 @@ def test_nan_is_not_hidden(loss: Loss) -> None:
 
 
 def test_mask_of_ones_is_no_mask(loss: Loss) -> None:
-    image, photo, mask = pictures(20, 30)
+    image, photo, mask = images(20, 30)
     ones = torch.ones_like(mask)
     for found, expected in zip(loss(image, photo, ones), loss(image, photo), strict=True):
         assert torch.equal(found, expected)
@@ -165,13 +166,13 @@ def test_mask_of_ones_is_no_mask(loss: Loss) -> None:
 
 
 def test_mask_of_zeros_gives_nothing(loss: Loss) -> None:
-    image, photo, mask = pictures(20, 30)
+    image, photo, mask = images(20, 30)
     assert [float(v) for v in loss(image, photo, 0 * mask)] == [0, 0, 1]
     assert not bool(loss.gradient(image, photo, 0 * mask).any())
 
 
 def test_masked_pixels_have_no_say(loss: Loss) -> None:
-    image, photo, mask = pictures(30, 40)
+    image, photo, mask = images(30, 40)
     out = mask == 0
     expected, gradient = loss(image, photo, mask), loss.gradient(image, photo, mask)
     assert not bool(gradient[out].any()) and bool(gradient[~out].any(dim=1).all())
@@ -182,7 +183,7 @@ def test_masked_pixels_have_no_say(loss: Loss) -> None:
 
 
 def test_mask_of_a_rectangle_crops(loss: Loss) -> None:
-    image, photo, mask = pictures(30, 40)
+    image, photo, mask = images(30, 40)
     mask.zero_()
     mask[4:21, 7:33] = 1
     whole, part = loss(image, photo, mask), loss(image[4:21, 7:33], photo[4:21, 7:33])
@@ -193,7 +194,7 @@ def test_mask_of_a_rectangle_crops(loss: Loss) -> None:
 
 
 def test_any_number_but_0_keeps_a_pixel(loss: Loss) -> None:
-    image, photo, mask = pictures(20, 30)
+    image, photo, mask = images(20, 30)
     expected = loss(image, photo, mask)
     for other in (255 * mask, mask.bool()):
         for found, value in zip(loss(image, photo, other), expected, strict=True):
@@ -209,7 +210,7 @@ def test_any_number_but_0_keeps_a_pixel(loss: Loss) -> None:
 def test_equals_reference(
     kernel_in_any_order: Backend, size: tuple[int, int], masked: bool, dtype: torch.dtype
 ) -> None:
-    image, photo, mask = pictures(*size)
+    image, photo, mask = images(*size)
     found, exact = (
         Loss(module.photometric_loss) for module in (kernel_in_any_order, reference_loss)
     )
@@ -225,7 +226,7 @@ def test_equals_reference(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 def test_photo_of_floats(loss_kernel: Loss, dtype: torch.dtype) -> None:
-    image, photo, mask = pictures(20, 30)
+    image, photo, mask = images(20, 30)
     args = (mask, 0.2)
     for found, expected in zip(
         loss_kernel(image.to(dtype), photo.to(dtype) / 255, *args),
@@ -236,7 +237,7 @@ def test_photo_of_floats(loss_kernel: Loss, dtype: torch.dtype) -> None:
 
 
 def test_any_strides(loss_kernel: Loss) -> None:
-    image, photo, mask = pictures(20, 30)
+    image, photo, mask = images(20, 30)
     turned = (image.transpose(0, 1).contiguous(), photo.transpose(0, 1).contiguous(), mask.T)
     values = loss_kernel(turned[0].transpose(0, 1), turned[1].transpose(0, 1), turned[2].T)
     for found, expected in zip(values, loss_kernel(image, photo, mask), strict=True):
@@ -245,13 +246,13 @@ def test_any_strides(loss_kernel: Loss) -> None:
 
 @pytest.mark.parametrize("masked", [False, True], ids=["whole", "masked"])
 def test_gradcheck(loss: Loss, masked: bool) -> None:
-    image, photo, mask = pictures(7, 6)
-    assert ((image - photo.double() / 255).abs() > 1e-4).all(), "the picture meets the kink of |x|"
+    image, photo, mask = images(7, 6)
+    assert ((image - photo.double() / 255).abs() > 1e-4).all(), "the image meets the kink of |x|"
     assert_gradcheck(loss, [image, photo, mask if masked else None, 0.4], [0], [0])
 
 
 def test_op_passes_opcheck(kernel: Backend) -> None:
-    image, photo, mask = pictures(9, 8)
+    image, photo, mask = images(9, 8)
     radiance = image.clone().requires_grad_()
     assert_opcheck("photometric_loss", [radiance, photo, mask, 0.2, True], kernel.device)
     assert_opcheck("photometric_loss", [image.float(), photo, None, 0.2, False], kernel.device)
@@ -261,7 +262,7 @@ def test_op_passes_opcheck(kernel: Backend) -> None:
 def test_same_bits_for_any_threads(
     cpu_kernel: Backend, size: tuple[int, int], restore_threads: None
 ) -> None:
-    image, photo, mask = pictures(*size)
+    image, photo, mask = images(*size)
     args = [image.float(), photo, mask, 0.2]
     stage = Loss(cpu_kernel.photometric_loss)
     assert_same_bits_for_any_threads(stage, args, [0], [0, 1, 2])
@@ -269,19 +270,19 @@ def test_same_bits_for_any_threads(
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["double", "single"])
 def test_same_bits_on_gpus_of_any_size(dtype: torch.dtype) -> None:
-    """How many rows a block takes follows from the number of multiprocessors; no result does."""
-    image, photo, mask = pictures(70, 150)
+    """Check that rows per block depend on the number of multiprocessors, and no result does."""
+    image, photo, mask = images(70, 150)
     stage, found = Loss(operators_loss.photometric_loss), []
     with in_place_of_cpu_kernels(EMULATED) as emulation:
         for multiprocessors in (1, 3, 132):
             emulation.set_multiprocessors(multiprocessors)
-            args = [image.to(dtype), photo, mask, 0.2]
+            args = (image.to(dtype), photo, mask, 0.2)
             found.append(torch.cat([torch.stack(stage(*args)), stage.gradient(*args).flatten()]))
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
 def test_composes_with_torch(kernel: Backend) -> None:
-    image, photo, mask = pictures(12, 13)
+    image, photo, mask = images(12, 13)
     stage = Loss(inspect.unwrap(kernel.photometric_loss))
     args = [image.float(), photo, mask, 0.2]
     assert_stage_composes(stage, args, [0], [0], kernel.device)
@@ -291,13 +292,13 @@ def test_composes_with_torch(kernel: Backend) -> None:
 
 
 def test_only_the_loss_carries_a_gradient(loss: Loss) -> None:
-    image, photo, _ = pictures(8, 8)
+    image, photo, _ = images(8, 8)
     value, l1, ssim = loss(image.requires_grad_(), photo)
     assert value.requires_grad and not l1.requires_grad and not ssim.requires_grad
 
 
 def test_gradient_is_only_made_where_it_is_wanted(kernel: Backend) -> None:
-    image, photo = (there(picture, kernel.device) for picture in pictures(8, 8)[:2])
+    image, photo = (there(value, kernel.device) for value in images(8, 8)[:2])
     op = torch.ops.splatrender.photometric_loss
     assert op(image, photo, None, 0.2, False)[3].numel() == 0
     assert op(image, photo, None, 0.2, True)[3].shape == image.shape
@@ -306,9 +307,10 @@ def test_gradient_is_only_made_where_it_is_wanted(kernel: Backend) -> None:
 
 
 def test_second_derivatives_are_refused(loss_kernel: Loss) -> None:
-    image, photo, _ = pictures(8, 8)
+    image, photo, _ = images(8, 8)
     image.requires_grad_()
-    for outer in (lambda value: value, lambda value: value.square()):
+    outers: tuple[Callable[[Tensor], Tensor], ...] = (lambda value: value, torch.square)
+    for outer in outers:
         value = outer(loss_kernel(image, photo)[0])
         (gradient,) = torch.autograd.grad(value, image, create_graph=True)
         with pytest.raises(NotImplementedError, match="photometric_loss is differentiated once"):
@@ -357,5 +359,6 @@ def test_gradient_without_autograd_is_that_of_autograd() -> None:
     expected = operators_loss.photometric_loss(radiance, photo, mask)
     expected.loss.backward()
     loss, gradient = operators_loss.photometric_gradient(radiance, photo, mask)
+    assert radiance.grad is not None
     assert torch.equal(loss, expected.loss) and torch.equal(gradient, radiance.grad)
     assert not loss.requires_grad and not gradient.requires_grad

@@ -1,4 +1,4 @@
-"""Numbers that give no picture are named where that is asked for, and cost nothing elsewhere."""
+"""Numbers that give no image are named where the check is requested, and free elsewhere."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def silence() -> Iterator[None]:
 
 
 def changed(name: str, index: Any, value: float) -> Tensor:
-    tensor = scene()[name]
+    tensor: Tensor = scene()[name]
     tensor[index] = value
     return tensor
 

@@ -26,14 +26,14 @@ COUNT = 37  # no multiple of any pack
 
 
 def poisoned(value: Tensor, rows: Tensor, poison: float) -> Tensor:
-    """A copy of `value` whose `rows`, a mask of its first axes, hold `poison`."""
+    """Return a copy of `value` whose `rows`, a mask of its first axes, hold `poison`."""
     return value.masked_fill(rows.reshape(rows.shape + (1,) * (value.dim() - rows.dim())), poison)
 
 
 def results(
     stage: Stage, args: Sequence[Any], wrt: Sequence[int], incoming: Mapping[int, Tensor]
 ) -> list[Tensor]:
-    """Outputs and gradients for incoming gradients {output: gradient}."""
+    """Return outputs and gradients for incoming gradients {output: gradient}."""
     args = list(args)
     for position in wrt:
         args[position] = args[position].detach().clone().requires_grad_()
@@ -122,7 +122,7 @@ def test_a_splat_at_a_camera_has_no_gradient_of_its_colour(
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_bin_splats(backend: Backend, dtype: torch.dtype) -> None:
+def test_bin(backend: Backend, dtype: torch.dtype) -> None:
     prints = random_prints(COUNT).to(dtype)
     clean = backend.bin(*prints.bin_args())
     culled = prints.extents[..., 0] == 0
@@ -141,7 +141,7 @@ def test_blend(backend: Backend, dtype: torch.dtype, response: int, channels: in
     culled = prints.extents[..., 0] == 0
     args = prints.blend_args(backend.bin(*prints.bin_args()), response)
     none = torch.zeros(0, dtype=torch.bool)
-    outgoing = {0: none.new_zeros(2), 1: none.new_zeros(2)}  # pictures have no culled pixels
+    outgoing = {0: none.new_zeros(2), 1: none.new_zeros(2)}  # images have no culled pixels
     assert_ignores(backend.blend, args, dict.fromkeys(range(4), culled), [0, 1, 2, 3, 4], outgoing)
 
 
@@ -167,7 +167,8 @@ def test_photometric_loss(backend: Backend, dtype: torch.dtype) -> None:
     mask = torch.rand(23, 31, generator=make) > 0.3
 
     def loss(image: Tensor, target: Tensor) -> Tensor:
-        return backend.photometric_loss(image, target, mask).loss
+        value: Tensor = backend.photometric_loss(image, target, mask).loss
+        return value
 
     rows = dict.fromkeys((0, 1), ~mask)
     assert_ignores(loss, [radiance, photo], rows, [0], {0: torch.zeros((), dtype=torch.bool)})
@@ -196,22 +197,25 @@ def test_rasterize(backend: Backend, response: int) -> None:
     fields = [world.means, world.quats, world.scales, world.amplitudes(response), world.sh]
     view = (world.viewmats, world.intrinsics, world.width, world.height)
 
-    def picture(splats: Sequence[Tensor]) -> Tensor:
+    def image(splats: Sequence[Tensor]) -> Tensor:
+        radiance: Tensor
         if backend.name == "reference":
-            return backend.rasterize(*splats, *view, sh_degree=3, response=response)[0]
-        from splatrender.operators.render import RenderOptions  # needs the extension
+            radiance = backend.rasterize(*splats, *view, sh_degree=3, response=response)[0]
+            return radiance
+        from splatrender.operators.options import RenderOptions  # needs the extension
 
         name = "gaussian" if response == GAUSSIAN else "beer_lambert"
         options = RenderOptions(response=name)
-        return backend.rasterize(*splats, *view, sh_degree=3, options=options).radiance
+        radiance = backend.rasterize(*splats, *view, sh_degree=3, options=options).radiance
+        return radiance
 
     good = [value[~broken].clone().requires_grad_() for value in fields]
-    expected = picture(good)
+    expected = image(good)
     gradients = torch.autograd.grad(expected.square().sum(), good)
     for poison in POISONS:
         # A poisoned colour alone would be seen: it is the geometry that culls.
         bad = [poisoned(value, broken, poison).requires_grad_() for value in fields]
-        found = picture(bad)
+        found = image(bad)
         torch.testing.assert_close(found, expected)
         for one, two in zip(gradients, torch.autograd.grad(found.square().sum(), bad), strict=True):
             assert not bool(two[broken].any()) and bool(two.isfinite().all())

@@ -41,7 +41,7 @@ BY_FACTORS = {**COMMON, "factors": 3}
 
 
 def steady(world: World, response: int, antialiased: bool) -> World:
-    """The splats whose visibility no rounding can change, in any camera."""
+    """Return the splats whose visibility no rounding can change, in any camera."""
     seen = []
     for factor in (0.999, 1.0, 1.001):
         args = world.project_args(response, antialiased=antialiased, near=NEAR * factor)
@@ -51,7 +51,7 @@ def steady(world: World, response: int, antialiased: bool) -> World:
 
 
 def one_splat(position: tuple[float, float, float], **changes: Any) -> list[Any]:
-    """A camera at the origin, 40 x 30 px, and one isotropic splat of size 0.1; float64."""
+    """Return a camera at the origin, 40 x 30 px, and one isotropic splat of size 0.1; float64."""
     double = torch.float64
     args = dict(
         means=torch.tensor([position], dtype=double),
@@ -74,7 +74,7 @@ def one_splat(position: tuple[float, float, float], **changes: Any) -> list[Any]
 
 
 def pixel_of(points: Tensor, viewmat: Tensor, intrinsics: Tensor) -> Tensor:
-    """The pinhole map [...,3] -> [...,2]."""
+    """Apply the pinhole map [...,3] -> [...,2]."""
     p = points @ viewmat[:3, :3].T + viewmat[:3, 3]
     return intrinsics[:2] * p[..., :2] / p[..., 2:] + intrinsics[2:]
 
@@ -98,7 +98,7 @@ def test_footprint_is_the_shape_pushed_through_the_pinhole_map(backend: Backend)
     checked = 0
     for c, n in (extents[..., 0] > 0).nonzero().tolist():
         if not ((means2d[c, n] > 0) & (means2d[c, n] < torch.tensor([43, 37]))).all():
-            continue  # outside the picture the Jacobian is taken at a clamped place
+            continue  # outside the image the Jacobian is taken at a clamped place
         camera = world.viewmats[c], world.intrinsics[c]
         torch.testing.assert_close(means2d[c, n], pixel_of(world.means[n], *camera))
         jacobian = torch.autograd.functional.jacobian(
@@ -116,7 +116,7 @@ def test_footprint_is_the_shape_pushed_through_the_pinhole_map(backend: Backend)
 
 
 @pytest.mark.parametrize("side", [-1, 1])
-def test_jacobian_is_clamped_outside_the_picture(backend: Backend, side: int) -> None:
+def test_jacobian_is_clamped_outside_the_image(backend: Backend, side: int) -> None:
     # x/z = ±2 is past both limits: cx/fx + 0.15 W/fx = 0.54 and (W - cx)/fx + 0.15 W/fx = 0.5.
     args = one_splat((side * 4.0, 0, 2.0), scales=torch.full((1, 3), 2.0, dtype=torch.float64))
     means2d, conics, *_ = backend.project(*args)
@@ -264,7 +264,7 @@ def test_gradcheck(backend: Backend, response: int, antialiased: bool, with_fact
 
 @pytest.mark.parametrize("side", [-1, 1])
 def test_gradcheck_past_the_border(backend: Backend, side: int) -> None:
-    """A splat outside the picture that still reaches in: J stays at the border of the view."""
+    """Check a splat outside the image that still reaches in: J stays at the border of the view."""
     for position in ((side * 4.0, 0.1, 2.0), (0.1, side * 4.0, 2.0)):
         args = one_splat(position, scales=torch.full((1, 3), 2.0, dtype=torch.float64))
         assert float(truths.project(*args)[3]) > 0

@@ -1,4 +1,4 @@
-"""What `rasterize` and `render` take and refuse: meanings never depend on sizes."""
+"""Arguments of `rasterize` and `render`: meanings never depend on sizes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WIDTH, HEIGHT = 24, 18
 
 
 def scene(count: int = 5, cameras: int = 2, dtype: torch.dtype = torch.float32) -> dict[str, Any]:
-    """Arguments of `rasterize` that fit each other, by name; colours are values [N,3]."""
+    """Return arguments of `rasterize` that fit each other, by name; colours are values [N,3]."""
     generator = torch.Generator().manual_seed(count)
     draw = torch.rand(count, 14, generator=generator, dtype=dtype)
     viewmats = torch.eye(4, dtype=dtype).repeat(cameras, 1, 1)
@@ -40,7 +40,7 @@ def scene(count: int = 5, cameras: int = 2, dtype: torch.dtype = torch.float32) 
     }
 
 
-def picture(**changes: Any) -> Tensor:
+def image(**changes: Any) -> Tensor:
     arguments = scene() | changes
     return rasterize(**({"sh_degree": None} | arguments)).radiance
 
@@ -83,8 +83,8 @@ def test_a_degree_makes_them_harmonics(count: int, degree: int) -> None:
 
 
 def test_any_number_of_channels() -> None:
-    assert picture(colors=torch.rand(5, 7)).shape == (2, HEIGHT, WIDTH, 7)
-    assert picture(colors=torch.rand(2, 5, 1)).shape == (2, HEIGHT, WIDTH, 1)
+    assert image(colors=torch.rand(5, 7)).shape == (2, HEIGHT, WIDTH, 7)
+    assert image(colors=torch.rand(2, 5, 1)).shape == (2, HEIGHT, WIDTH, 1)
 
 
 @pytest.mark.parametrize("shape", [(5, 1, 3), (5, 16, 3)])
@@ -127,13 +127,13 @@ def test_colours_of_two_meanings_are_refused_without_a_degree(count: int) -> Non
 )
 def test_colours_that_do_not_fit(shape: tuple[int, ...], degree: int | None, found: str) -> None:
     with pytest.raises(InputError, match=f"^colors: expected .*{found}"):
-        picture(colors=torch.rand(shape), sh_degree=degree)
+        image(colors=torch.rand(shape), sh_degree=degree)
 
 
 @pytest.mark.parametrize("degree", [4, -1, 1.5, "3", True])
 def test_degrees_that_are_none(degree: Any) -> None:
     with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, got"):
-        picture(colors=torch.rand(5, 16, 3), sh_degree=degree)
+        image(colors=torch.rand(5, 16, 3), sh_degree=degree)
     with pytest.raises(InputError, match=r"^sh_degree: expected an integer from 0 to 3, got"):
         RenderOptions(sh_degree=degree)
 
@@ -149,10 +149,11 @@ def test_what_is_no_tensor(name: str, value: Any) -> None:
     shape = name in ("quats", "scales") and value is None
     expected = "quats, scales, factors: expected either" if shape else f"{name}: expected a torch"
     with pytest.raises(InputError, match=f"^{expected} ?.*got"):
-        picture(**{name: value})
+        image(**{name: value})
 
 
 def test_numpy_throughout() -> None:
+    arrays: dict[str, Any]
     arrays = {k: v.numpy() if isinstance(v, Tensor) else v for k, v in scene().items()}
     with pytest.raises(InputError, match=r"^means: .*got a numpy array \(torch.from_numpy"):
         rasterize(**arrays)
@@ -162,33 +163,33 @@ def test_numpy_throughout() -> None:
 def test_integers(name: str) -> None:
     wanted = "float32" if name not in ("viewmats", "intrinsics") else "a floating-point dtype"
     with pytest.raises(InputError, match=f"^{name}: expected {wanted}.*, got int64"):
-        picture(**{name: scene()[name].long()})
+        image(**{name: scene()[name].long()})
 
 
 def test_integer_colours_say_what_to_divide_by() -> None:
     with pytest.raises(InputError, match=r"^colors: .*got uint8 \(.*colors.float\(\) / 255"):
-        picture(colors=torch.full((5, 3), 255, dtype=torch.uint8))
+        image(colors=torch.full((5, 3), 255, dtype=torch.uint8))
 
 
 @pytest.mark.parametrize("name", TENSORS[1:5])
 def test_two_dtypes_of_splats(name: str) -> None:
     with pytest.raises(InputError, match=f"^{name}: expected float32 as of means, got float64"):
-        picture(**{name: scene()[name].double()})
+        image(**{name: scene()[name].double()})
 
 
 @pytest.mark.parametrize("name", TENSORS[1:])
 def test_two_devices(name: str) -> None:
     with pytest.raises(InputError, match=f"^{name}: expected device cpu, got device meta"):
-        picture(**{name: scene()[name].to("meta")})
+        image(**{name: scene()[name].to("meta")})
 
 
 def test_half_precision_is_refused_and_cameras_follow_the_splats() -> None:
     with pytest.raises(InputError, match=r"^means: expected float32 or float64, got bfloat16"):
-        picture(means=scene()["means"].bfloat16())
+        image(means=scene()["means"].bfloat16())
     given = scene()
     doubles = {name: given[name].double().requires_grad_() for name in ("viewmats", "intrinsics")}
-    found = picture(**doubles, background=torch.zeros(3, dtype=torch.float64))
-    assert found.dtype == torch.float32 and torch.equal(found, picture())
+    found = image(**doubles, background=torch.zeros(3, dtype=torch.float64))
+    assert found.dtype == torch.float32 and torch.equal(found, image())
     found.square().sum().backward()
     for tensor in doubles.values():
         assert tensor.grad is not None and tensor.grad.dtype == torch.float64
@@ -211,7 +212,7 @@ def test_half_precision_is_refused_and_cameras_follow_the_splats() -> None:
 )
 def test_shapes(name: str, shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(InputError, match=f"^{name}: expected shape {message}"):
-        picture(**{name: torch.ones(shape)})
+        image(**{name: torch.ones(shape)})
 
 
 @pytest.mark.parametrize(
@@ -224,7 +225,7 @@ def test_shapes(name: str, shape: tuple[int, ...], message: str) -> None:
 )
 def test_shape_is_given_once(changes: dict[str, Any], found: str) -> None:
     with pytest.raises(InputError, match=f"^quats, scales, factors: expected .*, got {found}$"):
-        picture(**changes)
+        image(**changes)
 
 
 # --- numbers on the host --------------------------------------------------------------------------
@@ -232,9 +233,9 @@ def test_shape_is_given_once(changes: dict[str, Any], found: str) -> None:
 
 @pytest.mark.parametrize("value", [0, -1, 8.5, 2**70, "8", None, math.nan, True])
 @pytest.mark.parametrize("name", ["width", "height"])
-def test_sizes_of_pictures(name: str, value: Any) -> None:
+def test_sizes_of_images(name: str, value: Any) -> None:
     with pytest.raises(InputError, match=f"^{name}: expected an integer from 1 to 65535, got"):
-        picture(**{name: value})
+        image(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -250,16 +251,16 @@ def test_impossible_intrinsics(position: int, value: float, message: str) -> Non
     intrinsics = scene()["intrinsics"]
     intrinsics[1, position] = value
     with pytest.raises(InputError, match=f"^{message}"):
-        picture(intrinsics=intrinsics)
+        image(intrinsics=intrinsics)
 
 
 def test_impossible_viewmats() -> None:
     viewmats = scene()["viewmats"]
     with pytest.raises(InputError, match=r"^viewmats: .*0, 0, 0, 1 as the last row.* camera 0: .*"):
-        picture(viewmats=viewmats.mT)
+        image(viewmats=viewmats.mT)
     viewmats[1, 0, 3] = math.nan
     with pytest.raises(InputError, match=r"^viewmats: expected finite numbers, .* of camera 1"):
-        picture(viewmats=viewmats)
+        image(viewmats=viewmats)
 
 
 @pytest.mark.parametrize(
@@ -287,14 +288,14 @@ def test_a_response_is_known_everywhere() -> None:
         with pytest.raises(InputError, match=r"^response: expected 'gaussian' or 'beer_lambert'"):
             call("beer")
     with pytest.raises(InputError, match=r"^options: expected a RenderOptions, got a dict"):
-        picture(options={"near": 1})
+        image(options={"near": 1})
 
 
 def test_absolute_gradients_of_many_channels() -> None:
     with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, got 5"):
-        picture(colors=torch.rand(5, 5), absgrad=True)
+        image(colors=torch.rand(5, 5), absgrad=True)
     with pytest.raises(InputError, match=r"^absgrad: expected at most 4 channels.*, got 5"):
-        picture(colors=torch.rand(5, 4), absgrad=True, depth=True)
+        image(colors=torch.rand(5, 4), absgrad=True, depth=True)
 
 
 # --- the background -------------------------------------------------------------------------------
@@ -311,7 +312,7 @@ WHITE: tuple[Any, ...] = (
 
 @pytest.mark.parametrize("white", WHITE, ids=range(len(WHITE)))
 def test_backgrounds(white: Any) -> None:
-    found = picture(background=white)
+    found = image(background=white)
     assert found.dtype == torch.float32 and torch.equal(found[0, 0, 0], torch.ones(3))
     camera = Camera.look_at((0, 0, -30), (0, 0, 0), width=WIDTH, height=HEIGHT)
     seen = render(Splats.random(4, seed=1), 2 * [camera], background=white).radiance
@@ -333,7 +334,7 @@ def test_backgrounds(white: Any) -> None:
 def test_backgrounds_that_are_none(background: Any, message: str) -> None:
     camera = Camera(torch.eye(4), 20, 20, 12, 9, WIDTH, HEIGHT)
     with pytest.raises(InputError, match=f"^background: expected {message}"):
-        picture(background=background)
+        image(background=background)
     with pytest.raises(InputError, match=f"^background: expected {message}"):
         render(Splats.random(4, seed=1), 2 * [camera], background=background)
 
@@ -372,8 +373,7 @@ def test_what_is_no_model() -> None:
 
 def test_a_double_model_is_rendered_with_double_intrinsics() -> None:
     splats = Splats.random(4, seed=1).to(torch.float64)
-    lens = {"cx": 12.0, "cy": 9.0, "width": WIDTH, "height": HEIGHT}
-    one, two = (Camera(torch.eye(4), f, f, **lens) for f in (20.1, 20.1 + 1e-8))
+    one, two = (Camera(torch.eye(4), f, f, 12.0, 9.0, WIDTH, HEIGHT) for f in (20.1, 20.1 + 1e-8))
     assert not torch.equal(*(render(splats, camera).radiance for camera in (one, two)))
 
 
@@ -382,7 +382,8 @@ def test_it_compiles_without_breaks() -> None:
     tensors = [given[name] for name in TENSORS]
 
     def shot(*tensors: Tensor) -> Tensor:
-        return rasterize(*tensors, WIDTH, HEIGHT, sh_degree=None).radiance
+        named: dict[str, Any] = dict(zip(TENSORS, tensors, strict=True))
+        return rasterize(**named, width=WIDTH, height=HEIGHT, sh_degree=None).radiance
 
     torch.compiler.reset()
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):

@@ -1,4 +1,4 @@
-"""What must hold for any renderer of this kind: the four stages in a row."""
+"""Properties of any renderer of this kind: the four stages in a row."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from helpers.compare import assert_stage_equals_reference
 from torch import Tensor
 
 from splatrender import reference
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.options import RenderOptions
 
 
 def render(
@@ -60,7 +60,7 @@ def blended(backend: Backend, prints: Prints, response: int) -> tuple[Tensor, Te
 
 
 def splats_of(prints: Prints, ids: Tensor) -> Prints:
-    """The footprints `ids` alone."""
+    """Return the footprints `ids` alone."""
     names = ("means2d", "conics", "depths", "peaks", "extents", "emission")
     return replace(prints, **{name: getattr(prints, name)[:, ids] for name in names})
 
@@ -101,13 +101,13 @@ def test_equals_the_dense_reference(
 def test_rasterize_equals_the_dense_reference(
     kernel: Backend, response: int, channels: int, with_factors: bool
 ) -> None:
-    """The operators in a row against one dense formula: the picture and every gradient."""
+    """Compare the operators in a row with one dense formula: the image and every gradient."""
     names = {GAUSSIAN: "gaussian", BEER_LAMBERT: "beer_lambert"}
     options = RenderOptions(names[response], antialiased=True, near=0.05, far=50.0)
     world = random_world(80, cameras=2, seed=8)
     size = world.width, world.height
 
-    def picture(*tensors: Tensor) -> tuple[Tensor, Tensor]:
+    def image(*tensors: Tensor) -> tuple[Tensor, Tensor]:
         *splats, background, factors = tensors
         rendering = kernel.rasterize(
             *splats,
@@ -142,7 +142,7 @@ def test_rasterize_equals_the_dense_reference(
     inputs = {"means": 0, "amplitudes": 3, "colors": 4, "viewmats": 5, "intrinsics": 6}
     inputs |= {"background": 7, **({"factors": 8} if with_factors else {"quats": 1, "scales": 2})}
     assert_stage_equals_reference(
-        picture,
+        image,
         truth,
         arguments,
         outputs={"radiance": 0, "transmittance": 1},
@@ -312,8 +312,8 @@ def test_cameras_do_not_see_each_other(backend: Backend) -> None:
             torch.testing.assert_close(one[0], all_of_them[c], rtol=1e-12, atol=1e-12)
 
 
-def test_a_window_of_the_picture_is_the_picture(backend: Backend) -> None:
-    # Splats inside the frustum only: past its border J depends on the size of the picture.
+def test_a_window_of_the_image_is_the_image(backend: Backend) -> None:
+    # Splats inside the frustum only: past its border J depends on the size of the image.
     prints = random_prints(width=64, height=48)
     whole = blended(backend, prints, GAUSSIAN)[0]
     for left, top, width, height in ((7, 5, 30, 20), (16, 16, 17, 1), (63, 47, 1, 1)):
@@ -349,7 +349,7 @@ def test_one_pixel(backend: Backend) -> None:
 
 
 @pytest.mark.parametrize("response", RESPONSES)
-def test_finite_differences_of_a_whole_picture(backend: Backend, response: int) -> None:
+def test_finite_differences_of_a_whole_image(backend: Backend, response: int) -> None:
     """Pose, lens, place, shape, amount, colour and background at once, along random directions."""
     world = random_world(8, cameras=1, width=19, height=14, seed=9)
     # Wide splats near the axis: every one reaches every pixel, so nothing jumps.

@@ -75,7 +75,8 @@ def basis_of(backend: Backend, directions: Tensor, degree: int) -> Tensor:
     sh = 0.1 * sh[:, :, None].expand(-1, -1, 3).contiguous()
     viewmats = torch.eye(4, dtype=directions.dtype)[None]
     emission = backend.shade(means, sh, viewmats, torch.ones(1, len(means), 2).to(means), degree)
-    return ((emission[0, :, 0] - 0.5) / 0.1).reshape(len(directions), count)
+    values: Tensor = ((emission[0, :, 0] - 0.5) / 0.1).reshape(len(directions), count)
+    return values
 
 
 # --- closed forms -------------------------------------------------------------------------------

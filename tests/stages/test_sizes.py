@@ -14,7 +14,7 @@ SIDE = 65535  # px, the largest; 4096² tiles
 
 
 def covering(count: int) -> list[Any]:
-    """Arguments of `bin_splats`: splats that meet every tile of the largest picture."""
+    """Return arguments of `bin`: splats that meet every tile of the largest image."""
     one = torch.ones(1, count)
     conics = torch.tensor([1e-12, 0.0, 1e-12]).expand(1, count, 3)
     extents = torch.full((1, count, 2), 1e6)
@@ -40,7 +40,7 @@ def test_too_many_rows(kernel: Backend) -> None:
         return torch.zeros(()).expand(cameras, count, *shape)  # takes no memory
 
     sentence = "fewer than 2^31 splats times cameras", "32768 splats in 65536 cameras"
-    args = [rows(2), rows(3), rows(), rows(), rows(2), 16, 16]
+    args: list[Any] = [rows(2), rows(3), rows(), rows(), rows(2), 16, 16]
     assert_refuses(kernel.bin, args, {}, "means2d", *sentence)
     world = random_world(1, cameras=1).to(torch.float32)
     view = torch.zeros(()).expand(cameras, 4, 4)
