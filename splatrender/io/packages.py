@@ -12,6 +12,7 @@ from splatrender.errors import InputError
 PACKAGES = {
     "plyfile": (".ply files", "plyfile", "plyfile"),
     "imageio_ffmpeg": ("videos", "imageio-ffmpeg", '"splatrender[video]"'),
+    "zstandard": (".spz files of version 4", "zstandard", '"splatrender[formats]"'),
     "matplotlib": ("plots", "matplotlib", '"splatrender[plots]"'),
 }
 

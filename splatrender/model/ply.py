@@ -114,7 +114,7 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
         splats = unpack(path, file.elements)
     else:
         splats = _splats_from_vertices(path, file.elements)
-    splats = _usable(path, splats)
+    splats = usable_splats(path, splats)
     offset = _written_offset(path, file.comments)
     if offset is not None:
         splats = splats.to(torch.float64)
@@ -181,8 +181,19 @@ def _written_offset(path: Path, comments: list[str]) -> Tensor | None:
     return offset
 
 
-def _usable(path: Path, splats: Splats) -> Splats:
-    """The splats without those that no picture can show, with a warning."""
+def usable_splats(path: Path, splats: Splats) -> Splats:
+    """Leave out splats that no image can show, with a warning.
+
+    Args:
+        path: file that they are from, for messages.
+        splats: splats as read.
+
+    Returns:
+        Those of finite numbers, quaternions that are not zero, and opacities above 0.
+
+    Raises:
+        InputError: there is none.
+    """
     broken = ~splats.finite() | (splats.quats.abs().amax(dim=1) == 0)
     invisible = ~broken & (splats.opacity_logits == -torch.inf)
     usable = ~(broken | invisible)
