@@ -13,6 +13,7 @@ from typing import NoReturn
 import click
 
 from splatrender import __version__
+from splatrender.cli.convert import convert
 from splatrender.cli.loading import stop_at_once
 from splatrender.cli.plot_flow import plot_flow
 from splatrender.cli.predict import predict
@@ -34,6 +35,7 @@ def cli() -> None:
 
 cli.add_command(train)
 cli.add_command(render)
+cli.add_command(convert)
 cli.add_command(regress)
 cli.add_command(predict)
 cli.add_command(plot_flow)

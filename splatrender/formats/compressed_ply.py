@@ -83,11 +83,13 @@ def _packed(unit: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
 def _packed_rotations(quats: np.ndarray) -> np.ndarray:
     """Return words: 2 bits name the largest of w x y z, 10 bits for each of the others."""
     largest, others = smallest_three(quats)
-    unit = others / np.sqrt(2) + 0.5
-    return (largest.astype(np.uint32) << np.uint32(30)) | _packed(unit, (10, 10, 10))
+    words = _packed(others / np.sqrt(2) + 0.5, (10, 10, 10))
+    words |= largest.astype(np.uint32) << np.uint32(30)
+    return words
 
 
 def _harmonic_codes(splats: Splats) -> np.ndarray:
     """Return harmonics above degree 0 as bytes over [-4, 4], channel-major [N, 3(K-1)]."""
     rest = splats.sh[:, 1:].transpose(1, 2).reshape(len(splats), -1).double().numpy()
-    return np.floor((rest / (2 * SH_RANGE) + 0.5) * 256).clip(0, 255).astype(np.uint8)
+    codes: np.ndarray = np.floor((rest / (2 * SH_RANGE) + 0.5) * 256).clip(0, 255).astype(np.uint8)
+    return codes

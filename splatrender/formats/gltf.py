@@ -89,7 +89,7 @@ class Gltf:
     def number(self, owner: dict[str, Any], name: str, default: int | None = None) -> int:
         """Return a whole number of an object, at least 0."""
         value = owner.get(name, default)
-        if not _is_count(value):
+        if value is None or not _is_count(value):
             raise InputError(f"{self.path}: expected a whole number {name!r}, got {value!r:.60}")
         return int(value)
 
@@ -126,7 +126,7 @@ class Gltf:
         if self._room < 0:
             raise InputError(f"{self.path}: expected each attribute once, got many that share data")
         rows = np.ndarray((count, width), dtype, self.binary, start, (stride, dtype.itemsize))
-        values = rows.astype(np.float32)
+        values: np.ndarray = rows.astype(np.float32)
         if kind != FLOAT and accessor.get("normalized") is True:
             values = np.maximum(values / np.float32(np.iinfo(dtype).max), np.float32(-1))
         return values

@@ -22,9 +22,10 @@ def bytes_of_unit(values: Tensor) -> np.ndarray:
 def logits_of_bytes(codes: np.ndarray) -> Tensor:
     """Return logits, float32, of opacities in bytes.
 
-    A logit has no 0 and no 1: these bytes stand for half a step from the end.
+    A logit has no 0 and no 1: these bytes stand for a quarter of a step from the end, which is
+    rounded to the same byte again.
     """
-    alpha = (codes.astype(np.float64) / 255).clip(0.5 / 255, 1 - 0.5 / 255)
+    alpha = (codes.astype(np.float64) / 255).clip(0.25 / 255, 1 - 0.25 / 255)
     return torch.from_numpy(np.log(alpha / (1 - alpha)).astype(np.float32))
 
 

@@ -126,7 +126,7 @@ class _Reader:
         plain = isinstance(values, list) and all(
             isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e30 for v in values
         )
-        if not plain or len(values) < least:
+        if not isinstance(values, list) or not plain or len(values) < least:
             raise self._fail(f"{least} numbers {name!r} in {META}", values)
         return np.array(values, dtype=np.float64)
 
@@ -180,13 +180,15 @@ class _Reader:
             book = self._numbers(owner, "codebook", 1)
             if int(codes.max()) >= len(book):
                 raise self._fail(f"codes below {len(book)}", int(codes.max()))
-            return book.astype(np.float32)[codes]
+            values: np.ndarray = book.astype(np.float32)[codes]
+            return values
         low, high = (self._numbers(owner, name, 1) for name in ("mins", "maxs"))
         width = codes.shape[-1]
         if len(low) != len(high) or (len(low) > 1 and len(low) < width):
             raise self._fail(f"ranges of {width} channels", len(low))
         low, high = (ends[:width] for ends in (low, high))
-        return (low + (high - low) * codes / 255).astype(np.float32)
+        between: np.ndarray = (low + (high - low) * codes / 255).astype(np.float32)
+        return between
 
     def _colors(self, meta: dict[str, Any], first: bool) -> dict[str, torch.Tensor]:
         """Return logits of opacities and harmonics."""
@@ -218,4 +220,5 @@ class _Reader:
                 f"a palette of {entries} entries, 64 in a row of pixels", palette.shape[:2]
             )
         codes = palette[..., :3].reshape(room, size, 3)[:entries]
-        return self._looked_up(owner, codes)[labels]
+        coefficients: np.ndarray = self._looked_up(owner, codes)[labels]
+        return coefficients

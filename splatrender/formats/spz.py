@@ -59,8 +59,7 @@ HEADER_4 = 32  # bytes
 ANTIALIASED = 1
 COLOR_SCALE = 0.15
 SCALE_STEPS, LEAST_LOG_SCALE = 16, -10.0
-MOST_FRACTION = 20  # bits: finer steps cost bytes and show nothing
-USUAL_FRACTION = 12
+LEAST_FRACTION = 12  # bits, that of other writers
 HIGHEST_DEGREE = 4  # of the format
 WINDOW = 1 << 27  # bytes that a zstd frame may ask for, the usual limit of decoders
 PIECE = 1 << 20
@@ -171,14 +170,17 @@ def _read_gzip(path: Path, content: bytes) -> tuple[_Header, list[np.ndarray]]:
         body = bytearray()
         while len(body) < expected and not stream.eof:
             piece = stream.decompress(stream.unconsumed_tail, expected - len(body))
-            if not piece and not stream.unconsumed_tail:
+            if not piece:
                 break
             body += piece
+        while not stream.eof and stream.decompress(stream.unconsumed_tail, PIECE):
+            pass  # records of vendors; the end has the checksum
     except zlib.error as error:
         raise InputError(f"{path}: expected a whole gzip stream, got: {error}") from error
-    if len(body) < expected:
+    if len(body) < expected or not stream.eof:
         raise InputError(
-            f"{path}: expected {expected:,} bytes of {header.count:,} splats, got {len(body):,}"
+            f"{path}: expected {expected:,} bytes of {header.count:,} splats and the end of the "
+            f"stream, got {len(body):,}"
         )
     stops = np.cumsum([0, *header.sizes]).tolist()
     data = np.frombuffer(bytes(body), np.uint8)
@@ -271,7 +273,7 @@ def _fraction(path: Path, splats: Splats) -> int:
         )
     size = float(np.quantile(splats.log_scales.amax(dim=1).numpy(), 0.05))
     wanted = math.ceil(3 - max(size, LEAST_LOG_SCALE) / math.log(2))
-    return min(max(wanted, USUAL_FRACTION), MOST_FRACTION, room)
+    return min(max(wanted, LEAST_FRACTION), room)
 
 
 def _packed(splats: Splats, fraction: int, version: int) -> list[bytes]:
@@ -302,4 +304,4 @@ def _packed_rotations(quats: np.ndarray, version: int) -> bytes:
     words = largest.astype(np.uint32) << np.uint32(30)
     for i, shift in enumerate((20, 10, 0)):
         words |= fields[:, i] << np.uint32(shift)
-    return words.astype("<u4").tobytes()
+    return bytes(words.astype("<u4").tobytes())

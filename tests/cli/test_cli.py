@@ -234,7 +234,7 @@ def test_commands_do_not_load_torch_before_they_run() -> None:
 
 
 def test_group_lists_its_commands() -> None:
-    assert set(cli.commands) == {"train", "render", "regress", "predict", "plot-flow"}
+    assert set(cli.commands) == {"train", "render", "convert", "regress", "predict", "plot-flow"}
 
 
 @pytest.mark.parametrize("command", ["train", "render"])
