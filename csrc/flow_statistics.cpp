@@ -1,6 +1,7 @@
 // Host side of the flow statistics: checks, allocation, dispatch.
-#include "lists.h"
 #include "math/flow_statistics.h"
+
+#include "lists.h"
 #include "ops.h"
 
 namespace splatrender {

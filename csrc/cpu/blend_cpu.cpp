@@ -212,8 +212,8 @@ struct BackwardTile {
         sums(gs + channels * kPlane) {}
 };
 
-// Adds to `total` the sums over the pixels of the blocks in `hit` for entry k of the list, a splat whose record is r, and
-// moves the pixels' state in front of it.
+// Adds to `total` the sums over the pixels of the blocks in `hit` for entry k of the list, a splat whose record is r,
+// and moves the pixels' state in front of it.
 template <int D, Response R, bool ABSGRAD, class T, class S>
 SR_INLINE void add_pixels(const BackwardTile<T>& t, const Lattice<T>& lattice, int64_t k, const Record<T>& r,
                           const T* color, const BlockExpansion<T>& block, uint32_t hit, S* total) {

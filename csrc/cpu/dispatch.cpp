@@ -26,8 +26,7 @@ static Kernels choose() {
   if (avx2 && (isa.empty() || isa == "avx2")) return make_kernels_avx2();
 #endif
   if (isa.empty() || isa == "portable") return make_kernels_portable();
-  throw std::runtime_error(
-      "SPLATRENDER_ISA: expected portable, avx2 or avx512, and one that this CPU has; got " + isa);
+  throw std::runtime_error("SPLATRENDER_ISA: expected portable, avx2 or avx512, and one that this CPU has; got " + isa);
 }
 
 const Kernels& kernels() {

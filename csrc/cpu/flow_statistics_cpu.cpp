@@ -1,5 +1,5 @@
-// Changes of the error by births and deaths: a walk over the tile lists that hold splats and probes in one depth order. The
-// formulas are in math/flow_statistics.h.
+// Changes of the error by births and deaths: a walk over the tile lists that hold splats and probes in one depth order.
+// The formulas are in math/flow_statistics.h.
 //
 // A tile is blended front to back first, for the residual, and then walked back to front as blend_backward does. A
 // pixel is finished here once it would be opaque without any one of its splats: a removal shows what is behind it.
@@ -40,7 +40,7 @@ struct FlowTile {
   const Record<T>* records;
   TilePlace place;
   int64_t begin, end, first_probe;  // first_probe: row of the camera's first probe
-  uint16_t* hits;                   // [end-begin] blocks that an entry changes, or would
+  uint16_t* hits;  // [end-begin] blocks that an entry changes, or would
   T *Ts, *last, *behind, *residual, *least;
 
   FlowTile(const FlowArgs<T>& f_, const Record<T>* records_, int64_t tile, T* state, uint16_t* hits_)

@@ -97,7 +97,8 @@ void shade_backward_chunk(const ShadeArgs<T>& a, const ShadeGrads<T>& g, int64_t
       sh_basis(u, a.degree, Y);
       // no gradient where the colour was clipped at 0
       const Vec3<S> color = load_vec3<S>(a.emission, 3, at, n), d_color = load_vec3<S>(g.emission, 3, at, n);
-      const Vec3<S> go{mask_or_zero(seen & (color.x > zero), d_color.x), mask_or_zero(seen & (color.y > zero), d_color.y),
+      const Vec3<S> go{mask_or_zero(seen & (color.x > zero), d_color.x),
+                       mask_or_zero(seen & (color.y > zero), d_color.y),
                        mask_or_zero(seen & (color.z > zero), d_color.z)};
       for (int k = 0; k < count; ++k) {
         g_sh[3 * k] += Y[k] * go.x, g_sh[3 * k + 1] += Y[k] * go.y, g_sh[3 * k + 2] += Y[k] * go.z;

@@ -43,9 +43,7 @@ struct ForwardPixels {
       for (int c = 0; c < D; ++c) C[s][c] = T(0);
     }
   }
-  __device__ __forceinline__ bool open() const {
-    return Tr[0] > T(kTransmittanceMin) || Tr[1] > T(kTransmittanceMin);
-  }
+  __device__ __forceinline__ bool open() const { return Tr[0] > T(kTransmittanceMin) || Tr[1] > T(kTransmittanceMin); }
 };
 
 // A stretch of the list in shared memory.
@@ -135,8 +133,7 @@ __device__ __forceinline__ void write_pixels(const BlendArgs<T>& a, const Place<
     }
 #pragma unroll
     for (int c = 0; c < D; ++c)
-      if (first_channel + c < a.D)
-        a.radiance[pixel * a.D + first_channel + c] = p.C[s][c] + p.Tr[s] * background[c];
+      if (first_channel + c < a.D) a.radiance[pixel * a.D + first_channel + c] = p.C[s][c] + p.Tr[s] * background[c];
   }
 }
 

@@ -1,6 +1,6 @@
-// The parts of CUDA that a kernel file needs, and nothing of torch: the keywords of device code, launches that return a Status,
-// and the two copies that the stages make. With SPLATRENDER_EMULATED the same keywords come from tools/emulation/simt.h (an include path of its build), and
-// the kernels run as plain C++ on the CPU.
+// The parts of CUDA that a kernel file needs, and nothing of torch: the keywords of device code, launches that return a
+// Status, and the two copies that the stages make. With SPLATRENDER_EMULATED the same keywords come from
+// tools/emulation/simt.h (an include path of its build), and the kernels run as plain C++ on the CPU.
 //
 // Rules that keep a kernel provable without a GPU: __syncthreads and its _count, _and, _or forms; warp intrinsics with
 // masks that all named lanes agree on; shuffles of at most 8 bytes; static __shared__ arrays; no early return before a

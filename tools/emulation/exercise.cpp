@@ -127,8 +127,9 @@ void Rendering<T>::project() {
   quats_.fill(uniform(-1, 1)), scales_.fill(uniform(0.1 * k_.largest, k_.largest)), factors_.fill(uniform(-0.2, 0.2));
   amplitudes_.fill(uniform(0.1, 0.9));
   viewmats_.fill(camera);
-  intrinsics_.fill(
-      [&](int64_t i) { return i % 4 < 2 ? 0.9 * k_.width : i % 4 == 2 ? k_.width / 2.0 : k_.height / 2.0; });
+  intrinsics_.fill([&](int64_t i) {
+    return i % 4 < 2 ? 0.9 * k_.width : i % 4 == 2 ? k_.width / 2.0 : k_.height / 2.0;
+  });
   means2d_ = Array<T>(2 * views()), conics_ = Array<T>(3 * views()), depths_ = Array<T>(views());
   peaks_ = Array<T>(views()), extents_ = Array<T>(2 * views());
   p_.N = N, p_.C = C;
