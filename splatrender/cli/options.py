@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from splatrender.errors import InputError
 
 BACKENDS = ["auto", "cpu", "cuda"]  # as in runtime.devices, which loads torch
+if TYPE_CHECKING:
+    ParamType = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # of some versions it is not generic
+
 LAST = "Other"  # heading of what has none, at the end
 
 
@@ -88,7 +93,7 @@ class SectionCommand(click.Command):
         return message
 
 
-class IterationList(click.ParamType):
+class IterationList(ParamType):
     """Positive whole numbers: `1000,7000`, or `1000 7000` behind the flag."""
 
     name = "N,N,..."
@@ -108,7 +113,7 @@ class IterationList(click.ParamType):
 NAMED = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 
-class Color(click.ParamType):
+class Color(ParamType):
     """A colour: `black`, `white` or three numbers from 0 to 1 like `0.2,0.2,0.2`."""
 
     name = "R,G,B"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from splatrender.cli.loading import loaded
-from splatrender.cli.options import SectionCommand, option
+from splatrender.cli.options import ParamType, SectionCommand, option
 from splatrender.io.home import expand_home
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ OUTPUT = "Output"
 RUN = "Run"
 
 
-class Names(click.ParamType):
+class Names(ParamType):
     """Names of columns, separated by commas."""
 
     name = "A,B,..."
@@ -36,7 +36,7 @@ class Names(click.ParamType):
         return tuple(part.strip() for part in str(value).split(",") if part.strip())
 
 
-class SplatCount(click.ParamType):
+class SplatCount(ParamType):
     """A number of splats, or `auto`."""
 
     name = "K|auto"
@@ -45,7 +45,9 @@ class SplatCount(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | str:
         """Return the number, or "auto"."""
-        if value == "auto" or (isinstance(value, int) and value > 0):
+        if value == "auto":
+            return "auto"
+        if isinstance(value, int) and value > 0:
             return value
         if not str(value).isdecimal() or int(value) < 1:
             self.fail(f"expected a whole number from 1 on, or auto, got {value!r}", param, ctx)

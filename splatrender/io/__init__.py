@@ -1,1 +1,1 @@
-"""Files in and out: splats, checkpoints, pictures and videos. All are written atomically."""
+"""Files in and out: splats, checkpoints, images and videos. All are written atomically."""

@@ -35,8 +35,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path that takes the place of `path` when the block ends without error.
 
     The temporary file is in the same folder (which is made if need be) and ends in the same
-    suffix. It reaches the disk before it takes its name, so that a reader, or a crash, sees the
-    old file or the new one and never a part. After an error the old file stays.
+    suffix. It reaches the disk before it takes its name: a reader, or a crash, sees the old
+    file or the new one and never a part. After an error the old file stays.
 
     Args:
         path: file to write or to replace.
@@ -79,7 +79,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def place_error(path: Path, error: OSError) -> InputError | WriteError:
-    """The error for a file or folder that cannot be made.
+    """Return the error for a file or folder that cannot be made.
 
     Args:
         path: the file or folder.
@@ -95,9 +95,9 @@ def place_error(path: Path, error: OSError) -> InputError | WriteError:
 
 
 def _reason(error: OSError, temporary: Path) -> str:
-    """The system's words for a write that failed.
+    """Return the system's words for a write that failed.
 
-    Some writers (numpy's, ffmpeg's) report that it failed and not why: writing on shows it.
+    Some writers (numpy's, ffmpeg's) report no reason: another write shows it.
     """
     if error.errno not in (None, errno.EPIPE) and error.strerror:
         return error.strerror

@@ -87,7 +87,8 @@ def load_checkpoint(path: str | os.PathLike[str]) -> dict[str, Any]:
             f"{path}: expected version {VERSION} of a {FORMAT}, got {content.get('version')}; "
             "resume with the release of splatrender that wrote it"
         )
-    return content["state"]
+    state: dict[str, Any] = content["state"]
+    return state
 
 
 def _check_plain(value: Any, where: str) -> None:

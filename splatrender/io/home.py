@@ -9,7 +9,7 @@ from splatrender.errors import InputError
 
 
 def expand_home(name: str, path: str | os.PathLike[str]) -> Path:
-    """A path with the home folder in place of ~ or ~user at its beginning.
+    """Return a path with the home folder in place of ~ or ~user at its beginning.
 
     A shell replaces it only at the beginning of a word, not in `--model=~/out` or in quotes.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
@@ -74,7 +75,7 @@ def write_image(path: str | os.PathLike[str], image: Tensor, quality: int = 95) 
         )
     if image.dim() != 3 or image.shape[2] != 3:
         raise InputError(f"image: expected shape (H, W, 3), got {tuple(image.shape)}")
-    options = {"compress_level": 3} if suffix == ".png" else {"quality": quality}
+    options: dict[str, Any] = {"compress_level": 3} if suffix == ".png" else {"quality": quality}
     pixels = to_uint8(image).numpy()
     with atomic_write(path) as temporary:
         iio.imwrite(

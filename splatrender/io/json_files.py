@@ -17,10 +17,10 @@ from splatrender.io.atomic import write_text
 
 
 def json_text(value: Any, indent: int | None = None) -> str:
-    """A value as JSON in ASCII; paths become strings, infinite numbers and NaN null and a word.
+    """Return a value as JSON in ASCII; infinite numbers and NaN become null and a word.
 
     Args:
-        value: dicts, lists, strings, numbers, booleans, None and paths.
+        value: dicts, lists, strings, numbers, booleans, None, and paths as strings.
         indent: spaces of a level; None for one line.
 
     Returns:
@@ -38,7 +38,7 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
 
     Args:
         path: file to write.
-        value: dicts, lists, strings, numbers, booleans, None and paths.
+        value: dicts, lists, strings, numbers, booleans, None, and paths as strings.
 
     Raises:
         InputError: the file cannot be made.
@@ -70,7 +70,7 @@ def read_json(path: str | os.PathLike[str]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """The value in the types of JSON."""
+    """Return the value in the types of JSON."""
     if isinstance(value, dict):
         plain: dict[Any, Any] = {}
         for key, item in value.items():

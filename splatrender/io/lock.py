@@ -28,12 +28,12 @@ def locked_folder(folder: Path) -> Iterator[None]:
     """Hold a folder, which is made if need be, until the block ends.
 
     The file run.lock in it names process and host. The system frees the lock of a process that
-    died, so that the next one takes it over; where a lock is of another host, the system of this
+    died, and the next one takes it over; where a lock is of another host, the system of this
     one cannot know, and the user has to remove the file. A folder that was made and is still empty
     at the end is removed.
 
     Args:
-        folder: to hold.
+        folder: the folder.
 
     Raises:
         InputError: another process holds it, or nothing can be written there.
@@ -60,7 +60,7 @@ def locked_folder(folder: Path) -> Iterator[None]:
 
 
 def _open(path: Path) -> int:
-    """A handle of the lock file, which holds the lock."""
+    """Return a handle of the lock file, which holds the lock."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -81,7 +81,7 @@ def _open(path: Path) -> int:
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether this process has the lock now; None where the file system knows no locks."""
+    """Try to lock; return true on success, None where the file system knows no locks."""
     if fcntl is None:
         return None
     try:
@@ -92,7 +92,7 @@ def _lock(handle: int) -> bool | None:
 
 
 def _holder(handle: int) -> dict[str, Any]:
-    """Process and host as the lock file names them; empty if it names none."""
+    """Return process and host as the lock file names them; empty if it names none."""
     try:
         holder = json.loads(os.pread(handle, 1000, 0))
     except ValueError:
@@ -101,7 +101,7 @@ def _holder(handle: int) -> dict[str, Any]:
 
 
 def _is_free(alone: bool | None, holder: dict[str, Any]) -> bool:
-    """Whether nobody else is at work."""
+    """Return true if nobody else is at work."""
     if alone is False:
         return False
     if not holder:
@@ -112,7 +112,7 @@ def _is_free(alone: bool | None, holder: dict[str, Any]) -> bool:
 
 
 def _is_alive(pid: Any) -> bool:
-    """Whether a process of this host runs; yes where that cannot be found out."""
+    """Return true if a process of this host runs, or if that is unknown."""
     if os.name != "posix" or not isinstance(pid, int) or pid <= 0:
         return True
     try:
@@ -125,7 +125,7 @@ def _is_alive(pid: Any) -> bool:
 
 
 def _is_there(path: Path, handle: int) -> bool:
-    """Whether the handle's file is still that of the name."""
+    """Return true if the handle's file is still that of the name."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
     except FileNotFoundError:
@@ -133,7 +133,7 @@ def _is_there(path: Path, handle: int) -> bool:
 
 
 def _refusal(path: Path, holder: dict[str, Any]) -> str:
-    """The sentence on a folder that is taken."""
+    """Return the message on a folder that is taken."""
     who = f"process {holder.get('pid', 'unknown')} on {holder.get('host', 'an unknown host')}"
     here = f"{path.parent}: expected no other run in this folder, got {who} at work there"
     if holder.get("host") == platform.node():

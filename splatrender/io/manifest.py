@@ -34,7 +34,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path) -> Manifest | None:
-        """The manifest of a folder; None if it has none.
+        """Read the manifest of a folder; None if it has none.
 
         Raises:
             InputError: there is one, damaged.

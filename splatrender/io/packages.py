@@ -8,7 +8,7 @@ from typing import Any
 
 from splatrender.errors import InputError
 
-# module: what needs it, the package's name, and what pip installs it by
+# module: its use, the package's name, and its name for pip
 PACKAGES = {
     "plyfile": (".ply files", "plyfile", "plyfile"),
     "imageio_ffmpeg": ("videos", "imageio-ffmpeg", '"splatrender[video]"'),
@@ -45,7 +45,7 @@ def require_package(module: str, hint: str = "") -> ModuleType:
 
 
 def message(module: str, error: BaseException | None = None, hint: str = "") -> str:
-    """The sentence on a package that cannot be used.
+    """Return the message on a package that cannot be used.
 
     Args:
         module: a key of `PACKAGES`.
@@ -61,7 +61,7 @@ def message(module: str, error: BaseException | None = None, hint: str = "") -> 
 
 
 def pyplot() -> Any:
-    """matplotlib.pyplot, drawing into files.
+    """Return matplotlib.pyplot, drawing into files.
 
     Raises:
         InputError: matplotlib is missing or broken.

@@ -31,7 +31,7 @@ class PlyFile:
 
 
 def _plyfile() -> ModuleType:
-    """The package that knows the format; GPL, so it is imported by a call and nowhere else."""
+    """Return the package of the format; GPL, so it is imported by a call and nowhere else."""
     return require_package("plyfile")
 
 
@@ -91,7 +91,7 @@ def read_table(path: Path) -> PlyFile:
 def columns_of(
     path: Path, table: np.ndarray, names: tuple[str, ...], dtype: type = np.float32
 ) -> np.ndarray:
-    """Properties by name, [N, len(names)].
+    """Return properties by name, [N, len(names)].
 
     Args:
         path: the file, for messages.
@@ -121,7 +121,7 @@ def columns_of(
 
 
 def rest_names(path: Path, table: np.ndarray) -> tuple[str, ...]:
-    """Names of the `f_rest` properties of an element, in order.
+    """Return the names of the `f_rest` properties of an element, in order.
 
     Args:
         path: the file, for messages.
@@ -142,12 +142,12 @@ def rest_names(path: Path, table: np.ndarray) -> tuple[str, ...]:
 
 
 def harmonics(color: np.ndarray, rest: np.ndarray) -> torch.Tensor:
-    """Coefficients [N, K, 3] from f_dc [N, 3] and channel-major f_rest [N, 3(K-1)]."""
+    """Return coefficients [N, K, 3] from f_dc [N, 3] and channel-major f_rest [N, 3(K-1)]."""
     by_channel = torch.from_numpy(rest).reshape(len(rest), 3, rest.shape[1] // 3)
     return torch.cat([torch.from_numpy(color)[:, None], by_channel.transpose(1, 2)], dim=1)
 
 
 def some(names: Iterable[object]) -> str:
-    """A few names, for a message."""
+    """Join a few names, for a message."""
     shown = [str(name) for name in names]
     return ", ".join(shown[:8]) + (", ..." if len(shown) > 8 else "") or "nothing"

@@ -95,7 +95,7 @@ class Progress(AbstractContextManager["Progress"]):
 
 
 def _is_terminal() -> bool:
-    """Whether stderr is one; False where there is none, or it is closed."""
+    """Return true if stderr is a terminal; false if there is none, or it is closed."""
     try:
         return sys.stderr.isatty()
     except (AttributeError, ValueError):

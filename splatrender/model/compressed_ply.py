@@ -24,14 +24,14 @@ SH_RANGE = 4.0
 
 
 def is_compressed(elements: dict[str, np.ndarray]) -> bool:
-    """Whether the elements of a PLY file are those of a compressed one."""
+    """Return true if the elements of a PLY file are those of a compressed one."""
     vertices = elements.get("vertex")
     names = () if vertices is None else vertices.dtype.names or ()
     return "chunk" in elements and "packed_position" in names
 
 
 def unpack(path: Path, elements: dict[str, np.ndarray]) -> Splats:
-    """Splats from the elements of a compressed PLY file.
+    """Return splats from the elements of a compressed PLY file.
 
     Args:
         path: the file, for messages.
@@ -58,11 +58,12 @@ def unpack(path: Path, elements: dict[str, np.ndarray]) -> Splats:
         return vertices[name].astype(np.uint32)
 
     def within(unit: np.ndarray, names: tuple[str, str, str]) -> np.ndarray:
-        """From [0, 1] to the range of the chunk."""
+        """Map [0, 1] to the range of the chunk."""
         low = columns_of(path, chunks, tuple(f"min_{name}" for name in names))
         high = columns_of(path, chunks, tuple(f"max_{name}" for name in names))
         chunk = np.arange(count) // CHUNK
-        return low[chunk] + unit * (high - low)[chunk]
+        quantity: np.ndarray = low[chunk] + unit * (high - low)[chunk]
+        return quantity
 
     color = _fields(words("packed_color"), (8, 8, 8, 8))
     rgb, alpha = color[:, :3], color[:, 3]
@@ -83,7 +84,7 @@ def unpack(path: Path, elements: dict[str, np.ndarray]) -> Splats:
 
 
 def _fields(words: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
-    """Unsigned fields of 32-bit words, from the highest bit down, as float32 [N, F] in [0, 1]."""
+    """Return unsigned fields of words, highest bits first, as float32 [N, F] in [0, 1]."""
     result = np.empty((len(words), len(bits)), dtype=np.float32)
     shift = 32
     for i, width in enumerate(bits):
@@ -94,7 +95,7 @@ def _fields(words: np.ndarray, bits: tuple[int, ...]) -> np.ndarray:
 
 
 def _rotations(words: np.ndarray) -> np.ndarray:
-    """Unit quaternions wxyz [N, 4]: three components and the place of the largest, left out."""
+    """Return unit quaternions wxyz [N, 4] from three components and the place of the largest."""
     largest = (words >> np.uint32(30)).astype(np.int64)
     shift = np.array([20, 10, 0], dtype=np.uint32)
     others = ((words[:, None] >> shift) & np.uint32(1023)) / np.float32(1023)
@@ -108,7 +109,7 @@ def _rotations(words: np.ndarray) -> np.ndarray:
 
 
 def _rest(path: Path, elements: dict[str, np.ndarray], count: int) -> np.ndarray:
-    """The harmonics above degree 0, channel-major float32 [N, 3(K-1)]."""
+    """Return the harmonics above degree 0, channel-major float32 [N, 3(K-1)]."""
     if "sh" not in elements:
         return np.zeros((count, 0), dtype=np.float32)
     table = elements["sh"]

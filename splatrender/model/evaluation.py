@@ -77,16 +77,7 @@ def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int =
         raise InputError(f"order: expected 0, 1 or 2, got {order}")
     inverses = measure.inverse_factors()
     amplitudes = measure.amplitudes
-    count = len(points)
-    if count * len(measure) <= min(pairs, 16 * BLOCK * BLOCK):
-        layout = points[None]
-        active = torch.stack([torch.zeros(len(measure)), torch.arange(len(measure))]).long()
-        rows = None
-    else:
-        rows = morton_order(points.detach().flip(1))  # the last axis first
-        padded = torch.cat([rows, rows[-1:].expand(-count % BLOCK)])
-        layout = points[padded].reshape(-1, BLOCK, measure.dims)
-        active = _meetings(layout.detach(), measure.detach())
+    layout, rows, active = _blocks(measure, points, pairs)
     blocks, size = layout.shape[:2]
     totals = [
         points.new_zeros(blocks, size, measure.outputs, *(measure.dims,) * i)
@@ -101,11 +92,31 @@ def evaluate(measure: SplatMeasure, points: Tensor, order: int = 0, pairs: int =
                 totals[i] = totals[i] + shaped.sum(dim=0, keepdim=True)
             else:
                 totals[i] = totals[i].index_add(0, block, shaped)
-    flat = [total.flatten(0, 1)[:count] for total in totals]
+    flat = [total.flatten(0, 1)[: len(points)] for total in totals]
     if rows is not None:
-        back = torch.empty_like(rows).scatter_(0, rows, torch.arange(count, device=rows.device))
+        positions = torch.arange(len(rows), device=rows.device)
+        back = torch.empty_like(rows).scatter_(0, rows, positions)
         flat = [total[back] for total in flat]
     return Field(*flat)
+
+
+def _blocks(
+    measure: SplatMeasure, points: Tensor, pairs: int
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """Put points into blocks.
+
+    Returns:
+        Blocks [blocks, size, d]; rows [n] of the points in their order, None if that is the given
+        one; (block, splat) pairs to evaluate, int64 [2, P].
+    """
+    count = len(points)
+    if count * len(measure) <= min(pairs, 16 * BLOCK * BLOCK):
+        every = torch.stack([torch.zeros(len(measure)), torch.arange(len(measure))]).long()
+        return points[None], None, every
+    rows = morton_order(points.detach().flip(1))  # the last axis first
+    padded = torch.cat([rows, rows[-1:].expand(-count % BLOCK)])
+    layout = points[padded].reshape(-1, BLOCK, measure.dims)
+    return layout, rows, _meetings(layout.detach(), measure.detach())
 
 
 def _pair_terms(
@@ -129,7 +140,8 @@ def _pair_terms(
 def _reach(measure: SplatMeasure) -> Tensor:
     """Return half the sizes [k, d] of boxes around splats outside which they are below rounding."""
     tolerance = torch.finfo(measure.dtype).eps
-    return measure.parent.radius(measure.dims, tolerance) * measure.factors.norm(dim=2)
+    sizes: Tensor = measure.factors.norm(dim=2)
+    return measure.parent.radius(measure.dims, tolerance) * sizes
 
 
 def _meetings(layout: Tensor, measure: SplatMeasure) -> Tensor:

@@ -50,7 +50,7 @@ def bures_wasserstein(
         >>> bures_wasserstein(one[0], one, one[0] + 3, 2 * one)
         tensor(10.)
     """
-    nuclear = torch.linalg.svdvals(factors.mT @ others_factors).sum(dim=-1)
+    nuclear: Tensor = torch.linalg.svdvals(factors.mT @ others_factors).sum(dim=-1)
     squares = factors.square().sum(dim=(-2, -1)) + others_factors.square().sum(dim=(-2, -1))
     away = (means - others).square().sum(dim=-1)
     return (away + squares - 2 * nuclear).clamp(min=0)
@@ -71,7 +71,8 @@ def aligned(factors: Tensor, others_factors: Tensor) -> Tensor:
         tensor([[2.]])
     """
     left, _, right = torch.linalg.svd(factors.mT @ others_factors)
-    return others_factors @ right.mT @ left.mT
+    turned: Tensor = others_factors @ right.mT @ left.mT
+    return turned
 
 
 def geodesic(start: SplatMeasure, end: SplatMeasure, time: float) -> SplatMeasure:
@@ -145,7 +146,7 @@ def integrals(measure: SplatMeasure) -> Tensor:
     """Return m ∫ρ_i [k], the splats' masses as densities, whatever their normalisation."""
     if measure.normalised:
         return measure.mass
-    volume = torch.linalg.det(measure.factors).abs() * measure.parent.integral(measure.dims)
+    volume: Tensor = torch.linalg.det(measure.factors).abs() * measure.parent.integral(measure.dims)
     return measure.mass * volume
 
 

@@ -18,7 +18,9 @@ from splatrender.model.record import Record
 
 @dataclass(frozen=True, eq=False)
 class SplatMeasure(Record):
-    """μ = Σ_i m_i δ_(v_i, A_i, b_i), which stands for the function f : R^d → R^p,
+    """Measure μ = Σ_i m_i δ_(v_i, A_i, b_i) of splats.
+
+    It stands for the function f : R^d → R^p,
 
         f(x) = Σ_i m_i v_i ρ_i(x),      ρ_i(x) = N_i ρ(A_i⁻¹ (x − b_i)),
 
@@ -103,7 +105,8 @@ class SplatMeasure(Record):
         """[k] N, the peak of ρ_i."""
         if not self.normalised:
             return torch.ones_like(self.mass)
-        return 1 / (torch.linalg.det(self.factors).abs() * self.parent.integral(self.dims))
+        volumes: Tensor = torch.linalg.det(self.factors).abs()
+        return 1 / (volumes * self.parent.integral(self.dims))
 
     @property
     def amplitudes(self) -> Tensor:
@@ -152,6 +155,7 @@ class SplatMeasure(Record):
         Raises:
             InputError: a factor is singular or not finite.
         """
+        inverses: Tensor
         inverses, info = torch.linalg.inv_ex(self.factors)
         good = (info == 0) & inverses.isfinite().all(dim=2).all(dim=1)
         if not bool(good.all()):

@@ -13,7 +13,7 @@ PAIRS = 2_000_000  # (point, leaf) tests held in memory at once
 
 
 def nearest_distances(points: Tensor, k: int = 3) -> Tensor:
-    """Distances of each point to its k nearest other points, by a balanced k-d tree.
+    """Return distances of each point to its k nearest other points, by a balanced k-d tree.
 
     Every leaf is searched within itself first; that bounds how far a better neighbour can be, and
     only leaves whose box comes closer are searched afterwards, the nearest first. The result is
@@ -79,12 +79,12 @@ def _build(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(blocks: Tensor) -> tuple[Tensor, Tensor]:
-    """Lower and upper corners [B, 3] of the finite points; an empty block is (inf, -inf)."""
+    """Return lower and upper corners [B, 3] of the finite points; an empty block is (inf, -inf)."""
     return blocks.amin(dim=1), blocks.where(blocks.isfinite(), -torch.inf).amax(dim=1)
 
 
 def _squared_distances(queries: Tensor, blocks: Tensor) -> Tensor:
-    """[Q, S] squared distances between queries [Q, 3] and the points of their block [Q, S, 3]."""
+    """Return squared distances [Q, S] of queries [Q, 3] to the points of their block [Q, S, 3]."""
     squared = torch.zeros(blocks.shape[:2], dtype=queries.dtype)
     for axis in range(3):
         squared += (blocks[..., axis] - queries[:, None, axis]).square_()
@@ -92,12 +92,12 @@ def _squared_distances(queries: Tensor, blocks: Tensor) -> Tensor:
 
 
 def _gap(low_a: Tensor, high_a: Tensor, low_b: Tensor, high_b: Tensor) -> Tensor:
-    """Squared distance between boxes, over the last dimension."""
+    """Return the squared distance between boxes, over the last dimension."""
     return torch.maximum(low_a - high_b, low_b - high_a).clamp_(min=0).square_().sum(dim=-1)
 
 
 def _near_leaves(low: Tensor, high: Tensor, bounds: Tensor) -> Iterator[Tensor]:
-    """Pairs [2, M] of (leaf, leaf with a box near enough), for one group of leaves at a time.
+    """Yield pairs [2, M] of (leaf, leaf with a box near enough), for one group of leaves at a time.
 
     `bounds` [L, S] are the squared distances within which each point still searches.
     """

@@ -73,15 +73,15 @@ class Parent(ABC):
         """
 
     def value(self, z: Tensor) -> Tensor:
-        """ρ(z) for local coordinates [..., d]."""
+        """Return ρ(z) for local coordinates [..., d]."""
         return self.profile(_half_square(z), z.shape[-1], 0)[0]
 
     def gradient(self, z: Tensor) -> Tensor:
-        """∇ρ(z) = φ' z, [..., d]."""
+        """Return ∇ρ(z) = φ' z, [..., d]."""
         return self.profile(_half_square(z), z.shape[-1], 1)[1][..., None] * z
 
     def laplacian(self, z: Tensor) -> Tensor:
-        """Δρ(z) = 2 s φ'' + d φ', [...]."""
+        """Return Δρ(z) = 2 s φ'' + d φ', [...]."""
         s = _half_square(z)
         _, first, second = self.profile(s, z.shape[-1], 2)
         return 2 * s * second + z.shape[-1] * first
@@ -103,20 +103,20 @@ class Gaussian(Parent):
     name = "gaussian"
 
     def profile(self, s: Tensor, dims: int, order: int) -> list[Tensor]:
-        """As of `Parent`: every derivative is ∓φ."""
+        """Return the derivatives of the profile, each ∓φ; see `Parent`."""
         value = (-s).exp()
         return [value if i % 2 == 0 else -value for i in range(order + 1)]
 
     def integral(self, dims: int) -> float:
-        """(2π)^{d/2}."""
-        return (2 * math.pi) ** (dims / 2)
+        """Return (2π)^{d/2}."""
+        return math.pow(2 * math.pi, dims / 2)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """√(2 ln(1/tolerance))."""
+        """Return √(2 ln(1/tolerance))."""
         return math.sqrt(-2 * math.log(tolerance))
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """Standard normal draws."""
+        """Draw from the standard normal distribution."""
         return torch.randn(count, dims, generator=generator, dtype=torch.float64)
 
 
@@ -135,17 +135,18 @@ class Bump(Parent):
         return powers[: order + 1]
 
     def integral(self, dims: int) -> float:
-        """R^d π^{d/2} Γ(4) / Γ(d/2 + 4)."""
-        return (math.pi * (dims + 8)) ** (dims / 2) * 6 / math.gamma(dims / 2 + 4)
+        """Return R^d π^{d/2} Γ(4) / Γ(d/2 + 4)."""
+        return math.pow(math.pi * (dims + 8), dims / 2) * 6 / math.gamma(dims / 2 + 4)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """The radius R of the support."""
+        """Return the radius R of the support."""
         return math.sqrt(dims + 8)
 
     def sample(self, count: int, dims: int, generator: torch.Generator | None = None) -> Tensor:
-        """The first d coordinates of uniform points on the sphere of radius R in R^{d+8}."""
+        """Return d coordinates of uniform points on the sphere of radius R in R^{d+8}."""
         ball = torch.randn(count, dims + 8, generator=generator, dtype=torch.float64)
-        return math.sqrt(dims + 8) * ball[:, :dims] / ball.norm(dim=1, keepdim=True)
+        norms: Tensor = ball.norm(dim=1, keepdim=True)
+        return math.sqrt(dims + 8) * ball[:, :dims] / norms
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,13 @@ class StudentT(Parent):
         return derivatives
 
     def integral(self, dims: int) -> float:
-        """(π (ν − 2))^{d/2} Γ(ν/2) / Γ((ν + d)/2)."""
+        """Return (π (ν − 2))^{d/2} Γ(ν/2) / Γ((ν + d)/2)."""
         nu = self.degrees
         ratio = math.lgamma(nu / 2) - math.lgamma((nu + dims) / 2)
-        return (math.pi * (nu - 2)) ** (dims / 2) * math.exp(ratio)
+        return math.pow(math.pi * (nu - 2), dims / 2) * math.exp(ratio)
 
     def radius(self, dims: int, tolerance: float) -> float:
-        """Where the tail has fallen to `tolerance`: far out."""
+        """Return the distance at which the tail has fallen to `tolerance`."""
         tail = tolerance ** (-2 / (self.degrees + dims)) - 1
         return math.sqrt(tail * (self.degrees - 2))
 
@@ -209,7 +210,7 @@ class MexicanHat(Parent):
 
     def integral(self, dims: int) -> float:
         """Return (2π)^{d/2}, the integral of the Gaussian."""
-        return (2 * math.pi) ** (dims / 2)
+        return math.pow(2 * math.pi, dims / 2)
 
     def radius(self, dims: int, tolerance: float) -> float:
         """Return the distance at which (|z|²/d) exp(−|z|²/2) has fallen to `tolerance`."""

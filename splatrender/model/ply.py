@@ -95,8 +95,8 @@ def read_ply(path: str | os.PathLike[str]) -> Splats:
     Properties are found by name, whatever their order and type; the degree of the harmonics
     follows from the number of `f_rest` properties. Opaque splats (opacity inf) and flat ones
     (scale -inf) are read as they are. Splats with NaN or another infinite number, or with a
-    quaternion of zeros, are left out, and so are invisible ones (opacity -inf); a warning says how
-    many.
+    quaternion of zeros, are left out, and so are invisible ones (opacity -inf); a warning gives
+    their number.
 
     Args:
         path: file to read.
@@ -132,8 +132,8 @@ def offset_for(center: Tensor, extent: float, size: float) -> Tensor | None:
 
     Args:
         center: float64 [3] place that the positions are around.
-        extent: how far around [length]; the offset is rounded to a power of ten above it.
-        size: of a typical splat [length].
+        extent: distance from it [length]; the offset is rounded to a power of ten above it.
+        size: size of a typical splat [length].
 
     Returns:
         float64 [3], or None where float32 serves.
@@ -154,7 +154,7 @@ def offset_for(center: Tensor, extent: float, size: float) -> Tensor | None:
 
 
 def _offset_of(splats: Splats, slack: float = 1.0) -> Tensor | None:
-    """The offset that splats need, around their median place; none for less than `slack`."""
+    """Return the offset that splats need around their median place, if they move by `slack`."""
     splats = splats.detach().index(splats.means.isfinite().all(dim=1))
     if len(splats) == 0:
         return None
@@ -165,7 +165,7 @@ def _offset_of(splats: Splats, slack: float = 1.0) -> Tensor | None:
 
 
 def _written_offset(path: Path, comments: list[str]) -> Tensor | None:
-    """The offset that a header names, float64 [3]."""
+    """Return the offset that a header names, float64 [3]."""
     lines = [line for line in comments if line.split()[:1] == ["offset"]]
     if not lines:
         return None

@@ -81,7 +81,8 @@ def slope_of_turns(quats: Tensor, slopes: Tensor) -> Tensor:
         [M, 3].
     """
     w, u = quats[:, :1], quats[:, 1:]
-    return 0.5 * (w * slopes[:, 1:] - slopes[:, :1] * u + torch.linalg.cross(slopes[:, 1:], u))
+    across: Tensor = torch.linalg.cross(slopes[:, 1:], u)
+    return 0.5 * (w * slopes[:, 1:] - slopes[:, :1] * u + across)
 
 
 def rotations_from_quats(quats: Tensor) -> Tensor:
@@ -145,5 +146,5 @@ def quat_from_rotation(rotation: Tensor) -> Tensor:
         ],
         dtype=torch.float64,
     )
-    quat = torch.linalg.eigh(matrix).eigenvectors[:, -1]
+    quat: Tensor = torch.linalg.eigh(matrix).eigenvectors[:, -1]
     return (-quat if quat[0] < 0 else quat) + 0.0

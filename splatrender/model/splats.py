@@ -1,4 +1,4 @@
-"""The splats of a scene and how they begin."""
+"""The splats of a scene and their initial values."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ DEEPEST = 53 * math.log(2)
 
 
 def optical_depths(logits: Tensor) -> Tensor:
-    """Peak optical depths τ = -ln(1 - o) of splats with opacities o, from their logits.
+    """Return peak optical depths τ = -ln(1 - o) of splats with opacities o, from their logits.
 
     τ = ln(1 + e^logit) keeps its precision where o rounds to 1, and is at most `DEEPEST`.
 
@@ -39,7 +39,7 @@ def optical_depths(logits: Tensor) -> Tensor:
         logits: any shape; ±inf are opacities 1 and 0.
 
     Returns:
-        Of the same shape. Gradients are finite everywhere, and 0 from `DEEPEST` on.
+        Depths of the same shape. Gradients are finite everywhere, and 0 from `DEEPEST` on.
 
     Example:
         >>> optical_depths(torch.tensor([0.0, 20.0, torch.inf]))
@@ -124,7 +124,7 @@ class Splats(Record):
         return math.isqrt(self.sh.shape[1]) - 1
 
     def finite(self) -> Tensor:
-        """[N] bool: whether every number of a splat is finite, or the end of its range.
+        """Return bool [N]: true if every number of a splat is finite, or the end of its range.
 
         Such ends are opacities of 0 and 1 (logits -inf and +inf) and scales of 0 (logarithm -inf).
         """
@@ -134,7 +134,7 @@ class Splats(Record):
         return torch.stack([t.all(dim=1) for t in (opacities[:, None], scales, *others)]).all(dim=0)
 
     def with_degree(self, degree: int) -> Splats:
-        """The splats with harmonics up to `degree`: cut off, or filled up with zeros."""
+        """Return the splats with harmonics up to `degree`: cut off, or filled up with zeros."""
         degree = require_integer("degree", degree, 0, MAX_DEGREE)
         size = (degree + 1) ** 2
         sh = self.sh[:, :size]
@@ -198,11 +198,11 @@ class Splats(Record):
     def from_points(
         cls, points: Tensor, colors: Tensor, degree: int = 3, opacity: float = 0.1
     ) -> Splats:
-        """One round splat for each point, as wide as the way to its neighbours.
+        """Make a round splat for each point, as wide as the distance to its neighbours.
 
         The scale is the root mean square of the distances to the three nearest points, kept
-        within a factor of 100 of the median scale so that points that coincide or lie far out do
-        not give degenerate splats. Colour is the same from all sides: sh_0 = (rgb - 1/2) / Y_0.
+        within a factor of 100 of the median scale: points that coincide or are far out give no
+        degenerate splats. Colour is the same from all sides: sh_0 = (rgb - 1/2) / Y_0.
 
         Args:
             points: [P, 3] floating-point centres, P >= 1, in scene units.
@@ -256,7 +256,7 @@ class Splats(Record):
 
     @classmethod
     def random(cls, count: int, extent: float = 1.0, seed: int = 0, degree: int = 3) -> Splats:
-        """Splats of random place and colour, for scenes without points and for tests.
+        """Make splats of random place and colour, for scenes without points and for tests.
 
         Args:
             count: number of splats, >= 1.
@@ -280,7 +280,7 @@ class Splats(Record):
 
 
 def _initial_scales(points: Tensor) -> Tensor:
-    """[P] root mean square distances to three neighbours, kept near their median."""
+    """Return root mean square distances [P] to three neighbours, kept near their median."""
     squared = nearest_distances(points, 3).square()
     scales = squared.mean(dim=1).sqrt() if squared.shape[1] else torch.zeros(len(points))
     positive = scales[scales > 0]

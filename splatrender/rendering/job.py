@@ -36,7 +36,7 @@ from splatrender.scenes.similarity import Similarity
 FRAMES = 120
 DEFAULT_WIDTH = 960  # px, for a path around splats without cameras
 MOST_FRAMES = 100_000  # names have five digits
-SMALL = 0.6  # of the size of training: pictures below lose 1 dB and more
+SMALL = 0.6  # of the size of training: images below lose 1 dB and more
 
 
 @dataclass(frozen=True)
@@ -205,7 +205,7 @@ def _render_path(job: RenderJob, model: Trained, path: str, output: Path) -> Non
             encoder()
             with_video = True
         except InputError as error:
-            print(f"warning: no video, pictures only: {error}", file=sys.stderr)
+            print(f"warning: no video, images only: {error}", file=sys.stderr)
             with_video = False
     similarity = _similarity(model)
     draw = _drawer(job, model, similarity)
@@ -300,9 +300,9 @@ def _warn_of_size(cameras: Sequence[Camera], model: Trained) -> None:
     )
     if ratio < SMALL:
         print(
-            f"warning: pictures of {smallest.width}x{smallest.height} are {ratio:.2f} times as "
+            f"warning: images of {smallest.width}x{smallest.height} are {ratio:.2f} times as "
             "large as in training; splats look too large in them, as none is drawn smaller than "
-            "a pixel. For true pictures render at the size of training and shrink the pictures, "
+            "a pixel. For true images render at the size of training and shrink the images, "
             "or train with --antialiased.",
             file=sys.stderr,
         )
@@ -315,7 +315,7 @@ def _warn_of_empty(frames: FrameFolder, cameras: Sequence[Camera], model: Traine
         stands = torch.stack([camera.center for camera in cameras]).median(dim=0).values.tolist()
         near, around = (", ".join(f"{x:.6g}" for x in place) for place in (places, stands))
         print(
-            f"warning: {frames.empty} of {len(cameras)} pictures see no splat: splats are around "
+            f"warning: {frames.empty} of {len(cameras)} images see no splat: splats are around "
             f"({near}), cameras around ({around}). Is the .ply in another frame than the cameras, "
             "or has a program dropped the offset from its header?",
             file=sys.stderr,
@@ -359,8 +359,8 @@ def _drawer(
             if not is_out_of_memory(error):
                 raise
             raise torch.OutOfMemoryError(
-                f"{len(splats):,} splats, pictures of {camera.width}x{camera.height}: "
-                f"{' '.join(str(error).split())} Render smaller pictures (resolution, or width)."
+                f"{len(splats):,} splats, images of {camera.width}x{camera.height}: "
+                f"{' '.join(str(error).split())} Render smaller images (resolution, or width)."
             ) from error
 
     return draw
@@ -368,7 +368,8 @@ def _drawer(
 
 def _progress(items: Sequence[Any], what: str, quiet: bool) -> Iterable[Any]:
     # disable=None: only where somebody watches
-    return tqdm(items, desc=what, unit="frame", disable=True if quiet else None)
+    bar: Iterable[Any] = tqdm(items, desc=what, unit="frame", disable=True if quiet else None)
+    return bar
 
 
 def _print_scores(split: str, scores: Sequence[ViewScore], folder: Path) -> None:
@@ -379,4 +380,4 @@ def _print_scores(split: str, scores: Sequence[ViewScore], folder: Path) -> None
     psnr = sum(row.psnr for row in scores) / len(scores)
     ssim = sum(row.ssim for row in scores) / len(scores)
     print(f"{'mean':<{width}}  {psnr:9.2f}  {ssim:6.4f}")
-    print(f"{len(scores)} pictures in {folder}")
+    print(f"{len(scores)} images in {folder}")

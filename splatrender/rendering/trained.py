@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -147,7 +148,7 @@ def _is_color(value: Any) -> bool:
 
 
 # Options of training that rendering uses: the check of a value, and the expected kind.
-_OPTIONS = {
+_OPTIONS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "source": (lambda value: isinstance(value, str), "a folder's name"),
     "resolution": (_is_integer, "a whole number"),
     "images": (lambda value: isinstance(value, str), "a folder's name"),

@@ -33,7 +33,7 @@ def orbit(cameras: Sequence[Camera], frames: int = 120) -> list[Camera]:
     """Return a closed path around the scene that the cameras look at, near the cameras.
 
     The centre is the point nearest to all optical axes, the axis is the upward direction of the
-    pictures. In cylinder coordinates around them, radius and height of the cameras are fitted
+    images. In cylinder coordinates around them, radius and height of the cameras are fitted
     as smooth functions of the azimuth. Cameras all round give a full turn along that curve;
     cameras on one side give a swing within the part they cover, so that the path does not leave
     what was photographed. Cameras that look away from each other (from the middle of a room) have
@@ -238,7 +238,7 @@ def _template(cameras: Sequence[Camera]) -> Camera:
 def _axes(cameras: Sequence[Camera]) -> tuple[Tensor, Tensor, Tensor]:
     """Return centres [C, 3], forward directions [C, 3] and the upward direction [3].
 
-    Upwards is where the pictures' upper edges point on the whole, and across their horizontal
+    Upwards is the mean direction of the images' upper edges, and across their horizontal
     edges as far as possible: people hold cameras level, but tilt them up and down.
     """
     rotations = torch.stack([camera.viewmat[:3, :3] for camera in cameras])
@@ -313,7 +313,7 @@ def _fit(azimuths: Tensor, values: Tensor, where: Tensor, full: bool) -> Tensor:
     ridge = 0.02 * len(azimuths) * torch.eye(matrix.shape[1], dtype=torch.float64)
     ridge[0, 0] = 0  # the mean is free
     center = values.median()
-    fitted = torch.linalg.solve(matrix.T @ matrix + ridge, matrix.T @ (values - center))
+    fitted: Tensor = torch.linalg.solve(matrix.T @ matrix + ridge, matrix.T @ (values - center))
     low, high = torch.quantile(values, torch.tensor(WITHIN, dtype=torch.float64)).tolist()
     return (basis(where) @ fitted + center).clamp(low, high)
 

@@ -1,4 +1,4 @@
-"""COLMAP's camera models: their names, and what their parameters mean.
+"""COLMAP's camera models: their names, and the meaning of their parameters.
 
 Source: COLMAP, camera models (https://colmap.github.io/cameras.html).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 _FOCAL, _FOCALS = ("f", "cx", "cy"), ("fx", "fy", "cx", "cy")
 
-# By COLMAP's model id: name, and what each number of PARAMS[] means to a `Lens` ("f" is both fx
+# By COLMAP's model id: name, and the field of `Lens` for each number of PARAMS[] ("f" is both fx
 # and fy).
 CAMERA_MODELS: dict[int, tuple[str, tuple[str, ...]]] = {
     0: ("SIMPLE_PINHOLE", _FOCAL),
@@ -37,6 +37,6 @@ PANORAMA = "EQUIRECTANGULAR"  # the one model without a pinhole to undistort it 
 
 
 def unknown_model(model: str) -> str:
-    """The message about a camera model that is none of COLMAP's."""
+    """Return the message about a camera model that is none of COLMAP's."""
     known = ", ".join(name for name, _ in CAMERA_MODELS.values())
     return f"expected a camera model of {known}, got {model}"

@@ -131,12 +131,13 @@ def _camera_from_json(path: Path, i: int, row: Any) -> Camera:
 
 
 def _orthonormal(rotation: Tensor) -> Tensor:
-    """The nearest rotation to one that was rounded: far from the origin its digits are metres."""
+    """Return the rotation nearest to a rounded one: few digits are left far from the origin."""
     error = float((rotation @ rotation.T - torch.eye(3, dtype=torch.float64)).abs().max())
     if not 1e-12 < error < 1e-4:  # as it should be, or no rotation, which `Camera` refuses
         return rotation
     left, _, right = torch.linalg.svd(rotation)
-    return left @ right
+    nearest: Tensor = left @ right
+    return nearest
 
 
 def _kind(value: Any) -> str:

@@ -21,6 +21,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,7 @@ class ImageRecord:
 
     Args:
         name: path of the photo, as COLMAP writes it.
-        camera_id: of its camera.
+        camera_id: number of its camera.
         pose: qw qx qy qz tx ty tz, world-to-camera.
     """
 
@@ -70,7 +71,7 @@ class PointRecords:
 
 
 def read_cameras(path: Path) -> dict[int, CameraRecord]:
-    """The cameras in cameras.bin or cameras.txt, by id.
+    """Read the cameras in cameras.bin or cameras.txt, by id.
 
     Raises:
         InputError: the file is cut off or corrupt, or a line is no camera.
@@ -79,7 +80,7 @@ def read_cameras(path: Path) -> dict[int, CameraRecord]:
 
 
 def read_images(path: Path) -> tuple[list[ImageRecord], list[str]]:
-    """The photos in images.bin or images.txt, and remarks about what was odd.
+    """Read the photos in images.bin or images.txt; return also remarks about oddities.
 
     Raises:
         InputError: the file is cut off or corrupt, or a line is no photo.
@@ -88,7 +89,7 @@ def read_images(path: Path) -> tuple[list[ImageRecord], list[str]]:
 
 
 def read_points(path: Path) -> PointRecords:
-    """The points in points3D.bin or points3D.txt.
+    """Read the points in points3D.bin or points3D.txt.
 
     Raises:
         InputError: the file is cut off or corrupt, or a line is no point.
@@ -97,14 +98,14 @@ def read_points(path: Path) -> PointRecords:
 
 
 def count_images(path: Path) -> int:
-    """Number of photos, as cheaply as the format allows; 0 if the file cannot be read."""
+    """Count the photos, as cheaply as the format allows; 0 if the file cannot be read."""
     try:
         if path.suffix == ".txt":
             return len(_read_images_text(path)[0])
         with open(path, "rb") as file:
             return int(_COUNT.unpack(file.read(_COUNT.size))[0])
     except (InputError, OSError, struct.error):
-        return 0  # a broken model must not win; if it is the only one, reading it says why
+        return 0  # a broken model must not win; if it is the only one, reading it reports why
 
 
 # ---- binary
@@ -129,15 +130,15 @@ class _Buffer:
         self.need(size)
         self.place += size
 
-    def take(self, layout: struct.Struct) -> tuple:
+    def take(self, layout: struct.Struct) -> tuple[Any, ...]:
         self.need(layout.size)
         values = layout.unpack_from(self.data, self.place)
         self.place += layout.size
         return values
 
     def take_count(self, smallest: int) -> int:
-        """A count of records of at least `smallest` bytes each."""
-        (count,) = self.take(_COUNT)
+        """Read a count of records of at least `smallest` bytes each."""
+        count = int(self.take(_COUNT)[0])
         self.need(count * smallest)  # refuses nonsense before anything loops over it
         return count
 
@@ -216,7 +217,7 @@ _ANNOUNCED = re.compile(r"# Number of images: (\d+)")
 
 
 def _records(path: Path) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1 and the lines that are neither blank nor comments."""
+    """Return the lines that are neither blank nor comments, with their numbers from 1."""
     return ((number, line) for number, line in _numbered(path) if _is_record(line))
 
 
@@ -289,7 +290,7 @@ def _image_of(line: str) -> ImageRecord | None:
 
 
 def _are_keypoints(line: str) -> bool:
-    """Whether a line is X Y POINT3D_ID[], number by number: a name of three words is not."""
+    """Return true if a line is X Y POINT3D_ID[] in numbers: a name of three words is not."""
     fields = line.split()
     try:
         numbers = list(map(float, fields))

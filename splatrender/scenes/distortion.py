@@ -32,7 +32,7 @@ from splatrender.scenes.radial import Division, FieldOfView, Radial, Rational, U
 Array = np.ndarray
 
 # Widest tangent a pinhole substitute shows to each side: 127 degrees across. Beyond it a flat
-# picture spends most of its pixels on the stretched rim, and at 180 degrees it would be infinite.
+# image spends most of its pixels on the stretched rim, and at 180 degrees it would be infinite.
 MAX_TANGENT = 2.0
 
 CONVERGED = 1e-10  # px: how exactly the inverse reproduces a pixel
@@ -41,12 +41,12 @@ _NEWTON_STEPS = 100
 
 @dataclass(frozen=True)
 class Lens:
-    """A camera model with its picture size; the formula is at the top of this module.
+    """A camera model with its image size; the formula is at the top of this module.
 
     Args:
         fx, fy: focal lengths [px], > 0.
         cx, cy: principal point [px].
-        width, height: size of the picture [px].
+        width, height: size of the image [px].
         fisheye: whether q is the angle θ rather than the tangent.
         k1, k2, k3, k4, k5, k6, d1, d2, d3: radial numerator and denominator.
         p1, p2, sx, sy, sx2, sy2: tangential and thin-prism terms.
@@ -93,7 +93,7 @@ class Lens:
 
     @classmethod
     def from_colmap(cls, model_id: int, width: int, height: int, params: list[float]) -> Lens:
-        """The lens with COLMAP's model id (0 to 16), picture size [px] and PARAMS[].
+        """Return the lens with COLMAP's model id (0 to 16), image size [px] and PARAMS[].
 
         Raises:
             InputError: the model is unknown or that of a panorama, the number of parameters wrong,
@@ -138,7 +138,7 @@ class Lens:
 
     @property
     def is_pinhole(self) -> bool:
-        """Whether the lens bends nothing, so that its photos can be used as they are."""
+        """True if the lens bends nothing: its photos can be used as they are."""
         radial = (*self._numerator, *self._denominator, self.omega, self.division, self.alpha)
         return not (self.fisheye or any(radial) or any(self._decentering))
 
@@ -165,7 +165,7 @@ class Lens:
         return Rational(self._numerator, self._denominator)
 
     def resized(self, width: int, height: int) -> Lens:
-        """The same lens for a photo of another size [px]; each axis scales by its own ratio."""
+        """Return the lens for a photo of another size [px]; each axis scales by its own ratio."""
         across, down = width / self.width, height / self.height
         return replace(
             self,
@@ -178,19 +178,19 @@ class Lens:
         )
 
     def img_from_cam(self, rays: Array) -> Array:
-        """Where points in the camera's frame appear in the photo.
+        """Project points in the camera's frame into the photo.
 
         Args:
             rays: [N, 3] points, any length > 0. A perspective lens needs z > 0, a fisheye not.
 
         Returns:
-            float64 [N, 2] in px; NaN where a perspective lens is asked about z <= 0.
+            float64 [N, 2] in px; NaN where a perspective lens gets z <= 0.
         """
         bent = self._bend(self._plane_from_rays(np.asarray(rays, dtype=np.float64)))
         return bent * (self.fx, self.fy) + (self.cx, self.cy)
 
     def cam_from_img(self, pixels: Array) -> Array:
-        """The viewing directions of places in the photo: the inverse of `img_from_cam`.
+        """Return the viewing directions of places in the photo: the inverse of `img_from_cam`.
 
         Newton's method with the exact Jacobian and step halving, until the pixel is met to
         1e-10 px, within the part around the axis where the model is one-to-one.
@@ -211,13 +211,14 @@ class Lens:
             angle = np.linalg.norm(plane, axis=1, keepdims=True)
             # sin(θ)/θ, written so that θ = 0 is nothing special (np.sinc(x) = sin(πx)/(πx)).
             return np.concatenate([plane * np.sinc(angle / np.pi), np.cos(angle)], axis=1)
-        rays = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1)
-        return rays / np.linalg.norm(rays, axis=1, keepdims=True)
+        rays: Array = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1)
+        rays /= np.linalg.norm(rays, axis=1, keepdims=True)
+        return rays
 
     def pinhole(self) -> Lens:
-        """The pinhole that shows what this lens shows, without blank borders.
+        """Return the pinhole that shows the content of this lens's photo, without blank borders.
 
-        It keeps the focal lengths. Its picture is a rectangle around the axis that no side can be
+        It keeps the focal lengths. Its image is a rectangle around the axis that no side can be
         moved out of without leaving the photo, the range where the model is one-to-one, or
         `MAX_TANGENT`.
 
@@ -225,13 +226,13 @@ class Lens:
             A lens with `is_pinhole`; a pinhole gives itself.
 
         Raises:
-            InputError: the axis does not lie within the photo, or nothing is left.
+            InputError: the axis is not within the photo, or nothing is left.
         """
         if self.is_pinhole:
             return self
         if not (1 <= self.cx <= self.width - 1 and 1 <= self.cy <= self.height - 1):
             raise InputError(
-                f"{self.model} camera: the principal point ({self.cx:g}, {self.cy:g}) lies outside "
+                f"{self.model} camera: the principal point ({self.cx:g}, {self.cy:g}) is outside "
                 f"the {self.width}x{self.height} photo; undistort such photos beforehand"
             )
         left, right, top, bottom = _inscribed_rectangle(self._boundary())
@@ -249,7 +250,7 @@ class Lens:
         return self._trimmed(target)
 
     def sampling_map(self, target: Lens) -> Array:
-        """For each pixel centre of a pinhole picture, the place in this lens's photo it shows.
+        """Return the place in this lens's photo that each pixel centre of a pinhole image shows.
 
         Args:
             target: the pinhole, in the same pose.
@@ -268,11 +269,11 @@ class Lens:
         return places
 
     def _img_from_plane(self, plane: Array) -> Array:
-        """[N, 2] pixels of the directions (x, y, 1)."""
+        """Return the pixels [N, 2] of the directions (x, y, 1)."""
         return self.img_from_cam(np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1))
 
     def _plane_from_rays(self, rays: Array) -> Array:
-        """[N, 2] q of the rays: tangents, or angles for a fisheye."""
+        """Return q [N, 2] of the rays: tangents, or angles for a fisheye."""
         across, depth = rays[:, :2], rays[:, 2:]
         if not self.fisheye:
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -283,8 +284,8 @@ class Lens:
         return across * np.where(radius > 0, np.arctan2(radius, depth) / safe, 1.0)
 
     def _bend(self, plane: Array) -> Array:
-        """q' [N, 2] of q [N, 2]."""
-        bent = plane * self._radial((plane**2).sum(axis=1))[0][:, None]
+        """Return q' [N, 2] of q [N, 2]."""
+        bent: Array = plane * self._radial((plane**2).sum(axis=1))[0][:, None]
         if not any(self._decentering):
             return bent
         u, v = (bent if self.terms_of_bent else plane).copy().T
@@ -296,7 +297,7 @@ class Lens:
         return bent
 
     def _jacobian(self, plane: Array) -> Array:
-        """dq'/dq [N, 2, 2] (rows q', columns q)."""
+        """Return dq'/dq [N, 2, 2] (rows q', columns q)."""
         u, v = plane.T
         factor, slope = self._radial(u * u + v * v)
         radial = np.empty((len(plane), 2, 2))
@@ -306,11 +307,13 @@ class Lens:
         if not any(self._decentering):
             return radial
         if self.terms_of_bent:
-            return radial + self._decentering_slope(plane * factor[:, None]) @ radial
-        return radial + self._decentering_slope(plane)
+            radial += self._decentering_slope(plane * factor[:, None]) @ radial
+        else:
+            radial += self._decentering_slope(plane)
+        return radial
 
     def _decentering_slope(self, plane: Array) -> Array:
-        """The derivative [N, 2, 2] of the tangential and prism terms."""
+        """Return the derivative [N, 2, 2] of the tangential and prism terms."""
         u, v = plane.T
         square = u * u + v * v
         across, down = self.sx + 2 * square * self.sx2, self.sy + 2 * square * self.sy2
@@ -323,14 +326,15 @@ class Lens:
         return 2 * slope
 
     def _regular(self, plane: Array) -> Array:
-        """[N] whether the model is one-to-one from the axis out to q = plane [N, 2]."""
+        """Return bool [N]: true if the model is one-to-one from the axis to q = plane [N, 2]."""
         jacobian = self._jacobian(plane)
         # A positive determinant alone would admit the mirrored branch beyond a fold.
-        upright = (_determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
-        return upright & ((plane**2).sum(axis=1) < self._radial.fold**2)
+        regular: Array = (_determinant(jacobian) > 0) & (jacobian[:, 0, 0] + jacobian[:, 1, 1] > 0)
+        regular &= (plane**2).sum(axis=1) < self._radial.fold**2
+        return regular
 
     def _unbend(self, target: Array) -> Array:
-        """q [N, 2] with q' = target [N, 2], or InputError."""
+        """Return q [N, 2] with q' = target [N, 2], or raise InputError."""
         plane = self._radial.guess(target)
         pixel = np.array([self.fx, self.fy])
         for _ in range(_NEWTON_STEPS):
@@ -352,13 +356,13 @@ class Lens:
         return plane
 
     def _descend(self, plane: Array, step: Array, target: Array, size: Array) -> Array:
-        """One Newton step from `plane`, halved for each pixel until its error [px] falls."""
+        """Take a Newton step from `plane`, halved for each pixel until its error [px] falls."""
         best = plane
         share = np.ones((len(plane), 1))
         for _ in range(20):
             best = plane - share * step
             error = np.abs((self._bend(best) - target) * (self.fx, self.fy)).max(axis=1)
-            # A root past a fold of the model is not the one that is looked for.
+            # A root past a fold of the model is not the one wanted.
             worse = ~self._regular(best) | ~((error < size) | (error <= CONVERGED))
             if not worse.any():
                 break
@@ -366,10 +370,10 @@ class Lens:
         return best
 
     def _boundary(self) -> Array:
-        """[B, 2] how far the pinhole plane may be used in B directions around the axis.
+        """Return the border [B, 2] of the usable pinhole plane in B directions around the axis.
 
-        Going outwards from the axis, the last place that lies within the photo's outermost pixel
-        centres, where the model has not folded over, and within MAX_TANGENT.
+        It is the last place outwards from the axis that is within the photo's outermost pixel
+        centres, before a fold of the model, and within MAX_TANGENT.
         """
         angles = np.arange(1024) * (2 * np.pi / 1024)
         toward = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -386,16 +390,17 @@ class Lens:
         return toward * near[:, None]
 
     def _usable(self, plane: Array) -> Array:
-        """[N] whether the directions (x, y, 1) may appear in the pinhole picture."""
+        """Return bool [N]: true if the direction (x, y, 1) may appear in the pinhole image."""
         rays = np.concatenate([plane, np.ones_like(plane[:, :1])], axis=1)
         bending = self._plane_from_rays(rays)
         pixels = self._bend(bending) * (self.fx, self.fy) + (self.cx, self.cy)
         size = np.array([self.width, self.height])
         inside = ((pixels >= 0.5 - 1e-6) & (pixels <= size - 0.5 + 1e-6)).all(axis=1)
-        return inside & self._regular(bending) & (np.abs(plane) <= MAX_TANGENT).all(axis=1)
+        usable: Array = inside & self._regular(bending) & (np.abs(plane) <= MAX_TANGENT).all(axis=1)
+        return usable
 
     def _trimmed(self, target: Lens) -> Lens:
-        """`target` less the outer rows and columns that, pixel by pixel, are found to stick out.
+        """Return `target` without the outer rows and columns that stick out, pixel by pixel.
 
         The boundary is known in a thousand directions only; between them a corner may be missed.
         """
@@ -427,12 +432,14 @@ class Lens:
 
 
 def _determinant(matrices: Array) -> Array:
-    """[N] determinants of matrices [N, 2, 2]."""
-    return matrices[:, 0, 0] * matrices[:, 1, 1] - matrices[:, 0, 1] * matrices[:, 1, 0]
+    """Return the determinants [N] of matrices [N, 2, 2]."""
+    (a, b), (c, d) = matrices[:, 0].T, matrices[:, 1].T
+    determinant: Array = a * d - b * c
+    return determinant
 
 
 def _solve(matrices: Array, rights: Array) -> Array:
-    """[N, 2] x with matrices [N, 2, 2] x = rights [N, 2]; a singular matrix counts as identity."""
+    """Solve matrices [N, 2, 2] x = rights [N, 2]; a singular matrix counts as identity."""
     determinant = _determinant(matrices)
     singular = ~(np.abs(determinant) > 1e-12)
     safe = np.where(singular, 1.0, determinant)
@@ -443,7 +450,7 @@ def _solve(matrices: Array, rights: Array) -> Array:
 
 
 def _inscribed_rectangle(boundary: Array) -> tuple[float, float, float, float]:
-    """left, right, top, bottom of a large rectangle around the origin, clear of boundary points.
+    """Return left, right, top, bottom of a large rectangle around 0, clear of boundary points.
 
     A box about the origin shrinks until it is free, then each side moves out as far as it may, so
     no side of the result can be moved further. Of boxes of several proportions, the result with
@@ -457,7 +464,7 @@ def _inscribed_rectangle(boundary: Array) -> tuple[float, float, float, float]:
     best, best_area = box, 0.0
     for stretch in np.geomspace(0.5, 2.0, 129):
         left, right, top, bottom = box * (stretch, stretch, 1 / stretch, 1 / stretch)
-        # A point lies in the box scaled by s if s exceeds how far out the point is, in box units.
+        # A point is in the box scaled by s if s exceeds how far out the point is, in box units.
         across, down = np.where(x < 0, x / left, x / right), np.where(y < 0, y / top, y / bottom)
         reach = np.maximum(across, down).min()
         top, bottom = top * reach, bottom * reach

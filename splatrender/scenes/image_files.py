@@ -45,7 +45,7 @@ def open_image(path: Path) -> Image.Image:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def room_for(image: Image.Image) -> AbstractContextManager:
+def room_for(image: Image.Image) -> AbstractContextManager[object]:
     """Return a context for decoding an image: large ones are decoded one after the other."""
     return _decoding if image.width * image.height > LARGE else nullcontext()
 

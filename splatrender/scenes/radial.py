@@ -1,4 +1,4 @@
-"""Radial functions m of lenses: q' = m(r²) q, their slopes, and how far they are one-to-one."""
+"""Radial functions m of lenses: q' = m(r²) q, their slopes, and where they stop growing."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Array = np.ndarray
 
 
 class Radial(Protocol):
-    """A function m(s) of s = r²; `fold` is the radius r at which r m(r²) stops to grow."""
+    """A function m(s) of s = r²; `fold` is the radius r at which r m(r²) stops growing."""
 
     fold: float
 
     def __call__(self, s: Array) -> tuple[Array, Array]:
-        """m and dm/ds, each [N]."""
+        """Return m and dm/ds, each [N]."""
 
     def guess(self, bent: Array) -> Array:
-        """Where Newton's method may begin to look for q [N, 2] with m q = bent [N, 2]."""
+        """Return a start of Newton's method for q [N, 2] with m q = bent [N, 2]."""
 
 
 class Rational:
@@ -37,7 +37,7 @@ class Rational:
         self.fold = self._find_fold()
 
     def __call__(self, s: Array) -> tuple[Array, Array]:
-        """m and dm/ds, each [N]."""
+        """Return m and dm/ds, each [N]."""
         above, above_slope = _polynomial(self._above, s)
         if not self._below[1:].any():
             return above, above_slope
@@ -47,11 +47,12 @@ class Rational:
             return factor, (above_slope - factor * below_slope) / below
 
     def guess(self, bent: Array) -> Array:
-        """`bent` itself: most lenses bend little."""
-        return bent.copy()
+        """Return a copy of `bent`: most lenses bend little."""
+        start: Array = bent.copy()
+        return start
 
     def _find_fold(self) -> float:
-        """The least positive root of B and of B² d(r m)/dr = (A + 2sA') B - 2s A B'."""
+        """Return the least positive root of B and of B² d(r m)/dr = (A + 2sA') B - 2s A B'."""
         above, below = self._above, self._below
         # 2 s d/ds multiplies the coefficient of s^n by 2n
         growth = np.convolve(above * (1 + 2 * np.arange(len(above))), below)
@@ -62,7 +63,7 @@ class Rational:
 
 
 def _polynomial(coefficients: Array, s: Array) -> tuple[Array, Array]:
-    """p(s) = c0 + c1 s + ... and dp/ds, by Horner's rule."""
+    """Evaluate p(s) = c0 + c1 s + ... and dp/ds, by Horner's rule."""
     value, slope = np.zeros_like(s), np.zeros_like(s)
     for power in range(len(coefficients) - 1, -1, -1):
         value = coefficients[power] + s * value
@@ -87,7 +88,7 @@ class FieldOfView:
         self._omega = omega
 
     def __call__(self, s: Array) -> tuple[Array, Array]:
-        """m and dm/ds, each [N]."""
+        """Return m and dm/ds, each [N]."""
         gain = 2 * math.tan(self._omega / 2)
         x2 = gain * gain * s
         x = np.sqrt(x2)
@@ -100,8 +101,9 @@ class FieldOfView:
         return gain / self._omega * arc, gain**3 / self._omega * slope
 
     def guess(self, bent: Array) -> Array:
-        """`bent` itself."""
-        return bent.copy()
+        """Return a copy of `bent`."""
+        start: Array = bent.copy()
+        return start
 
 
 class Division:
@@ -120,14 +122,14 @@ class Division:
         self.fold = 1 / (2 * math.sqrt(k)) if k > 0 else math.inf
 
     def __call__(self, s: Array) -> tuple[Array, Array]:
-        """m and dm/ds, each [N]; NaN beyond the fold."""
+        """Return m and dm/ds, each [N]; NaN beyond the fold."""
         with np.errstate(divide="ignore", invalid="ignore"):
             root = np.sqrt(1 - 4 * self._k * s)
             factor = 2 / (1 + root)
             return factor, self._k * factor * factor / root
 
     def guess(self, bent: Array) -> Array:
-        """The solution; NaN where there is none."""
+        """Return the solution; NaN where there is none."""
         below = 1 + self._k * (bent**2).sum(axis=1, keepdims=True)
         return bent / np.where(below > 0, below, np.nan)
 
@@ -149,13 +151,13 @@ class Unified:
         self._alpha, self._beta = alpha, beta
 
     def __call__(self, s: Array) -> tuple[Array, Array]:
-        """m and dm/ds, each [N]."""
+        """Return m and dm/ds, each [N]."""
         root = np.sqrt(self._beta * s + 1)
         factor = 1 / (self._alpha * root + 1 - self._alpha)
         return factor, -0.5 * self._alpha * self._beta * factor * factor / root
 
     def guess(self, bent: Array) -> Array:
-        """The solution; NaN where there is none, or none ahead of the camera."""
+        """Return the solution; NaN where there is none, or none ahead of the camera."""
         alpha, square = self._alpha, self._beta * (bent**2).sum(axis=1, keepdims=True)
         with np.errstate(invalid="ignore"):
             root = np.sqrt(1 - (2 * alpha - 1) * square)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import logging
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,8 +32,11 @@ logger = logging.getLogger(__name__)
 class Scene:
     """Everything that training needs from a scene folder; all lengths are inside lengths.
 
-    Cameras and points are in the inside frame, .ply files in the world of the scene's files.
-    `load_splats` and `save_splats` move splats from one to the other.
+    Cameras and points are in the inside frame, .ply files and cameras.json in the world of the
+    scene's files; `load_splats` and `save_splats` move splats from one to the other. The origin of
+    the inside frame is the mean of the camera centres, and 1.1 times the longest distance of a
+    camera to it is 1. Cameras more than five times as far out as nine tenths of them are left out
+    of both, with a warning.
 
     Args:
         path: the folder.
@@ -109,24 +111,17 @@ def load_scene(
 ) -> Scene:
     """Read a COLMAP scene: photos, cameras and points, undistorted, resized and normalised.
 
-    Looks for `images/` and for `sparse/0/{cameras,images,points3D}.{bin,txt}`; also `sparse/`
-    itself, and of several models `sparse/*` the one with the most registered photos. All camera
-    models of COLMAP are read except EQUIRECTANGULAR; photos of those that distort are undistorted
-    to a pinhole of the same focal length, cropped so that no border is blank. Photos and model are
-    also found where other programs put them, if there is no doubt which they are; a warning then
-    names them. The frame inside has its origin at the mean of the camera centres, and 1.1 times the
-    longest distance of a camera to it is 1; cameras more than five times as far out as nine tenths
-    of them are named in a warning and left out of both. EXIF orientation is ignored, as by COLMAP,
-    unless a photo fits its camera only when turned; transparency is ignored too.
-
-    Cameras and points of the scene are in the frame inside; .ply files and cameras.json are in the
-    world of COLMAP's model. `Scene.load_splats` and `Scene.save_splats` move splats between them.
+    Looks for `images/` and `sparse/0/{cameras,images,points3D}.{bin,txt}`, also in `sparse/`, and
+    of several models takes the one with most photos; where other programs put them, they are found
+    with a warning if there is no doubt. All camera models of COLMAP but EQUIRECTANGULAR are read;
+    photos are undistorted to a pinhole of the same focal length without blank borders. EXIF
+    orientation is ignored unless a photo fits its camera only when turned; so is transparency.
 
     Args:
         path: the scene's folder.
-        resolution: 1, 2, 4 or 8 divides the photos' size; a larger number is the width to have
-            [px]; -1 makes the longest side at most 800 px, which is sane on a CPU. Photos are
-            never enlarged. With 2, 4 or 8 the folder `images_2` etc. is used where it exists.
+        resolution: 1, 2, 4 or 8 divides the photos' size, or takes it from `images_2` etc.; a
+            larger number is the width [px]; -1 makes the longest side at most 800 px, which is
+            sane on a CPU. Photos are never enlarged.
         images: folder of the photos, relative to `path` or absolute.
         masks: folder of masks (usually "masks"): for `images/x.jpg` it holds `x.jpg.png` or
             `x.png`, lighter than 127 = keep. Photos without one are kept whole. None: no masks.
@@ -134,11 +129,9 @@ def load_scene(
             a file `test.txt` beside the model, one name per line, replaces this rule.
         eval: hold test photos out; False puts all photos in `train`.
         need_points: refuse a scene without seed points; training from random points needs none.
-        normalize: True moves and scales the world as above; False leaves cameras and points in the
-            coordinates of the files, so that splats of `Splats.load` fit them (`train` and the
-            near plane of `RenderOptions` are made for a scene of unit size, though). A
-            Similarity is applied instead, such as that of an earlier run
-            (`Similarity.load("out/scene.json")`).
+        normalize: True moves to the frame inside, see `Scene`; False keeps the coordinates of the
+            files, which splats of `Splats.load` fit (though `train` and the near plane of
+            `RenderOptions` are made for unit size); a Similarity, as of an earlier run, is applied.
 
     Returns:
         The scene; views are sorted by name.
@@ -148,53 +141,71 @@ def load_scene(
 
     Example:
         >>> scene = load_scene("scenes/still_life", resolution=2)  # doctest: +SKIP
-        >>> len(scene.train), len(scene.test)  # doctest: +SKIP
-        (43, 7)
     """
     root = require_path("path", path)
+    _check(root, resolution, holdout if eval else None)
+    model = read_model(find_model(root), need_points)
+    jobs = _jobs(root, model, images, masks, resolution)
+    centers, world_points = _centers(model), torch.from_numpy(model.points)
+    similarity = _chosen(normalize, centers, world_points)
+    _warn_of_astray(root, model, centers)
+    views = _views(model, jobs, similarity)
+    points, colors = _distinct(similarity.apply(world_points).float(), model)
+    train, test = _divided(root, views, _held_out(root, model, holdout) if eval else set())
+    return Scene(root, train, test, points, colors, similarity)
+
+
+def _check(root: Path, resolution: int, holdout: int | None) -> None:
+    """Refuse a path that is no folder, and numbers out of range."""
     if not root.is_dir():
         raise InputError(f"{root}: expected the folder of a scene, got {_what(root)}")
     if resolution != -1 and resolution not in (1, 2, 4, 8) and resolution <= 8:
         raise InputError(
             f"resolution: expected -1, 1, 2, 4, 8 or a width in px above 8, got {resolution}"
         )
-    if eval and holdout < 2:
+    if holdout is not None and holdout < 2:
         raise InputError(f"holdout: expected a whole number of at least 2, got {holdout}")
-    model = read_model(find_model(root), need_points)
+
+
+def _jobs(
+    root: Path, model: ColmapModel, images: str, masks: str | None, resolution: int
+) -> list[Job]:
+    """Return the photos to read, with their masks and lenses."""
     names = [image.name for image in model.images]
     files = find_photos(root, images, names, resolution)
     masks_of = find_masks(root / masks, names) if masks is not None else [None] * len(names)
     if masks is None and (root / "masks").is_dir():
         logger.info("%s is not used; pass masks='masks' to use it", root / "masks")
     shrink = 1 if files.reduced else resolution
-    jobs = [
+    return [
         Job(photo, mask, model.cameras[image.camera_id], shrink)
         for photo, mask, image in zip(files.paths, masks_of, model.images, strict=True)
     ]
-    world_points = torch.from_numpy(model.points)
-    viewmats = torch.from_numpy(np.stack([image.viewmat for image in model.images]))
-    centers = -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:])[:, :, 0]
-    similarity = _chosen(normalize, centers, world_points)
-    _warn_of_astray(root, names, centers)
+
+
+def _views(model: ColmapModel, jobs: list[Job], similarity: Similarity) -> list[View]:
+    """Read the photos; return them with their cameras in the frame inside."""
     views = []
-    for image, viewmat, read in zip(model.images, viewmats, read_all(jobs), strict=True):
-        lens, name = read.lens, image.name
+    for image, read in zip(model.images, read_all(jobs), strict=True):
+        lens, viewmat = read.lens, torch.from_numpy(image.viewmat)
         focal_and_center = (lens.fx, lens.fy, lens.cx, lens.cy)
-        camera = Camera(viewmat, *focal_and_center, lens.width, lens.height, name)
-        views.append(View(similarity.apply(camera), read.photo, read.mask, name))
-    points, colors = _distinct(similarity.apply(world_points).float(), model)
-    held_out = _held_out(root, model, holdout) if eval else set()
+        camera = Camera(viewmat, *focal_and_center, lens.width, lens.height, image.name)
+        views.append(View(similarity.apply(camera), read.photo, read.mask, image.name))
+    return views
+
+
+def _divided(root: Path, views: list[View], held_out: set[str]) -> tuple[list[View], list[View]]:
+    """Return the views to train on, of which there must be one, and those to test."""
     train = [view for view in views if view.name not in held_out]
-    test = [view for view in views if view.name in held_out]
     if not train:
         raise InputError(
             f"{root}: all {len(views)} photos are held out for testing and none is left to train "
             "on; train on all of them with --no-eval (eval=False in Python)"
         )
-    return Scene(root, train, test, points, colors, similarity)
+    return train, [view for view in views if view.name in held_out]
 
 
-def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> None:
+def _warn_of_astray(root: Path, model: ColmapModel, centers: torch.Tensor) -> None:
     """Report the cameras that are too far out to belong to the capture."""
     extent = camera_extent(centers)
     if extent.astray:
@@ -204,10 +215,16 @@ def _warn_of_astray(root: Path, names: Sequence[str], centers: torch.Tensor) -> 
             "%s: %.0f times as far from the middle as all others; the unit of length ignores them",
             root,
             len(extent.astray),
-            len(names),
-            names[worst[1]],
+            len(model.images),
+            model.images[worst[1]].name,
             worst[0],
         )
+
+
+def _centers(model: ColmapModel) -> torch.Tensor:
+    """Return the centres of the cameras [C, 3] in the world of the files."""
+    viewmats = torch.from_numpy(np.stack([image.viewmat for image in model.images]))
+    return -(viewmats[:, :3, :3].mT @ viewmats[:, :3, 3:])[:, :, 0]
 
 
 def _chosen(

@@ -25,6 +25,6 @@ def call(capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A scene folder as of COLMAP whose photos are renderings, and a model folder beside it."""
+    """Write a scene folder as of COLMAP whose photos are renderings, and a model folder."""
     pytest.importorskip("plyfile")
     return make_model(tmp_path_factory.mktemp("cli"))

@@ -30,7 +30,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 
 def train_options(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> Any:
-    """The options that a command line leads to."""
+    """Return the options that a command line leads to."""
     from splatrender import training
 
     seen = []
@@ -253,7 +253,7 @@ def test_a_gpu_that_is_not_there_is_one_line(
     assert code == 2 and "'auto', 'cpu', 'cuda'" in one_line(err)
 
 
-def test_too_large_a_picture_is_one_line(
+def test_too_large_an_image_is_one_line(
     call: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*args: Any, **options: Any) -> Any:
@@ -262,8 +262,8 @@ def test_too_large_a_picture_is_one_line(
     monkeypatch.setattr(render_job, "render", failing)
     code, _, err = call("render", model, "--out", tmp_path)
     assert code == 1
-    assert one_line(err).startswith("error: 60 splats, pictures of 64x48: CUDA out of memory. More")
-    assert one_line(err).endswith("Render smaller pictures (resolution, or width).")
+    assert one_line(err).startswith("error: 60 splats, images of 64x48: CUDA out of memory. More")
+    assert one_line(err).endswith("Render smaller images (resolution, or width).")
 
 
 def test_tilde_is_the_home_folder_in_every_path(

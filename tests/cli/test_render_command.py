@@ -86,7 +86,7 @@ def test_the_frame_of_training_is_that_of_rendering(call: Run, model: Path, tmp_
     for arguments in ([], ["--path", copy / "cameras.json", "--no-video"]):
         code, _, err = call("render", copy, *arguments)
         assert code == 0
-        assert re.search(r"warning: (2 of 2|9 of 9) pictures see no splat: splats are around", err)
+        assert re.search(r"warning: (2 of 2|9 of 9) images see no splat: splats are around", err)
     for kind in ("test/ours_30", "paths/cameras_30"):
         picture = read(copy / kind / "renders/00000.png").astype(int)
         assert np.abs(picture - [26, 51, 76]).max() <= 1  # nothing but background
@@ -132,7 +132,7 @@ def test_interpolation_and_files_of_cameras(call: Run, model: Path, tmp_path: Pa
     assert (code, out, err) == (0, "", "")
     code, out, err = call(*arguments, "--path", "interpolate", "--frames", 5, "-r", 2)
     assert (code, out) == (0, "")
-    assert err.startswith("warning: pictures of 32x24 are 0.50 times as large as in training")
+    assert err.startswith("warning: images of 32x24 are 0.50 times as large as in training")
     frames = tmp_path / "paths/interpolate_30/renders"
     assert len(names(frames)) == 5 and read(frames / "00000.png").shape == (24, 32, 3)
     write_cameras_json(tmp_path / "two.json", world_cameras()[:2])
@@ -144,7 +144,7 @@ def test_interpolation_and_files_of_cameras(call: Run, model: Path, tmp_path: Pa
 
 
 def test_depth_is_also_written_as_values(call: Run, model: Path, tmp_path: Path) -> None:
-    """In lengths of the world, whatever the unit of the frame of training."""
+    """Check lengths of the world, whatever the unit of the frame of training."""
     copy = tmp_path / "out"
     shutil.copytree(model, copy)
     Similarity(0.05, OFFSET).save(copy / "scene.json")
@@ -156,6 +156,7 @@ def test_depth_is_also_written_as_values(call: Run, model: Path, tmp_path: Path)
     splats = Splats.load(copy / "point_cloud/iteration_30/point_cloud.ply")
     with torch.no_grad():
         expected = render(splats, world_cameras()[3], depth=True).depth
+    assert expected is not None
     assert values.dtype == np.float32 and values.shape == (HEIGHT, WIDTH)
     np.testing.assert_allclose(values, expected[0].numpy(), rtol=1e-3)
     about = json.loads((folder / "depth.json").read_text())
@@ -193,7 +194,7 @@ def test_a_run_without_ply_is_rendered_from_its_checkpoint(
     assert code == 2 and "expected the state of a training run" in one_line(err)
 
 
-def test_pictures_smaller_than_in_training_are_warned_of(
+def test_images_smaller_than_in_training_are_warned_of(
     call: Run, model: Path, tmp_path: Path
 ) -> None:
     copy = tmp_path / "out"
@@ -202,11 +203,11 @@ def test_pictures_smaller_than_in_training_are_warned_of(
     lenses = [camera.resized(WIDTH * 3, HEIGHT * 3) for camera in cameras[:4]] + cameras[4:]
     write_cameras_json(copy / "cameras.json", lenses)
     code, _, err = call("render", copy, "--views", "both", "-q")
-    assert code == 0 and "pictures of 64x48 are 0.33 times as large as in training" in err
+    assert code == 0 and "images of 64x48 are 0.33 times as large as in training" in err
     assert "train with --antialiased" in err and err.count("\n") == 1
     write_cameras_json(copy / "cameras.json", cameras)
     assert call("render", copy, "-q") == (0, "", "")
-    assert call("render", copy, "-q", "-r", 4)[2].startswith("warning: pictures of 16x12")
+    assert call("render", copy, "-q", "-r", 4)[2].startswith("warning: images of 16x12")
     config = json.loads((copy / "config.json").read_text())
     (copy / "config.json").write_text(json.dumps({**config, "antialiased": True}))
     assert call("render", copy, "-q", "-r", 4) == (0, "", "")
@@ -266,7 +267,7 @@ def test_a_ply_within_a_model_folder_knows_its_cameras(
     assert "mean" in out and names(tmp_path / "test") == ["ours_30"]
 
 
-def test_without_an_encoder_there_are_pictures(
+def test_without_an_encoder_there_are_images(
     call: Run, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)

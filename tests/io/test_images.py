@@ -35,7 +35,7 @@ def test_bytes_are_rounded_and_clamped() -> None:
     assert images.to_uint8(torch.tensor([3], dtype=torch.uint8)).tolist() == [3]
 
 
-def test_pictures_that_are_refused(tmp_path: Path) -> None:
+def test_images_that_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"ending in \.png, \.jpg, \.jpeg, got '\.gif'"):
         images.write_image(tmp_path / "a.gif", torch.zeros(2, 2, 3))
     with pytest.raises(InputError, match=r"expected shape \(H, W, 3\), got \(2, 2\)"):

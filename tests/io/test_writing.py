@@ -17,7 +17,6 @@ import torch
 from helpers.disk import files_up_to
 
 from splatrender.errors import InputError, WriteError
-from splatrender.io import atomic
 from splatrender.io.atomic import atomic_write, write_text
 from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 from splatrender.io.images import write_image
@@ -33,7 +32,7 @@ TOO_LARGE = os.strerror(errno.EFBIG)
 
 
 def write_numbers(path: Path) -> None:
-    """As some writers do it: numpy reports that it failed, and not why."""
+    """Write with numpy, which reports that it failed, and not why."""
     with atomic_write(path) as temporary:
         np.zeros(5000).tofile(temporary)
 
@@ -95,20 +94,23 @@ def test_a_file_that_cannot_be_made(
     def refuse(*arguments: object) -> int:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(atomic.os, "open", refuse)
+    monkeypatch.setattr(os, "open", refuse)
     with pytest.raises(kind, match=os.strerror(number)):
         write_text(tmp_path / "a.txt", "text")
 
 
 def test_a_checkpoint_keeps_its_bits(tmp_path: Path) -> None:
-    state = {"means": torch.rand(50, 3), "names": ["é.jpg", os.fsdecode(b"\xff.jpg")]}
+    state: dict[str, Any] = {
+        "means": torch.rand(50, 3),
+        "names": ["é.jpg", os.fsdecode(b"\xff.jpg")],
+    }
     save_checkpoint(tmp_path / "a.pt", state)
     found = load_checkpoint(tmp_path / "a.pt")
     assert torch.equal(found["means"], state["means"]) and found["names"] == state["names"]
 
 
 def strict(text: str) -> Any:
-    """JSON as jq and JavaScript read it."""
+    """Read JSON as jq and JavaScript do."""
 
     def refuse(word: str) -> None:
         raise AssertionError(word)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from splatrender.model.splats import Splats
 from splatrender.operators.render import render
 
 
-def camera(**changes) -> Camera:
+def camera(**changes: Any) -> Camera:
     fields = {"viewmat": torch.eye(4), "fx": 100.0, "fy": 90.0, "cx": 32.0, "cy": 20.0}
     return Camera(**{**fields, "width": 64, "height": 48, **changes})
 
@@ -59,7 +60,7 @@ def test_look_at() -> None:
     assert (made.cx, made.cy) == (100, 50)
 
 
-def random_camera(seed: int, **changes) -> Camera:
+def random_camera(seed: int, **changes: Any) -> Camera:
     generator = torch.Generator().manual_seed(seed)
     eye, target = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     return Camera.look_at(eye, target, **{"width": 24, "height": 18, **changes})
@@ -67,7 +68,7 @@ def random_camera(seed: int, **changes) -> Camera:
 
 @pytest.mark.parametrize("angle", [0.0, 1e-9, 1e-3, 1.0, 3.1, 7.0])
 def test_moved_is_the_exponential_map(angle: float) -> None:
-    """Against Rodrigues' formula: pose' = pose exp(ξ), a screw motion in the camera's own axes."""
+    """Check Rodrigues' formula: pose' = pose exp(ξ), a screw motion in the camera's own axes."""
     start, generator = random_camera(0), torch.Generator().manual_seed(1)
     v, axis = torch.randn(2, 3, generator=generator, dtype=torch.float64)
     axis = axis / axis.norm()
@@ -111,16 +112,16 @@ def test_moved_is_differentiable(twist: tuple[float, ...]) -> None:
 
 
 @pytest.mark.parametrize("twist", [(0,) * 5, (math.nan,) + 5 * (0,), "left", None])
-def test_moved_refuses(twist) -> None:
+def test_moved_refuses(twist: Any) -> None:
     with pytest.raises(InputError, match=r"^twist: expected"):
         random_camera(0).moved(twist)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=["single", "double"])
 def test_a_rendering_is_differentiable_in_poses(dtype: torch.dtype) -> None:
-    """A pose that was moved away comes back by gradients; each agrees with a difference."""
+    """Move a pose back by gradients; compare each with a difference."""
     splats = Splats.random(12, extent=0.5, seed=1).to(dtype)
-    splats = replace(splats, log_scales=splats.log_scales + 1)  # wide: few rims in the pictures
+    splats = replace(splats, log_scales=splats.log_scales + 1)  # wide: few rims in the images
     start = random_camera(5)
     start = Camera.look_at(3 * start.center / start.center.norm(), (0, 0, 0), width=24, height=18)
     photo = render(splats, start).radiance
@@ -194,7 +195,7 @@ NAN, MIRROR = torch.full((4, 4), float("nan")), torch.diag(torch.tensor([-1.0, 1
         ({"height": -3, "name": "a.jpg"}, "camera 'a.jpg': height: expected an integer"),
     ],
 )
-def test_nonsense_is_refused(changes: dict, message: str) -> None:
+def test_nonsense_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         camera(**changes)
 
@@ -211,6 +212,6 @@ def test_nonsense_is_refused(changes: dict, message: str) -> None:
         ((0, 0, 0), (0, 0, 1), {"width": 0}, "width: expected an integer"),
     ],
 )
-def test_look_at_refuses(eye: tuple, target: tuple, options: dict, message: str) -> None:
+def test_look_at_refuses(eye: Any, target: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Camera.look_at(eye, target, **options)

@@ -37,7 +37,7 @@ def test_equal_weights_fill_the_integers_without_overflow(count: int) -> None:
 
 
 def test_light_rows_among_millions_are_drawn() -> None:
-    """A running sum in float32 stops growing at 2^24: what is behind would never be drawn."""
+    """Check that rows behind 2^24 are drawn, where a running sum in float32 stops growing."""
     count = 2**24 + 2**22  # more than torch.multinomial takes
     rows = draw(torch.ones(count), 1000, _random())
     behind = float((rows >= 2**24).float().mean())
@@ -45,7 +45,7 @@ def test_light_rows_among_millions_are_drawn() -> None:
 
 
 def test_sums_are_exact_in_any_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As on a GPU, where blocks of a running sum are added up as they come along."""
+    """Add up blocks of a running sum in any order, as a GPU does."""
     weights = torch.rand(10_000, generator=_random(1)) ** 8
     expected, cumsum = draw(weights, 5000, _random()), torch.Tensor.cumsum
 

@@ -23,7 +23,7 @@ PlyData, PlyElement = plyfile.PlyData, plyfile.PlyElement
 
 def assert_same(a: Splats, b: Splats) -> None:
     for (name, left), (_, right) in zip(a.items(), b.items(), strict=True):
-        torch.testing.assert_close(left, right, rtol=0, atol=0, msg=lambda m, n=name: f"{n}: {m}")
+        assert torch.equal(left, right), name
 
 
 def some_splats(count: int = 7, degree: int = 3) -> Splats:
@@ -120,7 +120,7 @@ UTM = torch.tensor([500_012.5, 5_400_003.25, 310.0], dtype=torch.float64)
 
 
 def far_splats(count: int = 50) -> Splats:
-    """Small splats far from the origin."""
+    """Make small splats far from the origin."""
     splats = Splats.random(count, seed=5, degree=1).to(torch.float64)
     return replace(splats, means=splats.means + UTM)
 

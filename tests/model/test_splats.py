@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import time
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -15,8 +17,8 @@ from splatrender.model.neighbors import nearest_distances
 
 
 def brute_force(points: Tensor, k: int) -> Tensor:
-    """All distances, the definition."""
-    distances = (points[:, None] - points[None]).norm(dim=2)
+    """Compute all distances, by the definition."""
+    distances: Tensor = (points[:, None] - points[None]).norm(dim=2)
     distances.fill_diagonal_(torch.inf)
     return distances.sort(dim=1).values[:, : min(k, len(points) - 1)]
 
@@ -39,7 +41,9 @@ def clouds(count: int, seed: int) -> dict[str, Tensor]:
 def test_nearest_distances_equal_brute_force(count: int) -> None:
     for name, points in clouds(count, seed=count).items():
         found = nearest_distances(points, 3)
-        torch.testing.assert_close(found, brute_force(points, 3), msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            found, brute_force(points, 3), msg=partial("{}: {}".format, name)
+        )
 
 
 def test_a_single_point_has_no_neighbours() -> None:
@@ -162,7 +166,7 @@ POINTS, COLORS = torch.rand(3, 3), torch.zeros(3, 3, dtype=torch.uint8)
         ((POINTS, COLORS, 3, 1.0), "opacity"),
     ],
 )
-def test_from_points_refuses(arguments: tuple, message: str) -> None:
+def test_from_points_refuses(arguments: tuple[Any, ...], message: str) -> None:
     with pytest.raises(InputError, match=f"{message}: expected"):
         Splats.from_points(*arguments)
 

@@ -15,8 +15,6 @@ LONGER = {
     "splatrender/operators/render.py:rasterize": "signature of 3DGS rasterizers, and its docstring",
     "splatrender/operators/flow_statistics.py:flow_statistics": "mostly docstring",
     # to be divided:
-    "splatrender/model/evaluation.py:evaluate": "",
-    "splatrender/scenes/scene.py:load_scene": "",
     "tests/flow/test_exchange_strategy.py": "",
     "tests/training/test_training.py": "",
 }

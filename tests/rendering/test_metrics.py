@@ -32,7 +32,7 @@ def test_psnr_of_an_even_difference() -> None:
     assert psnr(black.byte() + 51, black.byte()) == pytest.approx(-20 * math.log10(0.2))
 
 
-def test_equal_pictures() -> None:
+def test_equal_images() -> None:
     image, _ = pair()
     assert psnr(image, image) == math.inf
     assert ssim(image, image) == 1
@@ -82,7 +82,7 @@ def test_bytes_and_floats_agree(metric: Any) -> None:
 
 
 @pytest.mark.parametrize("metric", [psnr, ssim])
-def test_pictures_are_clamped(metric: Any) -> None:
+def test_images_are_clamped(metric: Any) -> None:
     image, target = pair()
     wild = 3 * image - 1
     assert metric(wild, target) == pytest.approx(metric(wild.clamp(0, 1), target), abs=1e-12)

@@ -21,7 +21,7 @@ UP = (0.0, -1.0, 0.0)
 
 
 def ring(azimuths: list[float], target: tuple[float, ...] = (0, 0, 0)) -> list[Camera]:
-    """Cameras at radius 3 around the y axis, one above the target."""
+    """Place cameras at radius 3 around the y axis, one above the target."""
     x, y, z = target
     return [
         Camera.look_at((x + 3 * math.cos(a), y - 1, z + 3 * math.sin(a)), target, UP)
@@ -42,8 +42,9 @@ def forward(cameras: list[Camera]) -> Tensor:
 
 
 def misses(cameras: list[Camera], target: Tensor) -> Tensor:
-    """Distances from a point to the optical axes."""
-    return torch.linalg.cross(target - centers(cameras), forward(cameras)).norm(dim=1)
+    """Return distances from a point to the optical axes."""
+    across: Tensor = torch.linalg.cross(target - centers(cameras), forward(cameras))
+    return across.square().sum(dim=1).sqrt()
 
 
 def test_orbit_of_a_ring_is_the_ring() -> None:
@@ -57,7 +58,7 @@ def test_orbit_of_a_ring_is_the_ring() -> None:
     assert misses(path, torch.tensor(target, dtype=torch.float64)).max() < 5e-3
     steps = (centers(path) - centers(path).roll(1, 0)).norm(dim=1)  # closed and even
     assert steps.max() < 1.01 * steps.min()
-    assert all(camera.viewmat[1, 1] > 0.9 for camera in path)  # the picture's down is the world's
+    assert all(camera.viewmat[1, 1] > 0.9 for camera in path)  # the image's down is the world's
 
 
 def test_orbit_follows_an_oval_capture() -> None:
@@ -121,7 +122,7 @@ def test_a_room_seen_from_its_middle_is_flown_through() -> None:
     torch.testing.assert_close(centers(path), centers(trajectories.interpolate(outward, 30)))
 
 
-def test_pictures_upside_down_or_looking_straight_down() -> None:
+def test_images_upside_down_or_looking_straight_down() -> None:
     down = [
         Camera.look_at((x, -5, z), (x, 0, z), (math.cos(x), 0, math.sin(z)))
         for x in range(4)
@@ -137,8 +138,8 @@ def test_pictures_upside_down_or_looking_straight_down() -> None:
 def test_interpolation_meets_the_cameras_and_is_smooth() -> None:
     given = ring([0.0, 0.3, 0.4, 1.0, 1.2, 2.0])
     path = trajectories.interpolate(given, 400)
-    for camera in (0, -1):
-        torch.testing.assert_close(path[camera].viewmat, given[camera].viewmat, atol=1e-9, rtol=0)
+    for end in (0, -1):
+        torch.testing.assert_close(path[end].viewmat, given[end].viewmat, atol=1e-9, rtol=0)
     for camera in given:
         nearest = (centers(path) - camera.center).norm(dim=1).argmin()
         assert (path[nearest].center - camera.center).norm() < 0.02

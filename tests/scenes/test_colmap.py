@@ -29,7 +29,7 @@ NAMES = ["b.jpg", "left/a 1.jpg", "left/deep/z.png", "a.jpg"]
 
 
 def viewmat_of(image: FileImage) -> np.ndarray:
-    """[4, 4] by the sandwich product q p q*, not by the matrix formula."""
+    """Return [4, 4] by the sandwich product q p q*, not by the matrix formula."""
     w, *vector = np.array(image.quat) / np.linalg.norm(image.quat)
     vector = np.array(vector)
     matrix = np.eye(4)
@@ -162,9 +162,9 @@ THREE_WORDS = [f"my photo {number}.png" for number in range(6)]
 
 @pytest.mark.parametrize("blank", [[], [0], [2, 3]], ids=["none", "first", "two"])
 def test_photos_without_a_line_of_keypoints_are_all_read(
-    tmp_path: Path, blank: list[int], caplog
+    tmp_path: Path, blank: list[int], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """With names of three words, a photo has as many fields as four keypoints."""
+    """Read names of three words: such a photo has as many fields as four keypoints."""
     model = small_model(THREE_WORDS)
     for image in model.images:
         image.keypoints = []
@@ -189,7 +189,9 @@ def test_a_line_that_is_neither_keypoints_nor_a_photo_is_refused(
         read_model(tmp_path)
 
 
-def test_a_text_file_that_lost_photos_is_pointed_at(tmp_path: Path, caplog) -> None:
+def test_a_text_file_that_lost_photos_is_pointed_at(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     file = small_model(NAMES).write(tmp_path, text=True) / "images.txt"
     file.write_text("# Number of images: 9, mean observations per image: 3\n" + file.read_text())
     read_model(tmp_path)
@@ -199,7 +201,7 @@ def test_a_text_file_that_lost_photos_is_pointed_at(tmp_path: Path, caplog) -> N
 @pytest.mark.parametrize("mark", [b"\xef\xbb\xbf", "utf-16"], ids=["utf-8", "utf-16"])
 @pytest.mark.parametrize("ends", ["\n", "\r\n", "\r"], ids=["unix", "windows", "mac"])
 def test_byte_order_mark_and_line_ends_change_nothing(
-    tmp_path: Path, mark: bytes | str, ends: str, caplog
+    tmp_path: Path, mark: bytes | str, ends: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     names = ["Caf\u00e9 \u5199.jpg", "b.jpg"]
     plain = read_model(small_model(names).write(tmp_path / "plain", text=True))
@@ -224,7 +226,9 @@ def test_names_of_no_encoding_are_the_bytes_on_disk(tmp_path: Path) -> None:
 
 
 @FORMATS
-def test_photos_without_a_pose_are_left_out(tmp_path: Path, text: bool, caplog) -> None:
+def test_photos_without_a_pose_are_left_out(
+    tmp_path: Path, text: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     model = small_model(NAMES)
     model.images[1].quat, model.images[2].translation[0] = [0.0] * 4, float("nan")
     read = read_model(model.write(tmp_path, text))
@@ -235,7 +239,7 @@ def test_photos_without_a_pose_are_left_out(tmp_path: Path, text: bool, caplog) 
 @FORMATS
 @pytest.mark.parametrize("fault", ["nan", "no size", "focal length"])
 def test_faulty_camera_that_no_photo_has_is_left_out(
-    tmp_path: Path, text: bool, fault: str, caplog
+    tmp_path: Path, text: bool, fault: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = small_model(NAMES)
     model.cameras[4] = FileCamera(1, 48, 32, [40.0, 41.0, 24.0, 16.0])
@@ -265,7 +269,7 @@ def test_points_may_be_missing_where_none_are_needed(tmp_path: Path, text: bool,
 
 
 def change(model: FileModel, what: str) -> str:
-    """Break a model in one way; returns what the message must say."""
+    """Break a model in one way; return the text that the message must have."""
     if what == "camera model":
         model.cameras[1].model = 99
         return "cameras.bin: camera 1: expected a camera model of SIMPLE_PINHOLE, .* number 99"
@@ -319,7 +323,9 @@ def test_nonsense_is_refused(tmp_path: Path, what: str) -> None:
         read_model(model.write(tmp_path))
 
 
-def test_points_that_are_not_finite_are_dropped(tmp_path: Path, caplog) -> None:
+def test_points_that_are_not_finite_are_dropped(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     model = small_model(["0.jpg"])
     model.points[3, 1], model.points[5, 0], model.points[6, 2] = np.nan, np.inf, 1e300
     read = read_model(model.write(tmp_path))
@@ -330,7 +336,9 @@ def test_points_that_are_not_finite_are_dropped(tmp_path: Path, caplog) -> None:
 
 
 @FORMATS
-def test_finds_the_largest_model(tmp_path: Path, text: bool, caplog) -> None:
+def test_finds_the_largest_model(
+    tmp_path: Path, text: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     small_model(NAMES[:2]).write(tmp_path / "sparse" / "0", text)
     assert find_model(tmp_path) == tmp_path / "sparse" / "0"
     assert not caplog.records

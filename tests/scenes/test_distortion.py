@@ -34,7 +34,7 @@ def test_models_are_those_of_colmap() -> None:
 
 
 def test_models_are_those_of_pycolmap() -> None:
-    """Ids, names, and what the numbers are called, where those names are the same in both."""
+    """Compare ids, names, and the names of the numbers where they are the same in both."""
     pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is the oracle")
     members = {m.name: m for m in pycolmap.CameraModelId.__members__.values()}
     members.pop("INVALID")
@@ -91,7 +91,7 @@ def test_jacobian_equals_differences(model: int) -> None:
 
 @pytest.mark.parametrize("model", [11, 12, 13, 16])
 def test_strong_distortion_equals_pycolmap(model: int) -> None:
-    """Ten times the terms that `random_params` has: what COLMAP itself calls plausible."""
+    """Use ten times the terms of `random_params`: COLMAP still calls them plausible."""
     pycolmap = pytest.importorskip("pycolmap", reason="pycolmap is the oracle")
     rng = np.random.default_rng(600 + model)
     rays = rays_ahead(rng)
@@ -149,11 +149,11 @@ def test_unreachable_pixels_are_refused(model: int, params: list[float]) -> None
 
 
 def border(lens: Lens, target: Lens, out: float = 0.0) -> dict[str, np.ndarray]:
-    """Where the outermost pixel centres of a pinhole's four sides lie in the photo of a lens.
+    """Project the outermost pixel centres of a pinhole's four sides into the photo of a lens.
 
     Args:
         lens, target: the two.
-        out: how many px further out than the picture.
+        out: distance of the centres from the image [px].
     """
     x, y = np.arange(target.width) + 0.5, np.arange(target.height) + 0.5
     sides = {
@@ -278,7 +278,7 @@ def test_bad_parameters_are_refused(model: int, params: list[float], message: st
 
 def test_hopeless_lenses_are_refused() -> None:
     lens = Lens.from_colmap(2, 640, 480, [500.0, 320.0, 240.0, 0.1])
-    with pytest.raises(InputError, match=r"principal point \(-5, 240\) lies outside the 640x480"):
+    with pytest.raises(InputError, match=r"principal point \(-5, 240\) is outside the 640x480"):
         dataclasses.replace(lens, cx=-5.0).pinhole()
     with pytest.raises(InputError, match="no rectangle of the 640x480 photo can be undistorted"):
         dataclasses.replace(lens, k1=-1e6).pinhole()

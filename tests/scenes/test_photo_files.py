@@ -74,7 +74,7 @@ def test_reduced_folders(tmp_path: Path) -> None:
     ],
 )
 def test_photos_that_are_spelled_otherwise_are_found(
-    tmp_path: Path, names: list[str], files: list[str], caplog
+    tmp_path: Path, names: list[str], files: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     names = [name.replace("\\\\", "\\") for name in names]
     folder = tmp_path / "images"
@@ -123,14 +123,18 @@ def test_broken_link_is_named(tmp_path: Path) -> None:
         find_photos(tmp_path, "images", ["a.jpg", "b.jpg"])
 
 
-def test_what_was_found_otherwise_is_said_once(tmp_path: Path, caplog) -> None:
+def test_what_was_found_otherwise_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     touch(*(tmp_path / "images" / f"{n}.JPG" for n in range(3)))
     find_photos(tmp_path, "images", ["0.jpg", "1.jpg", "2.JPG"])
     assert len(caplog.records) == 1
     assert "2 photos have other names than in the sparse model, for example 0.JPG" in caplog.text
 
 
-def test_photos_without_a_camera_are_counted(tmp_path: Path, caplog) -> None:
+def test_photos_without_a_camera_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "images"
     touch(*(folder / f"left/{n}.jpg" for n in range(3)), folder / "right" / "0.png")
     touch(folder / ".DS_Store", folder / "._0.jpg", folder / "Thumbs.db", folder / "notes.txt")
@@ -142,7 +146,9 @@ def test_photos_without_a_camera_are_counted(tmp_path: Path, caplog) -> None:
 
 
 @pytest.mark.parametrize("other", ["input", "rgb", "images_4", "."])
-def test_the_only_folder_that_holds_all_photos_is_taken(tmp_path: Path, other: str, caplog) -> None:
+def test_the_only_folder_that_holds_all_photos_is_taken(
+    tmp_path: Path, other: str, caplog: pytest.LogCaptureFixture
+) -> None:
     touch(tmp_path / other / "a.jpg", tmp_path / other / "b.jpg", tmp_path / "some" / "a.jpg")
     found = find_photos(tmp_path, "images", ["a.jpg", "b.jpg"])
     assert found.paths == [tmp_path / other / "a.jpg", tmp_path / other / "b.jpg"]
@@ -160,7 +166,7 @@ def test_folders_in_doubt_are_named(tmp_path: Path) -> None:
 
 
 def test_masks_may_be_spelled_otherwise_and_missing_ones_are_counted(
-    tmp_path: Path, caplog
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     touch(tmp_path / "A.PNG", tmp_path / "b.JPG.png", tmp_path / "Cafe\u0301.png")
     names = ["a.jpg", "b.jpg", "Caf\u00e9.jpg", "d.jpg"]
@@ -180,13 +186,15 @@ def test_same_photos() -> None:
 
 
 @pytest.mark.parametrize("sparse", ["colmap/sparse/0", "colmap/sparse", "colmap", "."])
-def test_model_in_the_place_of_another_program(tmp_path: Path, sparse: str, caplog) -> None:
+def test_model_in_the_place_of_another_program(
+    tmp_path: Path, sparse: str, caplog: pytest.LogCaptureFixture
+) -> None:
     write_scene(tmp_path, sparse=sparse, text=True)
     assert len(load_scene(tmp_path).train) == 7
     assert "no COLMAP model is in sparse/0 or sparse, " in caplog.text
 
 
-def test_flat_export(tmp_path: Path, caplog) -> None:
+def test_flat_export(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_scene(tmp_path, sparse=".", images=".", text=True)
     assert len(load_scene(tmp_path).train) == 7
     assert f"the photos in {tmp_path} are taken" in caplog.text

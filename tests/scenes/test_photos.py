@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,17 +15,19 @@ from PIL import Image
 
 from splatrender.errors import InputError
 from splatrender.scenes.distortion import Lens
-from splatrender.scenes.photos import Job, read_all, read_photo, wanted_size
+from splatrender.scenes.photos import Job, Reading, read_all, read_photo, wanted_size
 
-FAITHFUL = {"quality": 100, "subsampling": 0}  # a JPEG that differs by a level or two
+FAITHFUL: Any = {"quality": 100, "subsampling": 0}  # a JPEG that differs by a level or two
 PINHOLE = Lens(40.0, 41.0, 24.0, 16.0, 48, 32)
 
 
-def read(file: Path, lens: Lens = PINHOLE, resolution: int = 1, mask: Path | None = None):
+def read(
+    file: Path, lens: Lens = PINHOLE, resolution: int = 1, mask: Path | None = None
+) -> Reading:
     return read_photo(Job(file, mask, lens, resolution))
 
 
-def save(folder: Path, pixels: np.ndarray, name: str = "a.png", **options) -> Path:
+def save(folder: Path, pixels: np.ndarray, name: str = "a.png", **options: Any) -> Path:
     Image.fromarray(pixels).save(folder / name, **options)
     return folder / name
 
@@ -84,7 +87,7 @@ def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:
 
 
 def save_turned(folder: Path, pixels: np.ndarray, orientation: int, name: str) -> Path:
-    """A file that shows `pixels` when it is turned as its EXIF orientation says."""
+    """Save a file that shows `pixels` when it is turned as its EXIF orientation says."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     undo = {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
@@ -112,7 +115,9 @@ def test_photo_that_fits_only_when_turned_is_turned(
     assert not read(save_turned(tmp_path, square, orientation, "b.jpg"), lens).upright
 
 
-def test_where_one_photo_must_be_turned_all_are(tmp_path: Path, caplog) -> None:
+def test_where_one_photo_must_be_turned_all_are(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pixels = smooth_photo(48, 32)
     files = [save_turned(tmp_path, pixels, n, f"{n}.jpg") for n in (1, 3, 6)]
     alone = read_all([Job(file, None, PINHOLE, 1) for file in files[:2]])
@@ -130,8 +135,10 @@ def test_photo_of_turned_proportions_is_pointed_at(tmp_path: Path) -> None:
         read(file)
 
 
-def test_photos_of_any_size_are_read_without_a_word(tmp_path: Path, monkeypatch) -> None:
-    """Pillow warns from its limit on and refuses from twice that on: 89 and 179 megapixels."""
+def test_photos_of_any_size_are_read_without_a_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read photos above Pillow's limits: it warns at 89 megapixels, and refuses at 179."""
     photo, mask = save(tmp_path, smooth_photo(48, 32)), tmp_path / "m.png"
     Image.new("L", (48, 32), 255).save(mask)
     for limit in (1000, 100):
@@ -197,13 +204,14 @@ def test_unreadable_photos_are_refused(tmp_path: Path, what: str) -> None:
         ((3, 900), 8, (1, 112)),
     ],
 )
-def test_wanted_size(size: tuple, resolution: int, expected: tuple) -> None:
-    assert wanted_size(*size, resolution) == expected
+def test_wanted_size(size: tuple[int, int], resolution: int, expected: tuple[int, int]) -> None:
+    width, height = size
+    assert wanted_size(width, height, resolution) == expected
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg"])
 @pytest.mark.parametrize("resolution", [2, 4, 8, 300, -1])
-def test_downscaling_keeps_the_picture_in_place(tmp_path: Path, name: str, resolution: int) -> None:
+def test_downscaling_keeps_the_image_in_place(tmp_path: Path, name: str, resolution: int) -> None:
     lens = Lens(1000.0, 1000.0, 613.0, 401.0, 1221, 803)
     file = save(tmp_path, smooth_photo(1221, 803), name, **FAITHFUL if name == "a.jpg" else {})
     result = read(file, lens, resolution)
@@ -240,7 +248,7 @@ def test_photo_of_another_size_than_its_camera(tmp_path: Path) -> None:
 
 @lru_cache
 def view_of(lens: Lens, factor: int = 1) -> np.ndarray:
-    """uint8 [H, W, 3]: a photo by this lens of a world whose colour depends on the direction.
+    """Return a photo uint8 [H, W, 3] of a world whose colour depends on the direction.
 
     Args:
         lens: takes the photo.
@@ -253,7 +261,8 @@ def view_of(lens: Lens, factor: int = 1) -> np.ndarray:
     colors = (np.sin(rays @ waves.T) * 100 + 128).reshape(
         lens.height, factor, lens.width, factor, 3
     )
-    return np.round(colors.mean(axis=(1, 3))).astype(np.uint8)
+    pixels: np.ndarray = colors.mean(axis=(1, 3)).round().astype(np.uint8)
+    return pixels
 
 
 @pytest.mark.parametrize("model", range(2, len(MODEL_NAMES)), ids=MODEL_NAMES[2:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def views_of(scene: Scene) -> list[View]:
 
 
 def project(points: torch.Tensor, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:
-    """[P, 2] pixels and [P] camera depths."""
+    """Return [P, 2] pixels and [P] camera depths."""
     seen = points.double() @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
     center = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
@@ -102,7 +103,7 @@ def test_folder_of_photos_can_be_named(tmp_path: Path) -> None:
         load_scene(tmp_path / "scene", images="other")
 
 
-def test_masks(tmp_path: Path, caplog) -> None:
+def test_masks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write_scene(tmp_path, ["a.png", "left/b.png", "c.png"])
     keep = np.zeros((32, 48), np.uint8)
     keep[:, :24] = 255
@@ -119,7 +120,7 @@ def test_masks(tmp_path: Path, caplog) -> None:
     assert "masks is not used" in caplog.text
 
 
-def test_duplicate_points_are_dropped(tmp_path: Path, caplog) -> None:
+def test_duplicate_points_are_dropped(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = write_scene(tmp_path)
     model.points[7] = model.points[12] = model.points[3]
     model.write(tmp_path / "sparse" / "0")
@@ -148,7 +149,7 @@ def test_holdout(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sparse", ["sparse/0", "sparse"])
-def test_test_txt_decides(tmp_path: Path, sparse: str, caplog) -> None:
+def test_test_txt_decides(tmp_path: Path, sparse: str, caplog: pytest.LogCaptureFixture) -> None:
     write_scene(tmp_path, sparse=sparse)
     listing = tmp_path / sparse / "test.txt"
     listing.write_text("005.png\n\n  002.png\r\n")
@@ -173,7 +174,7 @@ def test_useless_test_txt_is_refused(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_byte_order_mark_keeps_no_photo_from_the_test_views(
-    tmp_path: Path, encoding: str, caplog
+    tmp_path: Path, encoding: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     write_scene(tmp_path)
     text = "005.png\r\n002.png\r\n"
@@ -216,7 +217,7 @@ def test_nothing_left_to_train_on_is_refused(tmp_path: Path) -> None:
         ({"masks": "masks"}, "masks: expected a folder of masks, got no such folder"),
     ],
 )
-def test_bad_arguments_are_refused(tmp_path: Path, options: dict, message: str) -> None:
+def test_bad_arguments_are_refused(tmp_path: Path, options: dict[str, Any], message: str) -> None:
     write_scene(tmp_path)
     with pytest.raises(InputError, match=message):
         load_scene(tmp_path, **options)
@@ -270,7 +271,7 @@ def test_fox(shared_data: Path) -> None:
 
 @pytest.mark.parametrize("resolution", [1, 2, 4])
 def test_undistorted_fox_looks_like_fox(shared_data: Path, resolution: int) -> None:
-    """`fox` is `fox_opencv` undistorted by COLMAP and saved once more as JPEG."""
+    """Compare with `fox`: `fox_opencv` undistorted by COLMAP and saved again as JPEG."""
     folder = shared_data / "scenes"
     expected = load_scene(folder / "fox", resolution=resolution)
     distorted = load_scene(folder / "fox_opencv", resolution=resolution)

@@ -24,7 +24,7 @@ def views_of(scene: Scene) -> list[View]:
 
 
 def project(points: torch.Tensor, camera: Camera) -> tuple[torch.Tensor, torch.Tensor]:
-    """[P, 2] pixels and [P] camera depths."""
+    """Return [P, 2] pixels and [P] camera depths."""
     seen = points.double() @ camera.viewmat[:3, :3].T + camera.viewmat[:3, 3]
     focal = torch.tensor([camera.fx, camera.fy], dtype=torch.float64)
     center = torch.tensor([camera.cx, camera.cy], dtype=torch.float64)
@@ -40,7 +40,7 @@ def test_cameras_have_mean_zero_and_extent_one(tmp_path: Path) -> None:
         assert 1.1 * float(centers.norm(dim=1).max()) == pytest.approx(1)
 
 
-def test_normalising_moves_nothing_in_the_picture(tmp_path: Path) -> None:
+def test_normalising_moves_nothing_in_the_image(tmp_path: Path) -> None:
     write_scene(tmp_path)
     scene = load_scene(tmp_path)
     move = scene.similarity
@@ -74,8 +74,8 @@ def test_similarity_round_trips() -> None:
         torch.testing.assert_close(one, other, atol=1e-10, rtol=0)
 
 
-def test_similarity_keeps_splats_in_the_picture() -> None:
-    """A splat's spread in the picture, J W A, is the same in both frames."""
+def test_similarity_keeps_splats_in_the_image() -> None:
+    """Check that a splat's spread in the image, J W A, is the same in both frames."""
     move = Similarity(2.5, torch.tensor([1.0, -2.0, 0.5]))
     splats, camera = Splats.random(30).to(torch.float64), Camera.look_at((5, 4, 3), (0, 0, 0))
     there, camera_there = move.apply(splats), move.apply(camera)
@@ -176,7 +176,7 @@ def test_cameras_in_one_place_are_scaled_by_the_points() -> None:
 
 
 def ring(count: int, far: dict[int, float] | None = None) -> torch.Tensor:
-    """Camera centres on a circle around (9, 9, 9); those in `far` so many times as far out."""
+    """Place centres on a circle around (9, 9, 9); those in `far` so many times as far out."""
     angles = torch.arange(count, dtype=torch.float64) * (2 * torch.pi / count)
     circle = torch.stack([angles.cos(), angles.sin(), 0.1 * (7 * angles).sin()], dim=1)
     for index, times in (far or {}).items():
@@ -209,7 +209,9 @@ def test_most_cameras_in_one_place_are_no_reason_to_leave_others_out() -> None:
     assert camera_extent(ring(3, {0: 90.0})).astray == []
 
 
-def test_camera_astray_is_named_and_changes_no_step_size(tmp_path: Path, caplog) -> None:
+def test_camera_astray_is_named_and_changes_no_step_size(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     names = [f"{index:02d}.png" for index in range(17)]
     model = write_scene(tmp_path, names)
     plain = load_scene(tmp_path).similarity
