@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from splatrender.cli.loading import loaded
-from splatrender.cli.options import SectionCommand, option
+from splatrender.cli.options import ParamType, SectionCommand, option
 from splatrender.errors import InputError
 from splatrender.io.home import expand_home
 
@@ -22,7 +22,7 @@ FILES = "Files"
 FORMATS = ["ply", "compressed.ply", "splat", "spz", "spz2", "spz4", "sog", "glb"]
 
 
-class Box(click.ParamType):
+class Box(ParamType):
     """Two opposite corners of a box: six numbers."""
 
     name = "X0,Y0,Z0,X1,Y1,Z1"
