@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from splatrender import _extension
 from splatrender.errors import InputError
 
 BACKENDS = ("auto", "cpu", "cuda")
@@ -15,11 +16,12 @@ OLDEST_GPU = (7, 5)  # compute capability from which on there are kernels: Turin
 
 def has_cuda_kernels() -> bool:
     """Return true if the extension was built with the CUDA kernels."""
+    _extension.load()
     return torch._C._dispatch_has_kernel_for_dispatch_key("splatrender::blend", "CUDA")
 
 
 def missing_for_cuda() -> list[str]:
-    """Describe the obstacle to the use of the GPU; return an empty string if there is none."""
+    """Return the obstacles to the use of a GPU, a sentence each; empty if there are none."""
     missing = []
     if not has_cuda_kernels():
         missing.append("splatrender was built without CUDA kernels")

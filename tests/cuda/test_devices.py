@@ -1,9 +1,11 @@
-"""Where a run takes place, and what happens when there is not enough memory."""
+"""Devices of a run, and errors where memory is not enough."""
 
 from __future__ import annotations
 
 import ast
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -152,3 +154,10 @@ def test_random_numbers_are_drawn_on_the_device_of_their_generator() -> None:
             assert {"generator", "device"} <= given, f"{name}.py:{node.lineno}"
             checked += 1
     assert checked >= 8
+
+
+def test_devices_load_the_extension_themselves() -> None:
+    """In a process of its own, in which nothing has imported the operators yet."""
+    code = "from splatrender.runtime.devices import choose_device; choose_device('auto')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
