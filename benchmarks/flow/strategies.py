@@ -114,8 +114,12 @@ class QuadraticObjective(PhotoObjective):
             splats = measure.detach()
             splats.opacity_logits.requires_grad_()
             with torch.enable_grad():
-                look = {"background": self.look.background, "options": self.look.options}
-                image = render(splats, view.camera, **look).radiance[0]
+                image = render(
+                    splats,
+                    view.camera,
+                    background=self.look.background,
+                    options=self.look.options,
+                ).radiance[0]
                 loss = 0.5 * residual_of(image, view).square().sum()
                 (slope,) = torch.autograd.grad(loss, splats.opacity_logits)
             o = splats.opacities.detach()
@@ -180,7 +184,8 @@ def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
     """Return the figures of a run, from the cache if it was done before."""
     file = cache / f"{job.key}.json"
     if file.exists():
-        return read_json(file)
+        kept: dict[str, Any] = read_json(file)
+        return kept
     exact = job.strategy in STRATEGIES
     with tempfile.TemporaryDirectory() as folder:
         options = TrainOptions(

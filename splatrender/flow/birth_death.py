@@ -9,6 +9,7 @@ residuals, R their number, q columns a splat has, s right-hand sides.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -76,7 +77,8 @@ def removal_cost_refitted(amplitudes: Tensor, gram: Tensor) -> Tensor:
     count, width, _ = amplitudes.shape
     inverse = torch.cholesky_inverse(robust_cholesky(gram)).reshape(count, width, count, width)
     blocks = inverse.diagonal(dim1=0, dim2=2).permute(2, 0, 1)
-    return 0.5 * (amplitudes * torch.linalg.solve(blocks, amplitudes)).sum(dim=(1, 2))
+    refitted: Tensor = torch.linalg.solve(blocks, amplitudes)
+    return 0.5 * (amplitudes * refitted).sum(dim=(1, 2))
 
 
 def duplicate_and_kill(
@@ -343,6 +345,7 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
     Raises:
         InputError: the matrix is not finite.
     """
+    lower: Tensor
     lower, info = torch.linalg.cholesky_ex(matrix)
     scale, jitter = matrix.diagonal().mean(), torch.finfo(matrix.dtype).eps
     scale = torch.where(scale > 0, scale, 1.0)
@@ -356,15 +359,25 @@ def robust_cholesky(matrix: Tensor) -> Tensor:
     return lower
 
 
+def choose_deaths(
+    costs: Tensor, count: int, generator: torch.Generator, temperature: float = 1.0
+) -> Tensor:
+    """Return int64 [count] splats by rising `perturbed_log_costs`; deprecated."""
+    warnings.warn(
+        "choose_deaths(...) is perturbed_log_costs(...).argsort()[:count] now; the old name ends "
+        "with the next release",
+        DeprecationWarning,
+        stacklevel=2,
+    )
+    return perturbed_log_costs(costs, generator, temperature).argsort()[:count]
+
+
 __getattr__ = renamed(
     __name__,
     {
+        "Births": "splatrender.flow.birth_death.Selection",
         "Twins": "splatrender.model.splitting.Children",
         "split_twins": "splatrender.model.splitting.split_factors",
+        "steepest_atoms": "splatrender.flow.birth_death.orthogonal_least_squares",
     },
-)
-
-
-__getattr__ = renamed(
-    __name__, {"steepest_atoms": "splatrender.flow.birth_death.orthogonal_least_squares"}
 )

@@ -1,4 +1,4 @@
-"""Adaptive density control: who is cloned, split, removed and reset."""
+"""Adaptive density control: splats are cloned, split, removed and reset."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from splatrender.flow import ADC, AbsADC, SeenFootprints, Strategy, TrainState
+from splatrender.flow import ADC, AbsADC, SeenFootprints, StepReport, Strategy, TrainState
 from splatrender.flow.strategies.adc import scene_extent
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
+from splatrender.model.view import View
 
 ITERATIONS = 30_000  # the thresholds' own length of a run
 DENSIFY = 600  # an iteration at which densification is due
 
 
-class View:
-    def __init__(self, eye: tuple[float, float, float]) -> None:
-        self.camera = Camera.look_at(eye, (0, 0, 0), width=64, height=48)
+def view_from(*eye: float) -> View:
+    camera = Camera.look_at(eye, (0, 0, 0), width=64, height=48)
+    return View(camera, torch.zeros(48, 64, 3, dtype=torch.uint8))
 
 
 def make_state(count: int = 6) -> TrainState:
@@ -27,12 +28,12 @@ def make_state(count: int = 6) -> TrainState:
     splats.log_scales.fill_(math.log(1e-3))
     splats.opacity_logits.fill_(0.0)
     state = TrainState.start(splats, ITERATIONS, torch.Generator().manual_seed(0))
-    state.views = [View(eye) for eye in ((1, 0, 0), (-1, 0, 0), (0, 0, 1), (0, 0, -1))]
+    state.views = [view_from(*eye) for eye in ((1, 0, 0), (-1, 0, 0), (0, 0, 1), (0, 0, -1))]
     return state
 
 
 def see(state: TrainState, strategy: ADC, gradients: Tensor, seen: Tensor | None = None) -> None:
-    """As if a backward pass had left these gradients [N, 2] of the splats' places [1 / px]."""
+    """Act as if a backward pass had left these gradients [N, 2] of the splats' places [1 / px]."""
     means2d = torch.zeros(1, len(state), 2, requires_grad=True)
     means2d.grad = gradients[None]
     means2d_abs = torch.zeros_like(means2d, requires_grad=True)
@@ -44,16 +45,28 @@ def see(state: TrainState, strategy: ADC, gradients: Tensor, seen: Tensor | None
     strategy.after_backward(state)
 
 
+def reported(strategy: Strategy, state: TrainState) -> StepReport:
+    report = strategy.step(state)
+    assert report is not None
+    return report
+
+
 def pulled(count: int, rows: list[int], strength: float) -> Tensor:
     gradients = torch.zeros(count, 2)
-    gradients[rows, 0] = strength / 32  # in units of half a picture: strength
+    gradients[rows, 0] = strength / 32  # in units of half an image: strength
     return gradients
 
 
 def test_extent_is_that_of_the_cameras() -> None:
     state = make_state()
     assert scene_extent(state) == pytest.approx(1.1)
-    state.views = state.views * 4 + [View((60, 0, 0))]  # registered wrong
+    state.views = [
+        *state.views,
+        *state.views,
+        *state.views,
+        *state.views,
+        view_from(60, 0, 0),
+    ]  # registered wrong
     assert scene_extent(state) == pytest.approx(1.1, rel=0.1)
 
 
@@ -84,7 +97,7 @@ def test_gradients_are_means_over_the_views_that_saw_a_splat() -> None:
     see(state, strategy, torch.zeros(6, 2), seen)
     see(state, strategy, torch.zeros(6, 2), seen)
     state.rows["adc/views"][1] = 1
-    assert strategy.step(state).born == 1
+    assert reported(strategy, state).born == 1
     torch.testing.assert_close(state.splats.means[6], state.splats.means[1])
 
 
@@ -94,7 +107,7 @@ def test_the_largest_gradients_come_first_when_the_budget_is_short() -> None:
     gradients[3] *= 2
     state.iteration = DENSIFY
     see(state, strategy, gradients)
-    assert strategy.step(state).born == 1 and len(state) == 7
+    assert reported(strategy, state).born == 1 and len(state) == 7
     torch.testing.assert_close(state.splats.means[6], state.splats.means[3])
 
 
@@ -104,10 +117,10 @@ def test_faint_splats_and_after_a_reset_large_ones_are_removed() -> None:
     state.splats.log_scales.data[4] = math.log(0.2)  # above 10 % of the extent
     state.iteration = DENSIFY
     see(state, strategy, torch.zeros(6, 2))
-    assert strategy.step(state).died == 1 and len(state) == 5
+    assert reported(strategy, state).died == 1 and len(state) == 5
     state.iteration = 3100
     see(state, strategy, torch.zeros(5, 2))
-    assert strategy.step(state).died == 1 and len(state) == 4
+    assert reported(strategy, state).died == 1 and len(state) == 4
     keeping = make_state()
     keeping.splats.log_scales.data[4] = math.log(0.2)
     keeping.iteration = 3100
@@ -148,13 +161,13 @@ def test_births_end_one_interval_before_half_of_the_run() -> None:
     state, strategy = make_state(), ADC(ITERATIONS, 100)
     state.iteration = ITERATIONS // 2 - strategy.interval
     see(state, strategy, pulled(6, [0, 1], 1.0))
-    assert strategy.step(state).born == 2
+    assert reported(strategy, state).born == 2
 
 
 @pytest.mark.parametrize(("kind", "born"), [(ADC, 0), (AbsADC, 1)])
 def test_absolute_gradients(kind: type[ADC], born: int) -> None:
     state = make_state()
-    strategy: Strategy = kind(ITERATIONS, 100)
+    strategy = kind(ITERATIONS, 100)
     state.iteration = DENSIFY
     see(state, strategy, pulled(6, [0], 1e-4))  # the absolute ones are ten times as large
     report = strategy.step(state)

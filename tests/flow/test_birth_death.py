@@ -13,6 +13,7 @@ from splatrender.errors import InputError
 from splatrender.flow.birth_death import (
     ExchangeLimits,
     Prices,
+    choose_deaths,
     duplicate_and_kill,
     exchange,
     orthogonal_least_squares,
@@ -22,7 +23,7 @@ from splatrender.flow.birth_death import (
     robust_cholesky,
     splitting_direction,
 )
-from splatrender.model import evaluate
+from splatrender.model import SplatMeasure, evaluate
 from splatrender.model.splitting import split
 from splatrender.operators.sampling import observations
 from splatrender.regression.amplitudes import as_peaks, fit_amplitudes
@@ -128,6 +129,13 @@ def test_deaths_prefer_the_cheap() -> None:
     assert bool(perturbed_log_costs(0 * ones, generator).isfinite().all())
 
 
+def test_choose_deaths_is_deprecated_and_gives_the_cheapest() -> None:
+    costs = torch.tensor([1.0, 1e-6, 10.0, 1e-3], dtype=F64)
+    with pytest.warns(DeprecationWarning, match=r"choose_deaths\(...\) is perturbed_log_costs"):
+        deaths = choose_deaths(costs, 2, torch.Generator().manual_seed(0), temperature=0)
+    assert deaths.tolist() == [1, 3]
+
+
 def test_rates_of_the_particle_flow() -> None:
     potentials = torch.tensor([-1.0, 1.0, -1.0, 1.0] * 500, dtype=F64)
     generator = torch.Generator().manual_seed(0)
@@ -204,7 +212,7 @@ def test_splits_gain_along_the_negative_eigenvector() -> None:
     points = uniform(2000)
     target = evaluate(truth, points).value
 
-    def loss(measure):  # type: ignore[no-untyped-def]
+    def loss(measure: SplatMeasure) -> torch.Tensor:
         return 0.5 * (evaluate(measure, points).value - target).square().mean()
 
     from splatrender.flow.step import gradients

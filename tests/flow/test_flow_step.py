@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -43,7 +44,11 @@ def first_variation(measure: SplatMeasure) -> Tensor:
 
 
 def energy_of(field: str, measure: SplatMeasure) -> Callable[[Tensor], float]:
-    return lambda tensor: float(loss(replace(measure, **{field: tensor})))
+    def energy(tensor: Tensor) -> float:
+        change: dict[str, Any] = {field: tensor}
+        return float(loss(replace(measure, **change)))
+
+    return energy
 
 
 @pytest.fixture(params=[False, True], ids=["peaks", "densities"])

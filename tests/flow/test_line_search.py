@@ -24,7 +24,8 @@ def test_the_first_attempt_that_lowers_the_objective_is_taken() -> None:
 def test_without_an_accepted_attempt_the_objective_stays() -> None:
     outcome = line_search([3.0, 2.0], lambda value: value, before=2.0)
     assert outcome.attempt is None and outcome.value == 2.0 and outcome.trials == 2
-    nothing = line_search([], lambda value: 0.0, before=2.0)
+    none: list[float] = []
+    nothing = line_search(none, lambda value: 0.0, before=2.0)
     assert nothing.attempt is None and nothing.value == 2.0 and nothing.trials == 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,11 @@ def loss_of(means: Tensor, factors: Tensor, sh: Tensor, opacities: Tensor) -> Te
     return ((opacities * spread).sin() * (1 + sh.square().sum(dim=(1, 2)))).sum()
 
 
+def grad_of(leaf: Tensor) -> Tensor:
+    assert leaf.grad is not None
+    return leaf.grad
+
+
 def slopes(state: TrainState) -> None:
     splats = state.splats
     loss_of(splats.means, factors_of(splats), splats.sh, splats.opacities).backward()
@@ -83,9 +89,8 @@ def test_a_plain_step_is_that_of_the_flow_of_measures(monkeypatch: pytest.Monkey
     leaves = [t.clone().requires_grad_() for t in (start.means, start.sh, start.opacities)]
     loss_of(leaves[0], factors, leaves[1], leaves[2]).backward()
     mass = -torch.log1p(-start.opacities)
-    velocity = wasserstein_velocity(
-        mass, leaves[1].grad.reshape(6, -1), leaves[0].grad, factors.grad
-    )
+    slope = [grad_of(leaf) for leaf in (*leaves, factors)]
+    velocity = wasserstein_velocity(mass, slope[1].reshape(6, -1), slope[0], slope[3])
     splitting = splitting_matrix(factors.detach(), velocity.factors)
     moved = end.means - start.means
     time = (moved * velocity.means).sum() / velocity.means.square().sum()
@@ -99,7 +104,7 @@ def test_a_plain_step_is_that_of_the_flow_of_measures(monkeypatch: pytest.Monkey
         mass * (velocity.means.square().sum(1) + velocity.factors.square().sum((1, 2)))
     ).sum()
     assert float(time * (lengths / mass.sum()).sqrt()) == pytest.approx(1e-7, rel=1e-6)
-    potential = leaves[2].grad * (1 - start.opacities)  # dm = do / (1 - o)
+    potential = slope[2] * (1 - start.opacities)  # dm = do / (1 - o)
     grown = (torch.log1p(-end.opacities) / torch.log1p(-start.opacities)).log()
     ratio = grown / potential
     torch.testing.assert_close(ratio, ratio[:1].expand(6), rtol=1e-4, atol=0)
@@ -198,7 +203,7 @@ def test_wild_gradients_give_bounded_finite_steps(scaled: bool) -> None:
     before = state.splats.detach().clone()
     for _, parameter in state.splats.items():
         parameter.grad = torch.full_like(parameter, 1e6)
-    state.splats.means.grad[0] = 0
+    grad_of(state.splats.means)[0] = 0
     rates = replace(LearningRates(), log_scales=1e3, opacity_logits=1e3)
     WassersteinOptimizer(rates, scaled).step(state, torch.ones(6, dtype=torch.bool))
     after = state.splats.detach()
@@ -297,6 +302,16 @@ def test_checkpoints_of_earlier_versions_continue(transport: str, tmp_path: Path
     ring.assert_same(*results)
 
 
+def noting(notes: list[Tensor]) -> Callable[[str, Tensor], Tensor]:
+    """Return a map that changes nothing and notes copies, harmonics up to degree 1."""
+
+    def note(name: str, tensor: Tensor) -> Tensor:
+        notes.append(tensor[:, :4].clone() if name == "sh" else tensor.clone())
+        return tensor
+
+    return note
+
+
 @pytest.mark.parametrize("scaled", [False, True])
 def test_memory_follows_its_splats(scaled: bool) -> None:
     state = started(some(), scaled)
@@ -304,14 +319,14 @@ def test_memory_follows_its_splats(scaled: bool) -> None:
     WassersteinOptimizer(LearningRates(), scaled).step(state, torch.ones(6, dtype=torch.bool))
     assert bool(state.moments) == scaled and set(state.moments) <= {"opacity_logits", "sh"}
     kept: list[Tensor] = []
-    state.memory.map(lambda _, tensor: kept.append(tensor.clone()) or tensor)
+    state.memory.map(noting(kept))
     ids = torch.tensor([4, 1])
     state.select(ids)
     state.append(some(3))
     state.forget(torch.tensor([0]))
     state.set_degree(2)
     now: list[Tensor] = []
-    state.memory.map(lambda name, tensor: now.append(tensor[:, :4] if name == "sh" else tensor))
+    state.memory.map(noting(now))
     for before, after in zip(kept, now, strict=True):
         assert len(after) == 5 and torch.equal(after[1], before[1])
         assert not after[0].any() and not after[2:].any()

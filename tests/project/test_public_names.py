@@ -48,6 +48,7 @@ def test_old_modules_are_the_new_ones(old: str, monkeypatch: pytest.MonkeyPatch)
         ("splatrender.flow", "TrainingView", "splatrender.model.view"),
         ("splatrender.flow.birth_death", "Twins", "splatrender.model.splitting"),
         ("splatrender.flow.birth_death", "split_twins", "splatrender.model.splitting"),
+        ("splatrender.flow.birth_death", "steepest_atoms", "splatrender.flow.birth_death"),
     ],
 )
 def test_old_names_are_the_new_objects(module: str, old: str, new: str) -> None:

@@ -14,9 +14,6 @@ SUFFIXES = (".py", ".cpp", ".h", ".cu", ".cuh")
 LONGER = {
     "splatrender/operators/render.py:rasterize": "signature of 3DGS rasterizers, and its docstring",
     "splatrender/operators/flow_statistics.py:flow_statistics": "mostly docstring",
-    # to be divided:
-    "tests/flow/test_exchange_strategy.py": "",
-    "tests/training/test_training.py": "",
 }
 """Files and functions that may be longer, each with the reason."""
 

@@ -13,7 +13,7 @@ from splatrender.io.checkpoint import load_checkpoint, save_checkpoint
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
-    state = {
+    state: dict[str, Any] = {
         "step": 7,
         "means": torch.randn(3, 3, requires_grad=True),
         "generator": torch.Generator().manual_seed(3).get_state(),

@@ -11,7 +11,7 @@ from helpers.training import options, ring_scene
 
 from splatrender.model import Splats
 from splatrender.model.camera import Camera
-from splatrender.operators.render import RenderOptions
+from splatrender.operators.options import RenderOptions
 from splatrender.scenes.scene import Scene
 from splatrender.training import train
 from splatrender.training.coverage import views_without_splats
@@ -54,7 +54,9 @@ def test_a_few_of_many_are_almost_none(scene: Scene) -> None:
         assert found == ([scene.train[2].name] if named else [])
 
 
-def test_of_very_many_splats_some_are_looked_at(scene: Scene, monkeypatch) -> None:
+def test_a_subset_of_very_many_splats_is_checked(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("splatrender.training.coverage._MOST_SPLATS", 50)
     splats = Splats.random(2000, extent=0.3, degree=0)
     assert views_without_splats(turned_away(scene, 1).train, splats, PLAIN) == [scene.train[1].name]
@@ -65,7 +67,7 @@ def test_no_views() -> None:
 
 
 def test_training_names_blind_views_at_the_start_and_at_the_end(
-    scene: Scene, tmp_path: Path, caplog
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     train(options(tmp_path / "a", iterations=2), scene)
     assert "see almost none" not in caplog.text
@@ -76,7 +78,9 @@ def test_training_names_blind_views_at_the_start_and_at_the_end(
     assert f"splats at the end: {name};" in error
 
 
-def test_splats_behind_all_cameras_are_said(scene: Scene, tmp_path: Path, caplog) -> None:
+def test_splats_behind_all_cameras_are_reported(
+    scene: Scene, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     far = replace(scene, points=scene.points + torch.tensor([0.0, 60.0, 0.0]))
     train(options(tmp_path, iterations=2), far)
     error = caplog.text

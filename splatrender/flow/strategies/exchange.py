@@ -128,7 +128,8 @@ class ExchangeStrategy(Strategy):
         self._values: float | None = None  # of a photo, once the views are known
         sweeps = max(1, min(config.sweeps, iterations // config.rest))
         self.interval = max(1, int(config.last * iterations / sweeps))
-        self.growth = (1 + config.growth) ** (config.sweeps / sweeps) - 1  # of one of fewer sweeps
+        of_fewer: float = (1 + config.growth) ** (config.sweeps / sweeps) - 1
+        self.growth = of_fewer
 
     def after_backward(self, state: TrainState) -> None:
         """Add the gradient of the price of mass."""

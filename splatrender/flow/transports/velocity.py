@@ -70,7 +70,7 @@ def splitting_matrix(factors: Tensor, velocity: Tensor) -> Tensor:
         factors: [k, d, d] A.
         velocity: [k, d, d] Ȧ.
     """
-    matrix = -torch.linalg.solve(factors, velocity, left=False)
+    matrix: Tensor = -torch.linalg.solve(factors, velocity, left=False)
     return (matrix + matrix.mT) / 2
 
 
@@ -88,13 +88,14 @@ def bures_wasserstein_retraction(
         factors: [k, d, d] A.
         splitting: [k, d, d] S, symmetric.
         step: η.
-        exponential: which of the two.
+        exponential: take the exponential; otherwise its first order.
 
     Returns:
         [k, d, d] new factors.
     """
     if exponential:
-        return torch.linalg.matrix_exp(-step * splitting) @ factors
+        exponent: Tensor = torch.linalg.matrix_exp(-step * splitting)
+        return exponent @ factors
     return factors - step * splitting @ factors
 
 

@@ -98,7 +98,7 @@ def blended(seen: SeenSplats) -> tuple[Tensor, Tensor]:
     return images.radiance[0], images.transmittance[0]
 
 
-def picture_of(seen: SeenSplats) -> Tensor:
+def image_of(seen: SeenSplats) -> Tensor:
     """Return the radiance [H, W, 3] of footprints without probes."""
     return blended(seen)[0]
 

@@ -1,4 +1,4 @@
-"""The sweep: what every death and every birth alone would change, over a set of training views."""
+"""The sweep: changes of F by every death and every birth alone, over a set of training views."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from splatrender.flow.objective import Insertions, Removals
-from splatrender.flow.views.footprints import picture_of, rasterize_footprints, residual_of
+from splatrender.flow.views.footprints import image_of, rasterize_footprints, residual_of
 from splatrender.model import Splats
 from splatrender.model.quaternions import rotations_from_quats
 from splatrender.model.splats import SH_C0
@@ -20,7 +20,7 @@ from splatrender.operators.render import peak_amplitudes, rasterize
 from splatrender.operators.stages import Look
 from splatrender.runtime.devices import to_device
 
-PROBES_AT_ONCE = 4096  # what is held for each view and mass would take most memory of a run
+PROBES_AT_ONCE = 4096  # bounds the memory of the sums for each view and mass
 
 
 @dataclass(frozen=True, eq=False)
@@ -209,11 +209,12 @@ def _best_insertions(
 @torch.no_grad()
 def squared_error(splats: Splats, views: Sequence[View], look: Look) -> float:
     """Return F = ½ Σ |radiance − photo|² over the pixels of some views."""
-    squares = []
+    squares: list[Tensor] = []
     for view in views:
-        image = picture_of(rasterize_footprints(splats, None, view.camera, look))
+        image = image_of(rasterize_footprints(splats, None, view.camera, look))
         squares.append(residual_of(image, view).square().sum())
-    return sum(0.5 * square for square in torch.stack(squares).tolist())
+    values: list[float] = torch.stack(squares).tolist()
+    return sum(0.5 * value for value in values)
 
 
 def covariance_gradients(
