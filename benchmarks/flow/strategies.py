@@ -59,7 +59,7 @@ KINDS = ("none", "ablations", "sensitivity", "prices", "half", "baselines")
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the table.
+    """Line of the table.
 
     Attributes:
         label: name of the line.
@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Job:
-    """One run."""
+    """Run of the table."""
 
     scene: str
     label: str
@@ -142,9 +142,9 @@ class QuadraticExchange(ExchangeStrategy):
 
 
 def variants(kind: str) -> list[Entry]:
-    """Lines besides the plain strategies."""
+    """Return the lines beyond the plain strategies."""
     if kind == "ablations":
-        pieces = [Entry(f"wfr, {name}", *what) for name, what in ABLATIONS.items()]
+        pieces = [Entry(f"wfr, {name}", *change) for name, change in ABLATIONS.items()]
         return pieces + [Entry(f"wfr, {name}", "wfr", transport=name) for name in TRANSPORTS[1:]]
     if kind == "prices":
         return [Entry(f"wfr, price {price:g}", "wfr", price=price) for price in PRICES]
@@ -207,7 +207,7 @@ def run_job(job: Job, cache: Path, threads: int) -> dict[str, Any]:
 
 
 def mean_and_error(values: Sequence[float]) -> str:
-    """`mean ± standard error`, or the value alone."""
+    """Return `mean ± standard error`, or the value alone."""
     if len(values) == 1:
         return f"{values[0]:.2f}      "
     error = statistics.stdev(values) / len(values) ** 0.5
@@ -215,7 +215,7 @@ def mean_and_error(values: Sequence[float]) -> str:
 
 
 def print_table(rows: list[dict[str, Any]]) -> None:
-    """One line for each scene, budget and strategy: means over seeds."""
+    """Print one line for each scene, budget and strategy: means over seeds."""
     groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
     for row in rows:
         groups.setdefault((row["scene"], row["budget"], row["label"]), []).append(row)
@@ -251,7 +251,7 @@ def _numbers(_: Any, __: Any, value: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Options:
-    """The options of the command line."""
+    """Options of the command line."""
 
     scenes: str
     strategies: str

@@ -208,7 +208,7 @@ def draw(rows: list[dict[str, Any]], results: list[dict[str, Any]], folder: Path
 
 
 def _matches(row: Row, names: list[str], method: str) -> bool:
-    """Return whether a row belongs to the tasks and the methods that were asked for."""
+    """Return whether a row belongs to the selected tasks and methods."""
     labelled = row.label in names or ("rates" in names and row.label.startswith("rates-"))
     return labelled and method.lower() in row.name.lower()
 

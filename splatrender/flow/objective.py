@@ -2,8 +2,8 @@
 
 Legend: F objective, μ measure of k splats, m candidates.
 
-The theory asks three things of F, whatever its forward operator is: its value, what the death of a
-splat costs, and what the birth of a candidate gains. Photos answer them by one sweep over views,
+The theory needs three answers from F, for any forward operator: its value, the cost of the death of
+a splat, and the gain of the birth of a candidate. Photos answer them by one sweep over views,
 conditions at points by least squares. `birth_death.exchange` decides from the answers,
 `line_search` accepts, and `step.Flow` composes both with transport.
 """
@@ -45,7 +45,7 @@ class Insertions(Generic[M]):
 
 
 class Objective(Protocol[M]):
-    """The function F(μ) that a flow minimises.
+    """Function F(μ) that a flow minimises.
 
     A subclass may return subclasses of `Removals` and `Insertions` that know more, such as which
     views a splat matters in. Answers are exact for each splat alone where F allows that.

@@ -26,7 +26,7 @@ def fisher_rao_step(mass: Tensor, potentials: Tensor, step: float, balanced: boo
         mass: [k] m >= 0.
         potentials: [k] V.
         step: η.
-        balanced: whether total mass is kept.
+        balanced: keep total mass.
 
     Returns:
         [k] new masses.
@@ -49,7 +49,7 @@ def dissipation(mass: Tensor, potentials: Tensor, balanced: bool = True) -> Tens
     Args:
         mass: [k] m.
         potentials: [k] V.
-        balanced: whether total mass is kept.
+        balanced: keep total mass.
     """
     excess = potentials - mean_potential(mass, potentials) if balanced else potentials
     return (mass * excess.square()).sum()

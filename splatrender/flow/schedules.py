@@ -35,7 +35,7 @@ class LearningRates:
     def for_run(self, iterations: int) -> LearningRates:
         """Return the step sizes for a shorter run: larger, as there are fewer of them.
 
-        rate * b with b = √(30000 / iterations), 1 <= b <= 10, so that a random walk of all steps
+        rate * b with b = √(30000 / iterations), 1 <= b <= 10: a random walk of all steps
         reaches as far; opacities, which saturate, get √b.
 
         Args:

@@ -63,7 +63,7 @@ class TrainState:
         means_lr: current step size of the means [scene units].
         rows: further tensors [N, ...] that belong to splats; a strategy keeps its own here under
             a name of its own. They are saved with the checkpoint; new splats get zeros.
-        footprints: those of this iteration's view, for strategies that watch them; else None.
+        footprints: footprints in this iteration's view, for strategies that watch them; else None.
     """
 
     splats: Splats
@@ -155,7 +155,7 @@ class TrainState:
             splats: [M] splats of the same degree.
         """
         count = len(splats)
-        # Everything is made before anything changes, so that running out of memory changes nothing.
+        # Everything is made before anything changes: a lack of memory changes nothing.
         grown = _leaves(Splats.cat([self.splats.detach(), splats.detach()]))
         memory = self.memory.map(lambda _, tensor: _grown(tensor, count))
         steps = _grown(self.steps, count)

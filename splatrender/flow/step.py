@@ -44,7 +44,7 @@ class Flow(Generic[S]):
         transport: change of places, shapes and outputs.
         reaction: change of masses; None if the transport changes them, or nothing does.
         birth_death: births and deaths; None for none.
-        births_first: whether births and deaths come before transport. They do where a step is
+        births_first: apply births and deaths before transport. They come first where a step is
             accepted or rejected as a whole: a birth then counts by the minimum it leads to.
 
     Example:
@@ -79,7 +79,7 @@ class WFROptions:
         weights: η of the weights v; 0 keeps them.
         reaction: η of the masses; 0 keeps them.
         birth_death: η of deaths and duplications; 0 for none.
-        balanced: whether total mass is kept.
+        balanced: keep total mass.
         bures_wasserstein: retraction exp(−η S) A instead of A + η Ȧ.
         temperature: τ of the noise on the means.
         entropy: weight of Σ q ln q in the masses.
@@ -152,7 +152,7 @@ def gradients(measure: SplatMeasure, loss: Loss) -> Gradients:
 
 @dataclass(frozen=True, eq=False)
 class WFRState:
-    """A measure within a step of the plain flow.
+    """Measure within a step of the plain flow.
 
     Attributes:
         measure: the measure after the parts so far.
@@ -176,8 +176,8 @@ class WFRState:
 def wfr_flow(options: WFROptions, generator: torch.Generator) -> Flow[WFRState]:
     """Return the plain flow of theorem 1.
 
-    Potentials and velocities are those at the start of a step in all parts, so that one backward
-    pass serves a step of first order.
+    All parts use potentials and velocities at the start of a step: one backward pass serves a step
+    of first order.
 
     Args:
         options: step sizes.

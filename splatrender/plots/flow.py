@@ -56,7 +56,7 @@ def read_flow(path: Path) -> list[dict[str, Any]]:
         InputError: there is no such file, it is empty, or a line of it is not an object.
     """
     if not path.exists():
-        raise InputError(f"{path}: expected what a strategy did, a line a report; got no file")
+        raise InputError(f"{path}: expected reports of a strategy, one on each line; got no file")
     reports = []
     text = path.read_bytes().decode("utf-8-sig", "replace")
     lines = text.split("\n")[:-1]  # the last may still be in writing

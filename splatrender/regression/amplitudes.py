@@ -18,7 +18,7 @@ from splatrender.operators.differential import Condition, joint_rows
 from splatrender.regression.linearise import design_of, is_linear, unit_slopes
 from splatrender.regression.prior import Prior
 
-LEAST = 1e-14  # of the largest curvature, added to all: unseen splats keep their amplitudes
+LEAST = 1e-14  # share of the largest curvature, added to all: unseen splats keep their amplitudes
 
 
 def fit_amplitudes(

@@ -14,7 +14,7 @@ from splatrender.operators.differential import Condition, unpack
 from splatrender.regression.linearise import design_of
 
 STRAIN = 0.5  # standard deviation of a random strain's entries [e-folds]
-EVERYWHERE = 1e-3  # of the mean squared residual, added to all points' odds
+EVERYWHERE = 1e-3  # share of the mean squared residual, added to all points' odds
 
 
 def residual_energy(measure: SplatMeasure, conditions: Sequence[Condition]) -> Tensor:

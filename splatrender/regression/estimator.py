@@ -34,8 +34,8 @@ from splatrender.regression.starts import initial_measure
 from splatrender.regression.storage import read_content, write_content
 from splatrender.regression.watch import Watch
 
-LARGEST_SCALE = 3.0  # of a splat, in ranges of the inputs: wider ones are constant anyway
-STEPS = 100  # of a first-order method, for each of `max_rounds`
+LARGEST_SCALE = 3.0  # largest width in ranges of the inputs: wider splats are constant anyway
+STEPS = 100  # steps of a first-order method for each of `max_rounds`
 FORMAT = "splatrender-regressor-2"
 
 
@@ -90,7 +90,7 @@ class SplatRegressor:
         True
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, scikit-learn reads parameters from the signature
         self,
         n_splats: int | str = 50,
         *,
@@ -247,7 +247,7 @@ class SplatRegressor:
     def _solve_by_rounds(
         self, train: Condition, watch: Watch, generator: torch.Generator
     ) -> Solution:
-        """Fit by the solver, with what the data determine: sizes, criterion, prior, noise."""
+        """Fit by the solver, with sizes, criterion, prior and noise from the data."""
         assert train.target is not None
         count, dims = train.points.shape
         outputs = train.target.shape[1]

@@ -53,7 +53,7 @@ class RegressJob:
         method: method of `SplatRegressor`.
         parent: shape of the splats.
         rounds: maximum number of rounds of births and deaths, None for the task's own.
-        pictures: draw plots; None: if matplotlib is installed.
+        pictures: draw plots; None to draw them if matplotlib is installed.
         animation: also draw the animation.
         threads: number of CPU threads, 0 for one per core.
     """
@@ -75,7 +75,7 @@ class RegressJob:
 
 
 class Watcher(Protocol):
-    """An observer of a run."""
+    """Observer of a run."""
 
     def begin(self, title: str, rounds: int) -> None:
         """Note that a fit of at most so many rounds begins."""
@@ -85,7 +85,7 @@ class Watcher(Protocol):
 
 
 class Silent:
-    """An observer that does nothing."""
+    """Observer that does nothing."""
 
     def begin(self, title: str, rounds: int) -> None:
         """Do nothing."""
@@ -97,7 +97,7 @@ class Silent:
 
 @dataclass(frozen=True, eq=False)
 class _Outcome:
-    """A fit of samples or of an equation."""
+    """Fit of samples or of an equation."""
 
     predict: Callable[[Array], Array]
     save: Callable[[Path], None]

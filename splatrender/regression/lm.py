@@ -24,7 +24,7 @@ from splatrender.regression.amplitudes import fit_amplitudes
 from splatrender.regression.linearise import NormalEquations, moved, normal_equations
 from splatrender.regression.prior import Prior
 
-LONGEST_STEP = 1.0  # of shifts [standard deviations] and strains [e-folds]: the model is local
+LONGEST_STEP = 1.0  # shifts [standard deviations] and strains [e-folds]: the model is local
 LEAST_DAMPING = 1e-12  # λ of a step
 REJECTIONS = 8  # in a row; after them the place counts as a minimum
 
@@ -49,7 +49,7 @@ class LMOptions:
 
 @dataclass(frozen=True, eq=False)
 class Minimum:
-    """The end of a descent.
+    """End of a descent.
 
     Attributes:
         measure: splats, peak-normalised with mass one.
@@ -66,7 +66,7 @@ class Minimum:
 
 @dataclass(frozen=True, eq=False)
 class _Place:
-    """A measure on the way, reached with a damping."""
+    """Measure on the way, reached with a damping."""
 
     measure: SplatMeasure
     loss: float

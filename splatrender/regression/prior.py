@@ -14,7 +14,7 @@ from splatrender.regression.linearise import NormalEquations
 
 @dataclass(frozen=True)
 class Prior:
-    """A penalty of amplitudes, and bounds of widths.
+    """Penalty of amplitudes, and bounds of widths.
 
         ½ Σ_i ρ_i |c_i|² + lasso Σ_i |c_i|,      ρ_i = ridge · (|A_i⁻¹|² / d)^roughness
 

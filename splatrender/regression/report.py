@@ -19,7 +19,7 @@ class Round:
         splats: number of its splats.
         births: splats born in the trial.
         deaths: splats removed in the trial.
-        kept: whether the trial was kept.
+        kept: True if the trial was kept.
         mass_moved: Σ |c| of removed and inserted splats.
         predicted: change of the loss by deaths and births, before transport.
         realised: change of the loss by the whole round.
@@ -41,7 +41,7 @@ class Round:
 
 @dataclass(frozen=True, eq=False)
 class Solution:
-    """A fitted measure and the way to it.
+    """Fitted measure and the way to it.
 
     Attributes:
         measure: peak-normalised splats.

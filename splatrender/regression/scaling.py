@@ -17,7 +17,7 @@ ROUNDING = 4 * torch.finfo(torch.float64).eps  # a spread this small, relative t
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """The map between the user's units and the solver's.
+    """Map between the user's units and the solver's.
 
         u = (x − low) / size,      v = (y − centre) / unit
 

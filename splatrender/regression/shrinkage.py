@@ -14,7 +14,7 @@ from splatrender.regression.lm import Minimum
 from splatrender.regression.prior import Prior
 
 LARGEST = 100.0  # amplitudes over the signal's deviation: beyond, splats cancel each other
-UNFITTED = 1e-3  # of the signal's variance: largest noise variance while splats are born
+UNFITTED = 1e-3  # share of the signal's variance: largest noise variance while splats are born
 FAINTEST = 1e-6  # squared amplitudes relative to the noise's variance, below which all is noise
 
 
@@ -54,7 +54,7 @@ class Shrinkage:
         Args:
             prior: prior whose ridge is set.
             minimum: end of a descent.
-            growing: whether splats are still being born: a stronger prior leads to better minima.
+            growing: splats are still being born: a stronger prior leads to better minima.
         """
         if not self.factor:
             return prior

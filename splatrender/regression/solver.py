@@ -41,8 +41,8 @@ __all__ = ["Progress", "Resample", "Round", "Solution", "SolverOptions", "fit"]
 
 PLATEAU = 8  # births beyond twice the best number before growth is given up
 LIKE_NOISE = (0.1, 2.0)  # residuals over the noise's bound: beyond, minima differ a lot
-START_SHARE = 0.3  # of the rounds after which no new start begins
-LOST = 0.25  # of the support that a birth needs, below which a splat is removed
+START_SHARE = 0.3  # share of the rounds after which no new start begins
+LOST = 0.25  # share of a birth's support below which a splat is removed
 EXPLORING = Prices(death=math.inf, birth=0.0)  # the score after transport decides, not the costs
 PROGRESS = 1e-3  # fall of the score that counts as progress
 
@@ -92,7 +92,7 @@ class SolverOptions:
 
 @dataclass(frozen=True, eq=False)
 class _State:
-    """A search from one start.
+    """Search from one start.
 
     Attributes:
         best: the measure with the lowest score.
@@ -101,7 +101,7 @@ class _State:
         score: score of the best.
         rounds: rounds of this search, its start included.
         idle: rounds without progress.
-        stalled: whether growth was given up before the budget was reached.
+        stalled: True if growth was given up before the budget was reached.
     """
 
     best: Minimum
@@ -115,7 +115,7 @@ class _State:
 
 @dataclass(frozen=True, eq=False)
 class _Trial:
-    """A round in progress, or at its end.
+    """Round in progress, or at its end.
 
     Attributes:
         measure: the measure after the parts so far.
@@ -135,7 +135,7 @@ class _Trial:
 
 
 class _Search:
-    """A run: its problem, the prior that follows the noise, and the reports so far."""
+    """Run: its problem, the prior that follows the noise, and the reports so far."""
 
     def __init__(
         self,
@@ -157,7 +157,7 @@ class _Search:
 
     @property
     def objective(self) -> PointObjective:
-        """The objective at present: conditions and prior change on the way."""
+        """Objective at present: conditions and prior change on the way."""
         return PointObjective(self.conditions, self.prior, self.options.support)
 
     # Searches

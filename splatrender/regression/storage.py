@@ -21,13 +21,13 @@ def write_content(path: str | os.PathLike[str], content: dict[str, Any]) -> None
     write_tensors(path, content)
 
 
-def read_content(path: str | os.PathLike[str], kind: str, what: str) -> dict[str, Any]:
+def read_content(path: str | os.PathLike[str], kind: str, content_name: str) -> dict[str, Any]:
     """Read a file that `write_content` wrote, as data: nothing in it is run.
 
     Args:
         path: file to read.
         kind: expected format.
-        what: expected content, for messages: "a fitted model".
+        content_name: expected content, for messages: "a fitted model".
 
     Returns:
         The dict.
@@ -40,7 +40,7 @@ def read_content(path: str | os.PathLike[str], kind: str, what: str) -> dict[str
         if content["format"] != kind:
             raise KeyError("format")
     except FileNotFoundError:
-        raise InputError(f"{path}: expected {what}, got no file") from None
+        raise InputError(f"{path}: expected {content_name}, got no file") from None
     except Exception as error:  # any error that unpickling another file raises
-        raise InputError(f"{path}: expected {what}, got something else") from error
+        raise InputError(f"{path}: expected {content_name}, got something else") from error
     return content

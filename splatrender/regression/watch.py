@@ -24,7 +24,7 @@ class Watch:
         patience: rounds without progress on held-out data after which the fit ends.
         validation: held-out data, if there are any.
         progress: callback of the user.
-        verbose: whether every tenth round is printed.
+        verbose: print every tenth round.
         history: reports so far.
         best: measure that did best on held-out data, with its loss on the fitted data.
     """

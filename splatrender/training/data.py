@@ -11,7 +11,7 @@ from splatrender.model.view import View
 from splatrender.runtime.devices import to_device
 
 CPU = torch.device("cpu")
-PHOTO_SHARE = 0.25  # of the memory that is free on a GPU, for photos: splats need the rest
+PHOTO_SHARE = 0.25  # share of a GPU's free memory for photos: splats need the rest
 
 
 class Samples:
@@ -22,9 +22,10 @@ class Samples:
 
     Args:
         views: all training views, at full size, on the CPU.
-        generator: shuffles; of the CPU.
-        device: where samples are wanted.
-        room: bytes on the device for photos that stay there; by default a quarter of what is free.
+        generator: source of the order of views, on the CPU.
+        device: device of the samples.
+        room: bytes on the device for photos that stay there; a quarter of the free memory by
+            default.
     """
 
     def __init__(
@@ -40,7 +41,7 @@ class Samples:
         self._device = device
         self._all_room = room
         self._room = 0
-        self._order: list[int] = []  # of this round, what is still to come, last first
+        self._order: list[int] = []  # indices still to come in this round, last first
         self._latest: int | None = None
         self._factor = 0
         self._samples: list[View] = []

@@ -53,16 +53,16 @@ def evaluate(
     render_camera: Callable[[Camera], Tensor],
     iteration: int,
     split: str,
-    on_picture: Callable[[int, View, Tensor], None] | None = None,
+    on_image: Callable[[int, View, Tensor], None] | None = None,
 ) -> Evaluation:
     """Render views and score them.
 
     Args:
-        views: at least one.
-        render_camera: gives the radiance [H, W, 3] that a camera sees.
-        iteration: of the run.
+        views: one view or more.
+        render_camera: function that returns the radiance [H, W, 3] that a camera sees.
+        iteration: iteration of the run.
         split: "test" or "train".
-        on_picture: called with index, view and uint8 picture of each.
+        on_image: function to call with index, view and uint8 image of each.
 
     Returns:
         The scores.
@@ -72,6 +72,6 @@ def evaluate(
         for index, view in enumerate(views):
             image = to_uint8(render_camera(view.camera))
             scores.append(score(image, view))
-            if on_picture is not None:
-                on_picture(index, view, image)
+            if on_image is not None:
+                on_image(index, view, image)
     return Evaluation(iteration, split, tuple(scores))

@@ -2,14 +2,14 @@
 
 checkpoint.pt            the state to resume from
 config.json              the options
-cameras.json             where the photos were taken, in world coordinates
+cameras.json             cameras of the photos, in world coordinates
 scene.json               the similarity from world coordinates to those of training
 point_cloud/iteration_N/point_cloud.ply
 test/ours_N/{renders,gt}/00000.png     (train/ where no views are held out)
 results.json  per_view.json  overview.png
-flow.jsonl               what the strategy did, a line for each of its reports
+flow.jsonl               reports of the strategy, a line for each
 manifest.json            the files that runs wrote: only these are ever replaced or removed
-run.lock                 which process is at work, as long as it is
+run.lock                 process that is at work, as long as it is
 """
 
 from __future__ import annotations
@@ -60,38 +60,38 @@ RECOGNISED = re.compile(
     r"|(test|train)/ours_\d+/(renders|gt|depth)/\d{5}\.png"
 )
 RESULT = re.compile(r"results\.json|checkpoint\.pt|point_cloud/iteration_\d+/point_cloud\.ply")
-OPTIONS = {"source", "model", "iterations", "max_splats", "strategy"}  # of every config.json
+OPTIONS = {"source", "model", "iterations", "max_splats", "strategy"}  # keys of every config.json
 
 
 class OutputFolder:
-    """The folder that a run writes to.
+    """Folder that a run writes to.
 
     Args:
-        path: made when first written to.
+        path: path of the folder, created by the first write.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.begun = False  # whether what is in the folder is of this run
+        self.begun = False  # True once the files in the folder are of this run
 
     @property
     def checkpoint(self) -> Path:
-        """Checkpoint to resume from."""
+        """File of the checkpoint to resume from."""
         return self.path / "checkpoint.pt"
 
     @property
     def results(self) -> Path:
-        """The figures, written last: a run with results is finished."""
+        """File of the figures, written last: a run with results is finished."""
         return self.path / "results.json"
 
     @property
     def flow(self) -> Path:
-        """Reports of the strategy, a line for each."""
+        """File of the reports of the strategy, a line for each."""
         return self.path / "flow.jsonl"
 
     @property
     def overview(self) -> Path:
-        """Photo, rendering and error of a few views."""
+        """Image of photo, rendering and error of a few views."""
         return self.path / "overview.png"
 
     def ply(self, iteration: int) -> Path:
@@ -103,7 +103,7 @@ class OutputFolder:
         """Keep other runs out of the folder until the block ends.
 
         Raises:
-            InputError: another run is at work there, or it is no place for a folder.
+            InputError: another run is at work there, or no folder can be made there.
         """
         with locked_folder(self.path):
             yield
@@ -112,13 +112,13 @@ class OutputFolder:
         """Refuse to overwrite files that are not from an earlier run; remove nothing.
 
         Args:
-            overwrite: whether the results of an earlier run may be replaced.
+            overwrite: allow the results of an earlier run to be replaced.
             source: folder of the scene.
-            iterations: those whose splats and pictures will be written.
+            iterations: iterations whose splats and images will be written.
 
         Raises:
             InputError: the folder is that of the scene, is not empty and of no earlier run, holds
-                results that nobody allowed to replace, or a file that no run wrote is in the way.
+                results without `overwrite`, or a file that no run wrote is in the way.
         """
         if self.path.resolve() == source.resolve():
             raise InputError(
@@ -163,18 +163,18 @@ class OutputFolder:
 
     @cached_property
     def manifest(self) -> Manifest:
-        """The files in the folder that runs wrote."""
+        """Files in the folder that runs wrote."""
         return Manifest.read(self.path) or Manifest(self.path, _recognised(self.path))
 
     def begin(
         self, config: dict[str, Any], cameras: Sequence[Camera], similarity: Similarity
     ) -> None:
-        """Remove the files of an earlier run, and write those that are known at the start.
+        """Remove the files of an earlier run, and write the first files of this one.
 
         Args:
-            config: the options.
-            cameras: in world coordinates.
-            similarity: how the frame of training is placed in the world.
+            config: options of the run.
+            cameras: cameras in world coordinates.
+            similarity: place of the training frame in the world.
         """
         self.manifest.remove_files(last=self.checkpoint.name)
         self.begun = True
@@ -235,7 +235,7 @@ class OutputFolder:
     def cut_reports(self, iteration: int) -> None:
         """Drop the lines of flow.jsonl after `iteration`: they will be written again.
 
-        A line that was cut off when the disk was full, or the power failed, is dropped, too.
+        An incomplete line, after a full disk or a power failure, is dropped, too.
         """
         if not self.flow.exists():
             return
@@ -247,7 +247,7 @@ class OutputFolder:
             except (ValueError, TypeError, KeyError):
                 broken += bool(line)
         if broken:
-            logger.warning("%s: dropped %d line(s) that were not whole", self.flow, broken)
+            logger.warning("%s: dropped %d line(s) that were incomplete", self.flow, broken)
         write_text(self.flow, "".join(line + "\n" for line in kept))
 
     def write_results(self, results: dict[str, Any], evaluation: Evaluation) -> None:
@@ -267,16 +267,16 @@ def _ply(iteration: int) -> str:
 def _recognised(folder: Path) -> list[str]:
     """Return the files of a run from before there were manifests; none in case of doubt.
 
-    A folder is one of ours if its config.json or its checkpoint says so.
+    Its config.json or its checkpoint must show that a run wrote it.
     """
     if not _is_config(folder / "config.json") and not _is_checkpoint(folder / "checkpoint.pt"):
         return []
-    found = [name for name in (*FILES, "flow.png") if (folder / name).is_file()]
+    names = [name for name in (*FILES, "flow.png") if (folder / name).is_file()]
     for path in (path for name in FOLDERS for path in (folder / name).glob("**/*")):
         name = path.relative_to(folder).as_posix()
         if RECOGNISED.fullmatch(name) and path.is_file():
-            found.append(name)
-    return found
+            names.append(name)
+    return names
 
 
 def _is_config(path: Path) -> bool:

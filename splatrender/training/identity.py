@@ -17,7 +17,7 @@ from splatrender.scenes.colmap import read_model
 from splatrender.scenes.layout import find_model
 from splatrender.scenes.scene import Scene
 
-TOLERANCE = 1e-4  # of rotations, and of places relative to the size of the scene
+TOLERANCE = 1e-4  # for rotations, and for places relative to the size of the scene
 
 
 def identity_of_scene(scene: Scene, source: Path) -> dict[str, Any]:

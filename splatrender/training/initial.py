@@ -10,7 +10,7 @@ from torch import Tensor
 from splatrender.model import Splats
 
 SEED_OPACITY = 0.5  # seed points are surfaces: begun at 0.1, training is behind by 0.3 to 0.5 dB
-SEED_SCALE = 0.7  # of the distance to neighbours: splats so opaque need not overlap as much
+SEED_SCALE = 0.7  # share of the distance to neighbours: splats so opaque need not overlap as much
 RANDOM_POINTS = 20_000
 RANDOM_OPACITY = 0.1  # most random points are in empty space
 RANDOM_EXTENT = 1.5  # half the side of the cube, cameras are within 1 of the origin

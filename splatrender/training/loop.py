@@ -1,4 +1,4 @@
-"""The whole of a training run: load, resume, step, save, evaluate."""
+"""Training run: load, resume, step, save, evaluate."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from splatrender.training.identity import difference, identity_of_folder, identi
 from splatrender.training.options import TrainOptions
 from splatrender.training.report import (
     Overview,
-    Pictures,
+    RenderingWriter,
     TrainResult,
     figures,
     peak_device_memory_mb,
@@ -51,7 +51,7 @@ from splatrender.training.run import (
     TrainingOutOfMemory,
 )
 
-OVERVIEW_SECONDS = 5.0  # after which a stopped run renders no further view
+OVERVIEW_SECONDS = 5.0  # a stopped run renders no further view after that time
 
 
 def train(
@@ -63,16 +63,16 @@ def train(
     """Train splats on a scene: minimise 0.8 L1 + 0.2 (1 - SSIM) over its training views.
 
     On a CPU the run is a function of scene and options alone: the same call gives the same bits,
-    also when it was interrupted and continued. A GPU draws other random numbers; a run may be
-    resumed on a different device. Ctrl-C, SIGTERM and SIGHUP finish the step,
-    save, and export splats and overview; a second Ctrl-C ends the export.
+    also when it was interrupted and resumed. A GPU draws other random numbers; a run may be resumed
+    on a different device. After Ctrl-C, SIGTERM or SIGHUP the run finishes the step, saves its
+    state, and exports splats and overview; a second Ctrl-C ends the export.
 
     Args:
         options: scene, output folder and settings.
-        scene: the scene, if it is loaded already; otherwise it is read from `options.source`.
-            Rates and near plane are made for a scene of unit size, as `load_scene` returns it.
-        on_step: called after every iteration with the state, to watch it.
-        strategy: births and deaths; by default those that the options name.
+        scene: loaded scene; None to read it from `options.source`. Rates and near plane are made
+            for a scene of unit size, as `load_scene` returns it.
+        on_step: function to call with the state after every iteration.
+        strategy: births and deaths; None for the strategy that the options name.
 
     Returns:
         The figures of results.json and the splats in world coordinates, as in the .ply;
@@ -80,14 +80,14 @@ def train(
 
     Raises:
         InputError: an option, the scene or the output folder is not as expected, another run is at
-            work in the folder, a package is missing, or the backend that was asked for.
+            work in the folder, or a package or the requested backend is missing.
         WriteError: a file could not be written; the last checkpoint is kept.
-        TrainingOutOfMemory: memory was not enough; a torch.OutOfMemoryError that says what to
-            lower, raised after the run was saved.
+        TrainingOutOfMemory: memory was not enough; a torch.OutOfMemoryError that names the options
+            to lower, raised after the run was saved.
         TrainingDeviceFault: a kernel failed on the GPU; the last checkpoint is kept.
         TrainingDiverged: a number became infinite or NaN; the last checkpoint is kept.
-        Interrupted: Ctrl-C, SIGTERM or SIGHUP came; a SystemExit with code 130, 143 or 129 whose
-            message says how to resume.
+        Interrupted: Ctrl-C, SIGTERM or SIGHUP arrived; a SystemExit with code 130, 143 or 129 whose
+            message explains how to resume.
 
     Example:
         >>> train(TrainOptions("scene", "out", iterations=500)).results["psnr"]  # doctest: +SKIP
@@ -95,7 +95,7 @@ def train(
     """
     require_type("options", options, TrainOptions)
     device = choose_device(options.backend)
-    require_package("plyfile")  # better now than at the end
+    require_package("plyfile")  # missing packages are reported before training
     folder = OutputFolder(options.output)
     with folder.held():
         folder.clean()
@@ -104,7 +104,7 @@ def train(
             saved = {*options.save_iterations, options.iterations}
             folder.claim(options.overwrite, Path(options.source), saved)
         elif (results := _finished(options, folder, memory, scene)) is not None:
-            _say(options, f"{folder.path} is finished: {figures(results)}. Nothing left to do.")
+            _inform(options, f"{folder.path} is finished: {figures(results)}. Nothing left to do.")
             return TrainResult(folder.path, results)
         keep_freed_memory()
         threads = torch.get_num_threads()
@@ -149,14 +149,14 @@ def _train(
         _check_scene(options, folder, memory, run.identity)
         run.load_state_dict(memory)
         folder.resume(run.state.iteration)
-        _say(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
-    _say(
+        _inform(options, f"Resuming {folder.path} after iteration {run.state.iteration}.")
+    _inform(
         options,
         f"{len(scene.train)} training views, {len(scene.test)} test views, "
         f"{len(run.state):,} splats to begin with, on {device_name(device)}.",
     )
     if (offset := scene.similarity.offset) is not None:
-        _say(
+        _inform(
             options,
             "The world's origin is far away: .ply files hold positions relative to "
             f"{offset.tolist()} (in their headers and in scene.json).",
@@ -164,7 +164,7 @@ def _train(
     if not scene.test and options.eval:
         _warn("no test views: the figures at the end are those of training views")
     elif not scene.test:
-        _say(options, "No views are held out: the figures at the end are of training views.")
+        _inform(options, "No views are held out: the figures at the end are of training views.")
     if memory is None:
         _warn_of_blind_views(run, "at the start")
     try:
@@ -186,20 +186,20 @@ def _begin(run: Run, folder: OutputFolder) -> None:
 
 
 def _kept(folder: OutputFolder) -> str:
-    """Return the remains of a run, in words."""
+    """Return a phrase about the last checkpoint of a run."""
     if folder.begun and folder.checkpoint.exists():
         return f"the last checkpoint is kept in {folder.checkpoint}"
     return "no checkpoint was written yet"
 
 
 def _resume(options: TrainOptions) -> str:
-    """Return the way to resume, in words."""
+    """Return a phrase about the way to resume."""
     without = " without --overwrite (overwrite=True)" if options.overwrite else ""
     return f"give the same command{without} to resume"
 
 
 def _earlier_state(options: TrainOptions, folder: OutputFolder) -> dict[str, Any] | None:
-    """Return the checkpoint to continue from, if there is one."""
+    """Return the checkpoint to resume from, if there is one."""
     if options.overwrite or not folder.checkpoint.exists():
         return None
     if options.resume == "never":
@@ -229,13 +229,13 @@ def _finished(
         same = difference(memory, identity_of_folder(source)) is None
     except InputError:
         same = False
-    return results if same else None  # else the scene is loaded, and what is wrong with it found
+    return results if same else None  # otherwise the scene is loaded, and its errors are reported
 
 
 def _check_scene(
     options: TrainOptions, folder: OutputFolder, memory: dict[str, Any], now: dict[str, Any]
 ) -> None:
-    """Refuse to continue a run with another scene."""
+    """Refuse to resume a run with another scene."""
     if different := difference(memory, now):
         raise InputError(
             f"source: {different}; choose another folder than {folder.path}, or replace the run "
@@ -269,7 +269,7 @@ def _iterate(run: Run, folder: OutputFolder, on_step: Callable[[TrainState], Non
             if guard.received is not None and state.iteration < state.iterations:
                 raise _stop(run, folder, guard.received)
         wall = time.perf_counter()
-        synchronize(run.device)  # the last steps may still be under way
+        synchronize(run.device)  # the last steps may still be running
         run.seconds += time.perf_counter() - wall
     if options.profile:
         print(run.watch.report(), file=sys.stderr)
@@ -287,7 +287,7 @@ def _stop(run: Run, folder: OutputFolder, received: signal.Signals) -> Interrupt
         _write_overview(run, folder)
     except KeyboardInterrupt:
         pass
-    except Exception as error:  # whatever it is, the state is saved, and that must be reported
+    except Exception as error:  # of any kind: the state is saved, and that must be reported
         saved += f" ({error})"
     return Interrupted(received, f"{saved}; {_resume(run.options)}.")
 
@@ -298,14 +298,14 @@ def _write_overview(run: Run, folder: OutputFolder) -> None:
     overview, start = Overview(len(views)), time.monotonic()
     with torch.no_grad():
         for index in overview.chosen:
-            overview.add(views[index], to_uint8(run.picture(views[index].camera)))
+            overview.add(views[index], to_uint8(run.image(views[index].camera)))
             if time.monotonic() - start > OVERVIEW_SECONDS:
                 break
     overview.write(folder.overview)
 
 
 def _step(run: Run, folder: OutputFolder) -> StepReport | None:
-    """Take one step; save the run when memory is not enough."""
+    """Take one step; save the run if memory is not enough."""
     try:
         return run.step()
     except (RuntimeError, MemoryError) as error:
@@ -318,7 +318,7 @@ def _step(run: Run, folder: OutputFolder) -> StepReport | None:
         if not is_out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "out of memory"
-    raise _out_of_memory(run, folder, reason)  # here, where no frame of the step holds memory
+    raise _out_of_memory(run, folder, reason)  # no frame of the step holds memory any more
 
 
 def _out_of_memory(run: Run, folder: OutputFolder, reason: str) -> TrainingOutOfMemory:
@@ -355,11 +355,11 @@ def _at_milestones(run: Run, folder: OutputFolder, progress: Progress) -> None:
         save_checkpoint(folder.checkpoint, run.state_dict())
 
 
-def _evaluate(run: Run, pictures: Pictures | None = None) -> Evaluation:
+def _evaluate(run: Run, writer: RenderingWriter | None = None) -> Evaluation:
     """Return scores of the test views, or of the training views if there are none."""
     views, split = _judged(run.scene)
-    on_picture = pictures.add if pictures else None
-    return evaluate(views, run.picture, run.state.iteration, split, on_picture)
+    on_image = writer.add if writer else None
+    return evaluate(views, run.image, run.state.iteration, split, on_image)
 
 
 def _judged(scene: Scene) -> tuple[Any, str]:
@@ -373,9 +373,9 @@ def _finish(run: Run, folder: OutputFolder) -> TrainResult:
     splats = run.splats_in_world()
     folder.write_splats(splats, state.iteration, scene.similarity.offset)
     views, split = _judged(scene)
-    pictures = Pictures(folder, split, state.iteration, len(views))
-    evaluation = _evaluate(run, pictures)
-    pictures.write_overview()
+    writer = RenderingWriter(folder, split, state.iteration, len(views))
+    evaluation = _evaluate(run, writer)
+    writer.write_overview()
     results = {
         "psnr": evaluation.psnr,
         "ssim": evaluation.ssim,
@@ -414,7 +414,7 @@ def _warn_of_blind_views(run: Run, when: str) -> None:
     warn_of_blind_views(views, run.state.splats, run.state.look.options, when)
 
 
-def _say(options: TrainOptions, message: str) -> None:
+def _inform(options: TrainOptions, message: str) -> None:
     if not options.quiet:
         _warn(message)
 

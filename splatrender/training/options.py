@@ -15,7 +15,7 @@ from splatrender.flow.schedules import LearningRates
 from splatrender.io.home import expand_home
 from splatrender.runtime.devices import BACKENDS
 
-# options that change how a run is watched and not what it computes: free to differ on resuming
+# Options that change how a run is watched and not its result: they may differ on resuming.
 INCIDENTAL = (
     "source",
     "model",
@@ -44,7 +44,7 @@ COLORS = {"black": (0.0, 0.0, 0.0), "white": (1.0, 1.0, 1.0)}
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """The options of a training run.
+    """Options of a training run.
 
     Attributes:
         source: scene folder.
@@ -76,8 +76,8 @@ class TrainOptions:
         backend: "cpu", "cuda", or "auto" for CUDA where it works.
         threads: number of CPU threads, 0 for torch's default.
         resume: "auto" continues an interrupted run in `model`, "never" refuses to.
-        overwrite: start anew in `model`, and remove what an earlier run wrote there after the first
-            step of this one; files that no run wrote stay.
+        overwrite: start anew in `model`, and remove the files of an earlier run there after the
+            first step of this one; files that no run wrote stay.
         quiet: print nothing but warnings.
         profile: print the milliseconds of each part of a step at the end.
         ssim_weight: weight of 1 - SSIM in the loss; the rest is L1's.
@@ -164,7 +164,7 @@ class TrainOptions:
 
     @property
     def output(self) -> Path:
-        """The output folder."""
+        """Output folder."""
         return Path(self.model)
 
     def as_json(self) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from splatrender.model.view import View
 from splatrender.training.folder import OutputFolder
 
 OVERVIEW_ROWS = 4
-OVERVIEW_WIDTH = 640  # px of one picture in the overview
+OVERVIEW_WIDTH = 640  # px of one image in the overview
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class TrainResult:
 
     @property
     def already_finished(self) -> bool:
-        """Whether there was nothing left to do."""
+        """True if the run had ended before."""
         return self.splats is None
 
     @property
     def summary(self) -> str:
-        """The result in a line."""
+        """Result in one line."""
         return f"{self.model}: {figures(self.results)}, {self.results['splats']:,} splats."
 
 
 def figures(results: dict[str, Any]) -> str:
-    """PSNR and SSIM in words.
+    """Return PSNR and SSIM in words.
 
     Args:
-        results: with "psnr", "ssim" and "split", as in results.json or in its history.
+        results: figures with "psnr", "ssim" and "split", as in results.json or its history.
     """
     psnr = results["psnr"]
     known = psnr is not None and math.isfinite(psnr)
@@ -94,13 +94,13 @@ class Overview:
             write_image(path, stack(self._rows))
 
 
-class Pictures:
+class RenderingWriter:
     """Writer of renderings beside their photos, and of some of them in an overview.
 
     Args:
-        folder: where.
+        folder: output folder.
         split: "test" or "train".
-        iteration: of the run.
+        iteration: iteration of the run.
         count: number of views to come.
     """
 
@@ -114,7 +114,7 @@ class Pictures:
         """Write one view.
 
         Args:
-            index: of the view.
+            index: index of the view.
             view: the photo.
             image: uint8 [H, W, 3] rendering.
         """

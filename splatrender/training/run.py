@@ -39,26 +39,26 @@ from splatrender.training.options import TrainOptions
 
 MORTON_INTERVAL = 1000  # iterations between spatial sorts: births scatter memory slowly
 FINITE_INTERVAL = 100  # iterations between searches for broken splats
-MSE_INTERVAL = 10  # iterations between looks at the PSNR for the progress line
-LOSS_INTERVAL = 10  # iterations between looks at the losses of a GPU: each look waits for it
-SMOOTHING = 0.99  # of the figures in the progress line, per iteration
+MSE_INTERVAL = 10  # iterations between updates of the PSNR in the progress line
+LOSS_INTERVAL = 10  # iterations between reads of a GPU's losses: each read waits for it
+SMOOTHING = 0.99  # share of the past in the figures of the progress line, per iteration
 
 
 class TrainingDiverged(RuntimeError):  # noqa: N818, an event like KeyboardInterrupt
-    """A loss or a splat became infinite or NaN; the message names iteration and view."""
+    """Loss or splat that became infinite or NaN; the message names iteration and view."""
 
 
 class TrainingOutOfMemory(torch.OutOfMemoryError):
-    """Memory was not enough for a step; the message names what to lower and what was saved."""
+    """Lack of memory for a step; the message names the options to lower and the saved files."""
 
 
 class TrainingDeviceFault(RuntimeError):  # noqa: N818, as above
-    """A kernel failed on the GPU; the message names CUDA's error and what was saved before."""
+    """Failure of a kernel on the GPU; the message names CUDA's error and the saved files."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Step:
-    """One iteration within the flow.
+    """Iteration within the flow.
 
     Attributes:
         visible: bool [N] splats in the image, before births and deaths.
@@ -70,7 +70,7 @@ class _Step:
 
 
 class Run:
-    """A run in progress.
+    """Run in progress.
 
     Args:
         options: the options.
@@ -101,7 +101,7 @@ class Run:
         splats = initial_splats(
             scene.points, scene.colors, options.max_splats, options.random_init, generator
         )
-        self.generator = generator  # of the order of views; on a GPU splats have one of their own
+        self.generator = generator  # for the order of views; on a GPU splats have one of their own
         if self.device.type != "cpu":
             generator = torch.Generator(self.device).manual_seed(options.seed)
         splats = splats.to(self.device)
@@ -117,7 +117,7 @@ class Run:
         self.history: list[dict[str, Any]] = []
         self.loss = math.nan  # smoothed
         self.mse = math.nan  # smoothed
-        self.intact = True  # whether splats, memory and counts are those of one iteration
+        self.intact = True  # True while splats, memory and counts are those of one iteration
         self._unread: list[tuple[int, str, Tensor]] = []  # iteration, view and loss
         self.seconds = 0.0
         self.cpu_seconds = 0.0
@@ -232,7 +232,7 @@ class Run:
         self.samples.put_back()
         state.iteration -= 1
 
-    def picture(self, camera: Camera) -> Tensor:
+    def image(self, camera: Camera) -> Tensor:
         """Return the radiance [H, W, 3] that a camera sees."""
         return self.state.render(self.state.splats, camera).radiance[0]
 

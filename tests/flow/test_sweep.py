@@ -106,7 +106,7 @@ def test_a_splat_divided_in_place_changes_no_pixel_of_beer_lambert() -> None:
 
 
 def test_a_splat_divided_in_place_stays_close_in_gaussian() -> None:
-    """The scale of twins keeps integrals along lines, not every pixel: at most 0.06 of 1."""
+    """Scales of twins keep integrals along lines, not every pixel: at most 0.06 of 1."""
     look, camera = Look(), cameras(3)[1]
     splats = cloud(60, 4, degree=0)
     splats.opacity_logits.clamp_(max=2.0)  # opacity 0.88

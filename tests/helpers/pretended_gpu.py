@@ -258,7 +258,7 @@ def main() -> None:
                 for name, tensor in run.state.splats.items()
             )
         with counted(result, "picture"):
-            to_uint8(run.picture(run.scene.train[0].camera))
+            to_uint8(run.image(run.scene.train[0].camera))
     json.dump(result, sys.stdout)
 
 

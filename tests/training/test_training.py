@@ -154,7 +154,7 @@ def test_an_infinite_psnr_is_null_and_a_word(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     photo = torch.zeros_like(scene.test[0].photo)
-    monkeypatch.setattr(run_module.Run, "picture", lambda run, camera: torch.zeros(photo.shape))
+    monkeypatch.setattr(run_module.Run, "image", lambda run, camera: torch.zeros(photo.shape))
     black = replace(scene, test=[replace(view, photo=photo) for view in scene.test])
     settings: dict[str, Any] = {"iterations": 2, "quiet": False, "test_iterations": (1,)}
     train(options(tmp_path, **settings), black)

@@ -13,7 +13,7 @@ RATE_SETTINGS = {"selection": 0.0, "max_rounds": 12}  # the whole budget, and a 
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one task.
+    """Method on a task.
 
     Attributes:
         label: name of the table.
@@ -21,9 +21,9 @@ class Row:
         method: function that fits.
         task: key of `TASKS`; the label if empty.
         samples: number of samples, None for the task's own.
-        ours: whether the method is a splat model.
-        random: whether results depend on the seed.
-        long: whether the budget is the long one.
+        ours: True for a splat model.
+        random: True if results depend on the seed.
+        long: True for the long budget.
     """
 
     label: str

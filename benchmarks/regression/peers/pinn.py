@@ -47,7 +47,7 @@ class ChebyshevKan(nn.Module):
 
 
 class Symmetric(nn.Module):
-    """The inputs t, cos πjx, j <= HARMONICS: periodic and even by construction, as splats are."""
+    """Inputs t, cos πjx, j <= HARMONICS: periodic and even by construction, as splats are."""
 
     def forward(self, x: Tensor) -> Tensor:
         waves = math.pi * x[:, :1] * torch.arange(1, HARMONICS + 1).to(x)

@@ -16,7 +16,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Problem:
-    """A task with its samples drawn.
+    """Task with its samples drawn.
 
     Attributes:
         task: the problem.
@@ -24,7 +24,7 @@ class Problem:
         grid: points and clean values to measure errors on.
         seed: random seed of a method.
         seconds: CPU time of one run of one optimiser.
-        quick: whether a rough result is sufficient.
+        quick: a rough result is sufficient.
     """
 
     task: Task
@@ -52,7 +52,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted function.
+    """Fitted function.
 
     Attributes:
         predict: function from [m, d] inputs to [m] values.

@@ -1,8 +1,8 @@
 """Adaptive density control of 3D Gaussian splatting: clone, split, prune, reset.
 
-The heuristics that the other strategies are measured against, with the thresholds of the paper's
-code. One thing is added, because budgets are compared: births never exceed `max_splats`, those
-with the largest gradients come first.
+These heuristics, with the thresholds of the paper's code, are the baseline of the other strategies.
+One rule is added, because budgets are compared: births never exceed `max_splats`, and the largest
+gradients come first.
 
 Source: Kerbl et al., 3D Gaussian Splatting for Real-Time Radiance Field Rendering, 2023,
     section 5.2.
@@ -22,28 +22,28 @@ from splatrender.model import Splats
 from splatrender.model.quaternions import spread
 from splatrender.scenes.extent import camera_extent
 
-GRADIENT = "adc/gradient"  # Σ over views of the norm of the gradient in the picture
-VIEWS = "adc/views"  # how many
+GRADIENT = "adc/gradient"  # Σ over views of the norm of the gradient in the image
+VIEWS = "adc/views"  # number of views that saw a splat
 
 
 class ADC(Strategy):
     """Cloning of small splats and splitting of large ones with large gradients in the image.
 
     Before half of the run, every 100 iterations, splats whose mean gradient of the loss in their
-    place in the picture (in units of half a picture) exceeds 0.0002 are cloned if their largest
+    place in the image (in units of half an image) exceeds 0.0002 are cloned if their largest
     scale is below 1 % of the scene's extent, and otherwise split into two of 1/1.6 of the size,
     drawn from the parent. Splats with opacity below 0.005 are removed, and after the first reset
     also those larger than 10 % of the extent. Every 3,000 iterations (of 30,000; in proportion)
     opacities are cut to 0.01.
 
-    The paper's code also means to remove splats larger than 20 px in a picture, but it forgets
-    their radii before it looks at them, so that none ever is: neither is here.
+    The paper's code has a rule that removes splats larger than 20 px in an image, but it resets
+    their radii before it reads them, and the rule never applies. It is left out here.
 
     Args:
         iterations: length of the run.
-        max_splats: number of splats never to exceed.
-        resets: whether opacities are cut now and then.
-        prune_large: whether splats of 10 % of the extent are removed.
+        max_splats: maximum number of splats.
+        resets: cut opacities now and then.
+        prune_large: remove splats larger than 10 % of the extent.
 
     Source:
         Kerbl et al. 2023, section 5.2, and the parameters of its code.
@@ -51,12 +51,12 @@ class ADC(Strategy):
 
     name = "adc"
     watches_footprints = True
-    threshold = 2e-4  # of the mean gradient, in units of half a picture
-    dense = 0.01  # of the extent: below it splats are cloned, above it split
+    threshold = 2e-4  # mean gradient, in units of half an image
+    dense = 0.01  # share of the extent: smaller splats are cloned, larger ones split
     faint = 0.005  # opacity
-    big_in_world = 0.1  # of the extent
+    big_in_world = 0.1  # share of the extent
     reset_to = 0.01  # opacity
-    shrink = 1.6  # of both children of a split
+    shrink = 1.6  # ratio of a parent's size to that of its two children
     from_iteration, interval_of_long_runs = 500, 100
 
     def __init__(
@@ -66,7 +66,7 @@ class ADC(Strategy):
         self.resets, self.prune_large = resets, prune_large
         self.interval = scaled_interval(self.interval_of_long_runs, iterations)
         self.first = scaled_interval(self.from_iteration, iterations)
-        self.last = iterations // 2  # 15,000 of 30,000, and there no more: a reset would be due
+        self.last = iterations // 2  # 15,000 of 30,000; excluded, as a reset would be due
         self.reset = max(1, round(iterations * 3000 / FULL_ITERATIONS))
 
     @torch.no_grad()
@@ -144,15 +144,15 @@ class ADC(Strategy):
 
 
 def scene_extent(state: TrainState) -> float:
-    """Return 1.1 times the largest distance of a camera from the mean of all, without strays."""
+    """Return 1.1 times the largest distance of a camera from the mean, without outliers."""
     return camera_extent(torch.stack([view.camera.center for view in state.views])).length
 
 
 class AbsADC(ADC):
-    """The same with gradients that are summed over pixels by absolute value.
+    """Adaptive density control by gradients that are summed over pixels by absolute value.
 
-    The pulls of single pixels on a large splat point everywhere and cancel, so that it is never
-    split; their absolute values add up. They are larger, hence the larger threshold.
+    The gradients of single pixels on a large splat have all directions and cancel, and the splat is
+    never split; their absolute values add up. They are larger, hence the larger threshold.
 
     Source:
         Ye et al., AbsGS: Recovering Fine Details for 3D Gaussian Splatting, 2024; the threshold

@@ -69,7 +69,7 @@ class Strategy(ABC):
     """
 
     name: ClassVar[str]
-    watches_footprints: ClassVar[bool] = False  # whether the trainer fills `state.footprints`
+    watches_footprints: ClassVar[bool] = False  # True: the trainer fills `state.footprints`
     absgrad: ClassVar[bool] = False  # and its absolute gradients, too
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -102,7 +102,7 @@ class Strategy(ABC):
         return None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what else a checkpoint must hold: tensors, numbers, strings and containers."""
+        """Return further content of a checkpoint: tensors, numbers, strings and containers."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

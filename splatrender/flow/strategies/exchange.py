@@ -50,7 +50,7 @@ class ExchangeConfig:
         turnover: maximum number of exchanges of a sweep, as a fraction of N.
         growth: maximum number of births beyond deaths in a sweep, as a fraction of N, while the
             budget has room.
-        twins: whether twins use the growth that births leave.
+        twins: use the growth that births leave for twins.
         significance: minimum ratio of the mean held-out gain of a view to its standard error. A
             gain of a single view alone has exactly 1.
         neighbourhood: side of the cell in which one birth and one death is allowed, in standard
@@ -125,7 +125,7 @@ class ExchangeStrategy(Strategy):
         if price is not None and not 0 <= price < math.inf:
             raise InputError(f"price: expected a number >= 0, got {price}")
         self.config, self.price = config, price
-        self._values: float | None = None  # of a photo, once the views are known
+        self._values: float | None = None  # mean number in a photo, once the views are known
         sweeps = max(1, min(config.sweeps, iterations // config.rest))
         self.interval = max(1, int(config.last * iterations / sweeps))
         of_fewer: float = (1 + config.growth) ** (config.sweeps / sweeps) - 1
@@ -232,7 +232,7 @@ class ExchangeStrategy(Strategy):
         )
 
     def _split(self, state: TrainState, worth: Tensor, before: int) -> int:
-        """Fill what births leave of the growth with twins of the splats that matter most.
+        """Use the growth that births leave for twins of the splats that matter most.
 
         Args:
             state: the run after the exchange.
@@ -342,10 +342,10 @@ def apply_exchange(state: TrainState, attempt: Attempt) -> Tensor:
 def common_worth(costs: Tensor, seen: Tensor) -> Tensor:
     """Return the cost of removals in all views but the one that needs a splat most.
 
-    A splat that one view alone needs has fitted what the others do not confirm: an error of that
-    photo, or a place of unknown depth. Splitting it would fit that better still. A splat that one
-    swept view alone sees keeps its cost: in a large scene most views see but a part. A rejected
-    birth is tried again later, but a splat is there.
+    A splat that one view alone needs has fitted something that the others do not confirm: an error
+    of that photo, or a place of unknown depth. Splitting it would fit that better still. A splat
+    that only one swept view sees keeps its cost: in a large scene most views see a part of it. A
+    rejected birth is tried again later, but a splat stays.
 
     Args:
         costs: [V, N] change of F in each view when a splat is removed.

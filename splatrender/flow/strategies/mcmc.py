@@ -22,7 +22,7 @@ from splatrender.model.quaternions import rotate
 
 DEAD_OPACITY = 0.005  # a splat as faint as this changes a pixel by at most 1.3 grey levels
 MAX_SHARERS = 51  # twins of one place at most; more would be so faint that they die at once
-NOISE_SHARPNESS = 100.0  # how abruptly noise ends where opacity rises above DEAD_OPACITY
+NOISE_SHARPNESS = 100.0  # slope of the gate of noise where opacity rises above DEAD_OPACITY
 NOISE_NEGLIGIBLE = 0.09  # opacity at which the gate has fallen to 2e-4: no noise is drawn above
 
 

@@ -3,7 +3,7 @@
 Legend: m mass, v weight, b mean, A factor, V potential of one splat, F loss, η step, τ temperature.
 
 The Wasserstein velocity of a splat is −∇V, and autograd's gradient of F is m ∇V: dividing by the
-mass lets light splats move as fast as heavy ones. Nothing here knows what F is.
+mass lets light splats move as fast as heavy ones. Nothing here depends on the form of F.
 """
 
 from __future__ import annotations

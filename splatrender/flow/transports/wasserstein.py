@@ -21,16 +21,16 @@ from splatrender.model import Splats
 from splatrender.model.quaternions import slope_of_turns, turned
 
 LONGEST = 0.5  # step of a logarithm, a turn [rad], a colour, and a mean in units of the splat
-STIFFNESS = 0.01  # of s_i² + s_j², added to the inertia: the flow turns a ball infinitely fast
-THINNEST = 0.01  # of a splat's longest axis: below, an axis no longer shrinks by its logarithm
+STIFFNESS = 0.01  # part of s_i² + s_j² added to the inertia: the flow turns a ball at once
+THINNEST = 0.01  # share of the longest axis; below it an axis no longer shrinks by its logarithm
 SMALLEST = 1e-12  # scene units: scales below it, 0 too, count as this one where they divide
 MASS_RANGE = 1e-6, 13.0  # opacities of 1e-6 and 1 - 2e-6
-LARGEST_POWER = 1e30  # of a velocity: its sum over splats must not overflow
+LARGEST_POWER = 1e30  # bound of a velocity's power: its sum over splats must not overflow
 GEOMETRY = "means", "log_scales", "quats"
 SCALED = "means", "log_scales"  # velocities whose running mean squares are kept
-FORMS = {"wasserstein": False, "wasserstein-scaled": True}  # whether each splat has its own scales
-# of the plain form, as parts of Adam's step sizes: means and shapes share a length, and a step of
-# the mean logarithm takes some splats much farther
+FORMS = {"wasserstein": False, "wasserstein-scaled": True}  # True: scales for each splat
+# Plain form, as parts of Adam's step sizes: means and shapes share a length, and a step of the mean
+# logarithm takes some splats much farther.
 PLACE, REACTION = 0.1, 0.3
 
 
@@ -41,7 +41,7 @@ class _Slope:
     Attributes:
         state: the run; its splats and its memory change in place.
         rows: int64 [M] splats in the image.
-        seen: those splats before the step.
+        seen: splats of those rows before the step.
         slopes: gradients of L in them.
         mass: [M] m, or one where it cancels.
     """
@@ -68,13 +68,13 @@ class WassersteinOptimizer(Optimizer):
       that of d ln m/dt three tenths of the step size of the opacities.
     - scaled: every splat has two scales of its own, the running root mean squares of ḃ and of
       (ṡ, ω̇), and moves by the step size of the means and by that of the scales times its size. It
-      is Adam with one scale for a vector instead of one for each number, so that places and shapes
-      do not depend on the axes of the world. Colours and masses go by Adam. The mass of a splat
+      is Adam with one scale for a vector instead of one for each number: places and shapes do not
+      depend on the axes of the world. Colours and masses go by Adam. The mass of a splat
       cancels, as it does in Adam.
 
     Args:
         rates: step sizes.
-        scaled: whether each splat has its own scales.
+        scaled: give each splat its own scales.
     """
 
     def __init__(self, rates: LearningRates, scaled: bool) -> None:
@@ -205,7 +205,7 @@ def memory_from_moments(moments: dict[str, Moments], transport: str) -> Transpor
     mean squares in the first column of the second ones.
 
     Args:
-        moments: those of the checkpoint.
+        moments: moments of the checkpoint.
         transport: name of the transport that wrote it.
     """
     if transport == "adam":

@@ -49,7 +49,7 @@ def non_overlapping(placement: Placement, weights: Tensor, images: Tensor, facto
     level = (sizes / SMALLEST).clamp(min=1).log2().round().clamp(max=LEVELS - 1)
     place, level = centers[view, order], level[view, order]
     alone = torch.ones_like(view, dtype=torch.bool)
-    for at in range(LEVELS):  # all views at once: each look at a number waits for the device
+    for at in range(LEVELS):  # all views at once: each read of a number waits for the device
         cell, cells = _cells(place, view, factor * SMALLEST * 2.0**at, images)
         larger = _least(order, cell, cells, level == at)
         smaller = _least(order, cell, cells, level <= at)
@@ -65,7 +65,7 @@ def _cells(place: Tensor, view: Tensor, side: float, images: Tensor) -> tuple[Te
 
     All places beyond a border of an image share a cell.
     """
-    sizes = (images / side).floor().long() + 3  # of the lattices, with one cell beyond each end
+    sizes = (images / side).floor().long() + 3  # cells of the lattices, with one beyond each end
     cells = sizes.prod(dim=1)
     first = to_device(cells.cumsum(dim=0) - cells, view.device)[view]
     last = to_device(sizes - 2, view.device)[view]

@@ -29,7 +29,7 @@ from splatrender.runtime.devices import to_device
 
 CHILD, RAY, UNIFORM = range(3)
 KINDS = ("child", "ray", "uniform")
-CHILD_SCALE = 0.6  # relative to the parent: about what two children need to cover it
+CHILD_SCALE = 0.6  # relative to the parent: two children about cover it
 SMALLEST = 0.5  # px, standard deviation of a probe on a ray
 LARGEST = 8.0  # px
 DEPTHS_SEEN = 0.01, 0.99  # quantiles of the depths in a view between which probes are anywhere

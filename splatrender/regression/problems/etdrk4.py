@@ -18,13 +18,13 @@ from splatrender.errors import InputError
 
 Array = NDArray[np.float64]
 CONTOUR_POINTS = 32  # on the half circle; the means are exact to rounding then
-DIFFUSION = 1e-4  # of the Allen-Cahn equation below
+DIFFUSION = 1e-4  # coefficient of the Allen-Cahn equation below
 REACTION = 5.0
 
 
 @dataclass(frozen=True)
 class SpaceTimeSolution:
-    """A function of space and time on a grid.
+    """Function of space and time on a grid.
 
     Attributes:
         times: [T], increasing.
@@ -119,7 +119,7 @@ def solve_allen_cahn(
         The solution at snapshots + 1 times and `columns` points.
 
     Raises:
-        InputError: the numbers do not divide each other as said.
+        InputError: the numbers do not divide each other as stated.
     """
     if modes % (2 * columns) or steps % (2 * snapshots):
         raise InputError(

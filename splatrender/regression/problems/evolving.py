@@ -38,19 +38,19 @@ WIDEST = 0.9  # standard deviation along x; images that are left out are below 1
 LONGEST = 4.0  # standard deviation along t, in windows
 NARROWEST = 3e-3  # standard deviation along any direction: collocation points are 1e-2 apart
 FIRST_SPLATS = 10  # growth begins here: few splats find their places sooner
-LEAST_SPLATS = 4  # in a window
-INITIAL_POINTS = 512  # of a window: 2e-3 apart, the kink of u(x, 0) is smoothed over 1e-2
+LEAST_SPLATS = 4  # minimum in a window
+INITIAL_POINTS = 512  # points of a window: 2e-3 apart, the kink of u(x, 0) is smoothed over 1e-2
 COLUMNS, SLICES = 100, 12  # cells in x and t of a window, with a random collocation point in each
 HARD_POINTS = 400  # additional ones, drawn by squared residual
-STAGES = 3  # of the last descent in a window
-TEST_POINTS = 8000  # where its stages are compared
+STAGES = 3  # parts of the last descent in a window
+TEST_POINTS = 8000  # points at which its stages are compared
 BLUR = 1e-4  # added to u² in the weights, for the diffusion that they leave out
 CAUTION = 0.75  # power of the weights
 
 
 @dataclass(frozen=True)
 class Marching:
-    """How time is divided, and how long each window is searched.
+    """Division of time, and length of the search in each window.
 
     Attributes:
         windows: number of windows, equally long.

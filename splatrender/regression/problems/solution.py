@@ -52,7 +52,7 @@ def field_values(value: LinearOperator, measure: SplatMeasure, points: Tensor) -
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """A solution between two times, or of a steady equation.
+    """Solution between two times, or of a steady equation.
 
     Attributes:
         start: first time; −∞ for a steady equation.
@@ -67,7 +67,7 @@ class Window:
 
 @dataclass(frozen=True, eq=False)
 class PdeFit:
-    """A fitted solution.
+    """Fitted solution.
 
     Attributes:
         windows: windows in the order of time.

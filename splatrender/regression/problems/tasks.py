@@ -19,7 +19,7 @@ Function = Callable[[Array], Array]
 
 INTERFACE = 0.1  # epsilon of the steady Allen-Cahn equation
 CHIRP_RATE = 20 * np.pi
-JUMP = 0.377  # where chirp-rough jumps; on no dyadic grid
+JUMP = 0.377  # place of the jump of chirp-rough; on no dyadic grid
 BUMP, BUMP_WIDTH = 0.7123, 0.003  # its sharp bump
 OCTAVES = 6  # scales of a rough Lipschitz function
 
@@ -39,7 +39,7 @@ class Dataset:
 
 @dataclass(frozen=True)
 class Task:
-    """A problem with a known answer.
+    """Problem with a known answer.
 
     Attributes:
         name: name on the command line.
