@@ -126,10 +126,11 @@ def require_tensors(optional: Mapping[str, Tensor | None] = _NONE, **tensors: Te
             continue
         if not isinstance(tensor, Tensor):
             raise InputError(f"{name}: expected a torch tensor, got {described(tensor)}")
+        own = tensor.device
         if device is None:
-            device = tensor.device
-        if tensor.device != device:
-            raise InputError(f"{name}: expected device {device}, got device {tensor.device}")
+            device = own
+        elif own != device:
+            raise InputError(f"{name}: expected device {device}, got device {own}")
 
 
 def described(value: Any) -> str:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -55,7 +55,9 @@ def refuse_tangents(name: str, *values: Any) -> None:
     Raises:
         NotImplementedError: a tensor carries a tangent.
     """
-    if any(isinstance(v, Tensor) and unpack_dual(v).tangent is not None for v in values):
+    if getattr(forward_ad, "_current_level", 0) < 0:  # no forward mode: spares a loop per call
+        return
+    if any(isinstance(v, Tensor) and forward_ad.unpack_dual(v).tangent is not None for v in values):
         raise NotImplementedError(
             f"{name} has no forward-mode derivative (jvp, jacfwd): use reverse mode, "
             "Tensor.backward or torch.autograd.grad"

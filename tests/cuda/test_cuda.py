@@ -33,7 +33,7 @@ flat_bin = flat.bin(bin)
 
 @pytest.mark.parametrize("operator", [*OPERATORS, "bin"])
 def test_runs_on_the_current_stream(operator: str) -> None:
-    """The input is made late, on a side stream; a reader on another stream is too early."""
+    """Make the input late, on a side stream: a reader on another stream is too early."""
     if operator == "bin":
         args = random_prints(300, 2).to(torch.float32).bin_args()
         args = [value.cuda() if isinstance(value, Tensor) else value for value in args]
@@ -62,7 +62,7 @@ def test_runs_on_the_current_stream(operator: str) -> None:
 
 @pytest.mark.parametrize("operator", OPERATORS)
 def test_can_be_captured_in_a_graph(operator: str) -> None:
-    """A replayed graph gives the operator's results for the present numbers."""
+    """Compare a replayed graph with the operator on the present numbers."""
     static, fresh = arguments(operator), arguments(operator)
     inputs = [i for i, v in enumerate(static) if isinstance(v, Tensor) and v.is_floating_point()]
     warm_up = torch.cuda.Stream()
@@ -87,7 +87,7 @@ def test_can_be_captured_in_a_graph(operator: str) -> None:
 
 
 def test_binning_refuses_to_be_captured() -> None:
-    """The number of pairs decides the size of the lists, so the CPU has to wait for it."""
+    """Count the waits: the number of pairs sets the size of the lists, so the CPU waits for it."""
     args = [
         value.cuda() if isinstance(value, Tensor) else value
         for value in random_prints(30).to(torch.float32).bin_args()

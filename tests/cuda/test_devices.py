@@ -141,7 +141,7 @@ def test_other_errors_are_not_taken_for_want_of_memory(
 
 
 def test_random_numbers_are_drawn_on_the_device_of_their_generator() -> None:
-    """A generator of a GPU refuses to fill tensors of the CPU, which no CPU run would notice."""
+    """Refuse to fill tensors of the CPU, as a generator of a GPU does; no CPU run would notice."""
     folder = Path(flow.__file__).parent
     checked = 0
     for name in ("strategies/adc", "strategies/mcmc", "strategies/exchange", "views/probes"):

@@ -87,7 +87,7 @@ def allocation_library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
 def test_failed_allocation_names_its_reason(
     allocation_library: ctypes.CDLL, code: int, what: str, expected: str
 ) -> None:
-    """A fault of an earlier kernel fails every allocation, and is not a lack of memory."""
+    """Check that a fault of an earlier kernel is not reported as a lack of memory."""
     text = ctypes.create_string_buffer(500)
     allocation_library.message(code, what.encode(), text, ctypes.c_long(500))
     message = text.value.decode()

@@ -86,7 +86,7 @@ def test_a_json_file_is_recorded(tmp_path: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_wrong_operator_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second output is planted wrong by a thousandth, as if another device had made it."""
+    """Change the second output by a thousandth, as if another device had made it."""
     original, calls = torch.ops.splatrender.shade, []
 
     def planted(*args: Any) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Where the host waits for a GPU: counted on a pretended one, and looked for in the sources."""
+"""Waits of the host for a GPU: counted on a pretended one, and searched for in the sources."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ class Places(ast.NodeVisitor):
 
 
 def test_places_that_wait_are_known() -> None:
-    """A new one is a wait in every step, or belongs to the list with its reason."""
+    """Find new waits: each costs every step, or belongs to the list with its reason."""
     found, allowed = Counter[str](), Counter[str]()
     for folder, names in FILES.items():
         for name in names.split():

@@ -17,7 +17,7 @@ transmittance once an entry, and each division rounds. Measured with 600 entries
 fused multiply-add; 2.3e-6 with it, which needs no room."""
 
 WORST_ROW_FACTOR = 8.0
-"""The same for the worst row alone. Two correct roundings of one ill-conditioned row differ by
+"""Same factor for the worst row alone. Two correct roundings of one ill-conditioned row differ by
 chance, so the worst of some hundred rows is less informative than their mean."""
 
 FLOAT32_BIAS = 3e-7

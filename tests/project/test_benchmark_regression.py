@@ -58,7 +58,7 @@ def test_unknown_tasks_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 class Steps:
-    """A deadline in steps in place of CPU seconds: the same on every machine."""
+    """Deadline in steps in place of CPU seconds: the same on every machine."""
 
     def __init__(self, seconds: float) -> None:
         self._left, self._given = 120, 120

@@ -44,7 +44,7 @@ PATH_IN_TEXT = re.compile(
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block of a page.
+    """Fenced block of a page.
 
     Attributes:
         language: after the fence.

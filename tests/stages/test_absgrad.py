@@ -45,8 +45,8 @@ def scene(response: int, *shape: int, seed: int = 3) -> tuple[Prints, list[Tenso
     Args:
         shape: splats, cameras, channels, width, height.
     """
-    make: Callable[..., Prints] = random_prints
-    prints = make(*shape, seed=seed, response=response)
+    draw: Callable[..., Prints] = random_prints
+    prints = draw(*shape, seed=seed, response=response)
     prints = prints.to(torch.float32).to(torch.float64)
     stable = stable_pixels(prints, response)
     assert float(stable.double().mean()) > 0.9

@@ -1,4 +1,4 @@
-"""What is left out may hold anything: poison in every culled place changes no value, no gradient.
+"""Left-out places may hold anything: poison in every culled place changes no value, no gradient.
 
 A culled splat's numbers are garbage by right (a point at a camera's centre has no direction). A
 product with a zero is no way to leave it out, because 0 · NaN is NaN.
