@@ -171,6 +171,11 @@ class Rays:
     def __getitem__(self, rows: slice | Tensor) -> Rays:
         return Rays(self.origins[rows], self.directions[rows], self.t_near[rows], self.t_far[rows])
 
+    def double(self) -> Rays:
+        """Return the rays in float64; no gradient flows to their ends."""
+        near, far = self.t_near.detach().double(), self.t_far.detach().double()
+        return Rays(self.origins.double(), self.directions.double(), near, far)
+
     @classmethod
     def checked(
         cls, origins: Tensor, directions: Tensor, t_near: Tensor | float, t_far: Tensor | float

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.arguments import require_tensors, require_type
 from splatrender.operators import old_forms
 from splatrender.operators.derivatives import (
     refuse_second_derivative,
@@ -16,7 +15,7 @@ from splatrender.operators.derivatives import (
 )
 from splatrender.operators.inputs import input_errors
 from splatrender.operators.old_forms import accepts_old_form
-from splatrender.operators.stages import Blended, Footprints, Lens, TileLists
+from splatrender.operators.stages import Blended, Footprints, Lens, TileLists, require_listed
 
 ABSGRAD_CHANNELS = 4
 """Maximum number of channels with absolute gradients."""
@@ -58,20 +57,8 @@ def blend(
 
     Example: see `splatrender.operators.render.rasterize`, which calls the stages in order.
     """
-    p = require_type("footprints", footprints, Footprints).projected
-    lists, lens = require_type("lists", lists, TileLists), require_type("lens", lens, Lens)
-    require_tensors(
-        means2d=p.means2d,
-        conics=p.conics,
-        peaks=p.peaks,
-        emission=footprints.emission,
-        backgrounds=footprints.backgrounds,
-        tile_offsets=lists.tile_offsets,
-        splat_ids=lists.splat_ids,
-        slots=lists.slots,
-        splat_offsets=lists.splat_offsets,
-    )
-    means2d_abs = absolute_gradient_of(p.means2d) if absgrad else None
+    require_listed(footprints, lists, lens)
+    means2d_abs = absolute_gradient_of(footprints.projected.means2d) if absgrad else None
     radiance, transmittance, seen, hits, last = torch.ops.splatrender.blend(
         *footprints.arguments,
         *lists.arguments,

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from splatrender.arguments import require_tensors, require_type
+from splatrender.arguments import require_tensors
 from splatrender.operators.derivatives import refuse_derivative, refuse_vmap, register_fake
 from splatrender.operators.inputs import input_errors
 from splatrender.operators.options import RESPONSES, response_number
-from splatrender.operators.stages import FlowStatistics, Footprints, Lens, TileLists
+from splatrender.operators.stages import FlowStatistics, Footprints, Lens, TileLists, require_listed
 
 MASSES = (0.15, 0.6, 2.5)
 """Peak optical depths at which a probe is tried: opacities 0.14, 0.45 and 0.92."""
@@ -68,22 +68,8 @@ def flow_statistics(
         >>> bool(out.removal > 0), bool(out.insertion[0, 0, 0, 0] < 0)
         (True, True)
     """
-    p = require_type("footprints", footprints, Footprints).projected
-    lists, lens = require_type("lists", lists, TileLists), require_type("lens", lens, Lens)
-    require_tensors(
-        {"masks": masks},
-        means2d=p.means2d,
-        conics=p.conics,
-        peaks=p.peaks,
-        emission=footprints.emission,
-        backgrounds=footprints.backgrounds,
-        tile_offsets=lists.tile_offsets,
-        splat_ids=lists.splat_ids,
-        slots=lists.slots,
-        splat_offsets=lists.splat_offsets,
-        photos=photos,
-        levels=levels,
-    )
+    require_listed(footprints, lists, lens)
+    require_tensors({"masks": masks}, photos=photos, levels=levels)
     kept = masks.to(torch.uint8) if masks is not None and masks.dtype == torch.bool else masks
     with torch.no_grad():
         error, removal, insertion = torch.ops.splatrender.flow_statistics(

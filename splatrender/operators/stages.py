@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from splatrender.arguments import require_tensors, require_type
 from splatrender.interfaces import (
     Blended,
     FlowStatistics,
@@ -35,7 +36,30 @@ __all__ = [
     "SplatTensors",
     "TileLists",
     "lens_of",
+    "require_listed",
 ]
+
+
+def require_listed(footprints: Footprints, lists: TileLists, lens: Lens) -> None:
+    """Check that all inputs of a stage that walks the tile lists are of the right types.
+
+    Raises:
+        InputError: an argument, or a field of one, has another type.
+    """
+    require_type("footprints", footprints, Footprints)
+    require_type("lists", lists, TileLists)
+    require_type("lens", lens, Lens)
+    require_tensors(
+        means2d=footprints.projected.means2d,
+        conics=footprints.projected.conics,
+        peaks=footprints.projected.peaks,
+        emission=footprints.emission,
+        backgrounds=footprints.backgrounds,
+        tile_offsets=lists.tile_offsets,
+        splat_ids=lists.splat_ids,
+        slots=lists.slots,
+        splat_offsets=lists.splat_offsets,
+    )
 
 
 @dataclass(frozen=True, eq=False)

@@ -125,19 +125,14 @@ def approximate(
     """
     require_type("medium", medium, Medium)
     require_type("approximation", approximation, Approximation)
-    rays = Rays.checked(origins, directions, t_near, t_far)
-    f64 = torch.float64
-    rays = Rays(
-        rays.origins.to(f64), rays.directions.to(f64),
-        rays.t_near.detach().to(f64), rays.t_far.detach().to(f64),
-    )  # fmt: skip
+    rays = Rays.checked(origins, directions, t_near, t_far).double()
     behind = require_background(background, medium)
-    medium = medium.to(f64).averaged()
+    medium = medium.to(torch.float64).averaged()
     lines = Lines.meeting(medium, medium.splats.inverse_factors(), rays)
     if lines.splats.shape[1] == 0:
-        ones = torch.ones(len(rays), dtype=f64, device=behind.device)
+        ones = torch.ones(len(rays), dtype=torch.float64, device=behind.device)
         return ones[:, None] * behind, ones
-    axis = rays.directions if axis is None else axis.to(f64).expand_as(rays.directions)
+    axis = rays.directions if axis is None else axis.double().expand_as(rays.directions)
     row = sort(lines, approximation, axis)
     weights = ordered_weights(row.depths)
     if approximation.overlap != "none":

@@ -113,14 +113,9 @@ def march(
     """
     require_type("medium", medium, Medium)
     tolerance = require_number("tolerance", tolerance, least=0, open_=True)
-    rays = Rays.checked(origins, directions, t_near, t_far)
-    f64 = torch.float64
-    rays = Rays(
-        rays.origins.to(f64), rays.directions.to(f64),
-        rays.t_near.detach().to(f64), rays.t_far.detach().to(f64),
-    )  # fmt: skip
+    rays = Rays.checked(origins, directions, t_near, t_far).double()
     behind = require_background(background, medium)
-    medium = medium.to(f64)
+    medium = medium.to(torch.float64)
     inverses = medium.splats.inverse_factors()
     parts = []
     for first in range(0, max(1, len(rays)), RAYS_AT_ONCE):

@@ -180,7 +180,7 @@ def test_command_writes_tables_and_figures(
     table, figures = tmp_path / "table.md", tmp_path / "figures.json"
     command = [sys.executable, "-m", "tools.cuda_static.cuda_static", "--arch", "sm_80"]
     command += ["--markdown", str(table), "--json", str(figures)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     assert table.read_text().strip() == done.stdout.strip()
     found = json.loads(figures.read_text())
@@ -227,7 +227,7 @@ def test_roofline_runs_to_the_end(disassembler: None, tmp_path: Path) -> None:
     table = tmp_path / "roofline.md"
     command = [sys.executable, "-m", "tools.cuda_static.roofline", "--markdown", str(table)]
     command += ["--splats", "2000", "--size", "160", "90"]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
     rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
     named = {row[0].removeprefix("| "): row for row in rows}

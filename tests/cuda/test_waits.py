@@ -18,7 +18,11 @@ import splatrender
 TESTS = REPOSITORY / "tests"
 PACKAGE = Path(splatrender.__file__).resolve().parent
 ONCE = 19  # waits of a sweep, of any number of views, without those of rays and of attempts
-ATTEMPT = ("kept.nonzero()[:, 0]  # once", "0.5 * square", "float(costs[")  # in exchange and sweep
+ATTEMPT = (
+    "kept.nonzero()[:, 0]  # once",
+    "torch.stack(squares)",
+    "float(costs[",
+)  # in exchange and sweep
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +51,8 @@ def test_wasserstein_waits_for_the_number_of_visible_splats(
     pretended: dict[str, Any], transport: str
 ) -> None:
     ((place, count),) = pretended["steps"][transport].items()
-    assert (
-        place.startswith("flow/transports/wasserstein.py") and count == 5
-    )  # once in each of five steps
+    assert place.startswith("flow/transports/wasserstein.py")
+    assert count == 5  # once in each of five steps
 
 
 def test_a_sweep_waits_as_often_for_many_views_as_for_few(pretended: dict[str, Any]) -> None:
