@@ -1,4 +1,4 @@
-// What the host side and the kernels' side of a stage share: how a call went, and what it may use. No CUDA here.
+// Types that the host side and the kernels of a stage share: how a call went, and what it may use. No CUDA here.
 #pragma once
 #include <cstdint>
 
@@ -17,7 +17,7 @@ struct Status {
     if (const ::splatrender::cuda::Status status_ = (expression); status_.failed()) return status_; \
   } while (false)
 
-// What a stage may use of the caller: its stream, and memory that lives until the stage returns. Freeing it then is
+// Resources of the caller that a stage may use: its stream, and memory that lives until the stage returns. Freeing it then is
 // safe although kernels still run: torch's allocator hands it out again on the same stream only.
 struct Context {
   void* stream = nullptr;

@@ -50,7 +50,7 @@ struct FlowPixels {
   int last[kSlots];
 };
 
-// What the removal of a splat changes at the lane's pixels; moves their state in front of it.
+// Changes by the removal of a splat at the lane's pixels; moves their state in front of it.
 template <Response R, class T>
 __device__ __forceinline__ T removal_at(const FlowEntry<T>& entry, const Column<T>& column, int before,
                                         FlowPixels<T>& p) {
@@ -75,7 +75,7 @@ __device__ __forceinline__ T removal_at(const FlowEntry<T>& entry, const Column<
   return total;
 }
 
-// What the insertion of a probe changes at each mass: sums over the quadrant, each written by one lane.
+// Changes by the insertion of a probe at each mass: sums over the quadrant, each written by one lane.
 template <Response R, class T>
 __device__ __forceinline__ void insertion_at(const FlowArgs<T>& f, const FlowEntry<T>& entry, const Column<T>& column,
                                              int before, int lane, const FlowPixels<T>& p, T* sums) {

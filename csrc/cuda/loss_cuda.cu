@@ -54,7 +54,7 @@ struct LossPlan {
   T scale;  // that makes the weights of the square window add up to 1
 };
 
-// What one number counts: 1 / (3 pixels that the mask keeps), or 0 if there are none. All threads of the block call it.
+// Weight of one number: 1 / (3 pixels that the mask keeps), or 0 if there are none. All threads of the block call it.
 template <int WARPS, class T>
 __device__ __forceinline__ double share_of_number(const LossArgs<T>& a, const LossPlan<T>& plan) {
   int64_t kept = int64_t(a.width) * a.height;
@@ -162,7 +162,7 @@ struct LossColumns {
   __device__ __forceinline__ bool has(int margin) const {
     return pixel + C - 1 >= margin && pixel <= kBlockPixels<T> - 1 - margin;
   }
-  // Whether column c is kept `rows` above the row that was fetched last.
+  // True if column c is kept `rows` above the row that was fetched last.
   __device__ __forceinline__ bool is_kept(int c, int rows) const { return (kept & 1u << (C * rows + c)) != 0; }
 
   // Begins to fetch row y.
@@ -181,7 +181,7 @@ struct LossColumns {
       if (a.mask) next[c].mask = mask[c];
     }
   }
-  // What was fetched of column c: sum and difference of the two images.
+  // The fetched numbers of column c: sum and difference of the two images.
   __device__ __forceinline__ Pair<T> fetched(const LossArgs<T>& a, int c) {
     if (a.mask && next[c].mask == 0) kept &= ~(1u << c);
     const T other = a.photo ? next[c].other : part_of_255(next[c].other);
@@ -231,7 +231,7 @@ __device__ __forceinline__ void slopes_across(const LossPlan<T>& plan, SharedRow
     }
 }
 
-// What a thread keeps of its columns on the way down. Rows are in rings of 11: the newest, `bottom`, is at `phase`, and
+// State of a thread for its columns on the way down. Rows are in rings of 11: the newest, `bottom`, is at `phase`, and
 // with the loop unrolled every place is a register.
 template <class T>
 struct LossSweep {

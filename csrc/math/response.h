@@ -15,7 +15,7 @@ inline namespace SPLATRENDER_ISA {
 
 constexpr double kLog2E = 1.4426950408889634;
 
-// What passes, 1 - α, and what does not.
+// The part that passes, 1 - α, and the part that does not.
 template <class S>
 struct Opacity {
   S alpha, passes;

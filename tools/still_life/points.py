@@ -73,7 +73,7 @@ def _blur(image: Array) -> Array:
 
 
 def _inside(pinhole: Pinhole, pose: Pose, points: Array) -> NDArray[np.bool_]:
-    """Which points lie in front of the camera and within its picture."""
+    """Return true for points in front of the camera and within its image."""
     pixels, depth = pose.project(points, pinhole)
     far_edge = [pinhole.width - 2, pinhole.height - 2]
     return np.asarray((depth > 0.05) & (pixels > 2).all(1) & (pixels < far_edge).all(1))
@@ -82,7 +82,7 @@ def _inside(pinhole: Pinhole, pose: Pose, points: Array) -> NDArray[np.bool_]:
 def visible(
     scene: Any, pinhole: Pinhole, pose: Pose, points: Array, normals: Array
 ) -> NDArray[np.bool_]:
-    """Which true surface points a camera sees, not hidden and not too obliquely."""
+    """Return true for surface points that a camera sees, not hidden and not too obliquely."""
     inside = _inside(pinhole, pose, points)
     offset = points - pose.center
     distance = np.linalg.norm(offset, axis=1)
