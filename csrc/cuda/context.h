@@ -17,8 +17,8 @@ struct Status {
     if (const ::splatrender::cuda::Status status_ = (expression); status_.failed()) return status_; \
   } while (false)
 
-// Resources of the caller that a stage may use: its stream, and memory that lives until the stage returns. Freeing it then is
-// safe although kernels still run: torch's allocator hands it out again on the same stream only.
+// Resources of the caller that a stage may use: its stream, and memory that lives until the stage returns. Freeing it
+// then is safe although kernels still run: torch's allocator hands it out again on the same stream only.
 struct Context {
   void* stream = nullptr;
   void* owner = nullptr;
