@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,6 +48,10 @@ class Problem:
     def rmse(self, predict: Callable[[Array], Array]) -> float:
         """Return the root mean square error on the clean grid."""
         return float(np.sqrt(np.mean((predict(self.grid.x) - self.grid.y) ** 2)))
+
+    def best(self, candidates: Iterable[Fitted]) -> Fitted:
+        """Return the candidate with the smallest error on the clean grid, the first of equals."""
+        return min(candidates, key=lambda fitted: self.rmse(fitted.predict))
 
 
 @dataclass(frozen=True)

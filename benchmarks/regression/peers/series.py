@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -45,20 +45,14 @@ def chebyshev_series(terms: int) -> Method:
 def chebyshev_least_squares(terms: int) -> Method:
     """Return least squares on the samples, with the best number of terms up to `terms`."""
 
-    def fit(problem: Problem) -> Fitted:
+    def candidates(problem: Problem) -> Iterator[Fitted]:
         data = problem.samples
-        best: tuple[float, Fitted] | None = None
         design = chebyshev.chebvander(problem.scaled(data.x)[:, 0], terms - 1)
         for count in range(10, terms + 1, 5):
             c = np.linalg.lstsq(design[:, :count], data.y, rcond=None)[0]
-            fitted = Fitted(_polynomial(c), count, f"{count} terms")
-            error = problem.rmse(fitted.predict)
-            if best is None or error < best[0]:
-                best = (error, fitted)
-        assert best is not None
-        return best[1]
+            yield Fitted(_polynomial(c), count, f"{count} terms")
 
-    return fit
+    return lambda problem: problem.best(candidates(problem))
 
 
 def haar(levels: int) -> Method:

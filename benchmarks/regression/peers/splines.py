@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from scipy.interpolate import (
@@ -38,25 +38,19 @@ def free_knot_spline(parameters: int) -> Method:
     distances. Values are solved for; least squares moves the gaps between knots.
     """
 
-    def fit(problem: Problem) -> Fitted:
+    def candidates(problem: Problem) -> Iterator[Fitted]:
         data, count = problem.samples, parameters // 2
         order = np.argsort(data.x[:, 0])
         x, y = data.x[order, 0], data.y[order]
         length = np.concatenate([[0], np.cumsum(np.abs(np.diff(y)))])
         equal = np.interp(np.linspace(0, length[-1], count), length, x)[1:-1]
-        best: tuple[float, Fitted] | None = None
         for start in (equal, np.linspace(0, 1, count)[1:-1]):
             knots = _move_knots(start, x, y, Deadline(problem.seconds))
             values = _hat_fit(knots, x, y)[0]
             full = np.concatenate([[0], knots, [1]])
-            fitted = Fitted(_interpolant(full, values), parameters)
-            error = problem.rmse(fitted.predict)
-            if best is None or error < best[0]:
-                best = (error, fitted)
-        assert best is not None
-        return best[1]
+            yield Fitted(_interpolant(full, values), parameters)
 
-    return fit
+    return lambda problem: problem.best(candidates(problem))
 
 
 def _interpolant(knots: Array, values: Array) -> Callable[[Array], Array]:
@@ -106,11 +100,10 @@ def _move_knots(start: Array, x: Array, y: Array, deadline: Deadline) -> Array:
 def rbf_interpolation(centres: int) -> Method:
     """Return radial functions through equidistant values of the truth, the best of 7 kernels."""
 
-    def fit(problem: Problem) -> Fitted:
+    def candidates(problem: Problem) -> Iterator[Fitted]:
         truth = problem.task.truth
         assert truth is not None
         t = np.linspace(0, 1, centres)[:, None]
-        best: tuple[float, Fitted] | None = None
         kernels = [("cubic", 1.0), ("thin_plate_spline", 1.0), ("quintic", 1.0)]
         kernels += [("gaussian", centres / s) for s in (2.0, 3.0, 4.0, 6.0)]
         for kernel, scale in kernels:
@@ -120,14 +113,9 @@ def rbf_interpolation(centres: int) -> Method:
                     spline = RBFInterpolator(t, truth(t), kernel=kernel, epsilon=scale)
                 except np.linalg.LinAlgError:
                     continue
-            fitted = Fitted(spline, centres, f"{kernel}, best of 7 kernels, values of the truth")
-            error = problem.rmse(fitted.predict)
-            if best is None or error < best[0]:
-                best = (error, fitted)
-        assert best is not None
-        return best[1]
+            yield Fitted(spline, centres, f"{kernel}, best of 7 kernels, values of the truth")
 
-    return fit
+    return lambda problem: problem.best(candidates(problem))
 
 
 def _surface(spline: LSQBivariateSpline) -> Callable[[Array], Array]:
@@ -138,9 +126,8 @@ def _surface(spline: LSQBivariateSpline) -> Callable[[Array], Array]:
 def bivariate_spline(parameters: int) -> Method:
     """Return cubic tensor splines by least squares, with the best number of knots."""
 
-    def fit(problem: Problem) -> Fitted:
+    def candidates(problem: Problem) -> Iterator[Fitted]:
         data = problem.samples
-        best: tuple[float, Fitted] | None = None
         for side in range(5, int(np.sqrt(parameters)) + 1):
             inner = np.linspace(0, 1, side - 2)[1:-1]  # side = inner + 4 coefficients
             with warnings.catch_warnings():
@@ -148,14 +135,9 @@ def bivariate_spline(parameters: int) -> Method:
                 spline = LSQBivariateSpline(
                     *data.x.T, data.y, inner, inner, bbox=[0, 1, 0, 1], kx=3, ky=3
                 )
-            fitted = Fitted(_surface(spline), side**2, f"{side} x {side}")
-            error = problem.rmse(fitted.predict)
-            if best is None or error < best[0]:
-                best = (error, fitted)
-        assert best is not None
-        return best[1]
+            yield Fitted(_surface(spline), side**2, f"{side} x {side}")
 
-    return fit
+    return lambda problem: problem.best(candidates(problem))
 
 
 def kernel_ridge(problem: Problem) -> Fitted:
